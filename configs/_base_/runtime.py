@@ -1,0 +1,20 @@
+"""What every run has, whatever its task: hooks, log, processes. A schedule says how often checkpoints are written."""
+
+default_hooks = dict(
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=50),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=3),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+)
+log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
+log_level = "INFO"
+
+env_cfg = dict(
+    cudnn_benchmark=False,  # image sizes change from step to step, so that a search for the fastest kernel never pays
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),  # workers are processes already: no threads inside them
+    dist_cfg=dict(backend="nccl"),
+)
+
+load_from = None
+resume = False

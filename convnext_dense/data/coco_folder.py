@@ -1,0 +1,165 @@
+"""Points a detection config at a folder of one's own in COCO format, and sizes its heads to the classes there."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config, ConfigDict
+
+LAYOUT = """\
+    DIR/train/*.jpg  DIR/instances_train.json  DIR/val/*.jpg  DIR/instances_val.json
+or COCO's own:
+    DIR/train2017/*.jpg  DIR/val2017/*.jpg  DIR/annotations/instances_train2017.json  (and instances_val2017.json)"""
+
+
+class Split(NamedTuple):
+    """Where a split's annotations and images are, relative to the folder."""
+
+    annotations: str
+    images: str
+
+
+_LAYOUTS = {
+    "train": (
+        Split("instances_train.json", "train"),
+        Split("annotations/instances_train2017.json", "train2017"),
+        Split("annotations/instances_train.json", "train"),
+    ),
+    "val": (
+        Split("instances_val.json", "val"),
+        Split("annotations/instances_val2017.json", "val2017"),
+        Split("annotations/instances_val.json", "val"),
+    ),
+}
+
+
+def use_coco_folder(cfg: Config, folder: str | os.PathLike) -> list[str]:
+    """Rewrites the data sets, evaluators and heads of a detection config for a folder in COCO format.
+
+    Args:
+        cfg: Changed in place. Its test split becomes the folder's ``val``.
+        folder: See ``LAYOUT``.
+
+    Returns:
+        The class names, in the order of the annotation file.
+
+    Raises:
+        ValueError: The folder has another layout, an annotation file cannot be read, the two splits have different
+            classes, or the config has no detection head to size.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
+    splits = {name: _find_split(root, name) for name in _LAYOUTS}
+    names = {name: category_names(read_annotations(root / split.annotations)) for name, split in splits.items()}
+    if names["train"] != names["val"]:
+        raise ValueError(
+            f"{root / splits['train'].annotations} has the classes {names['train']}, but "
+            f"{root / splits['val'].annotations} has {names['val']}: write the same categories in the same order."
+        )
+
+    for loader, split in (("train", splits["train"]), ("val", splits["val"]), ("test", splits["val"])):
+        if cfg.get(f"{loader}_dataloader") is not None:
+            for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
+                dataset.update(
+                    type="mmdet.CocoDataset",
+                    data_root=str(root),
+                    ann_file=split.annotations,
+                    data_prefix=dict(img=_image_folder(root, split)),
+                    metainfo=dict(classes=tuple(names["train"])),
+                )
+        evaluators = cfg.get(f"{loader}_evaluator")
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            if evaluator is not None and "ann_file" in evaluator:
+                evaluator.ann_file = str(root / split.annotations)
+    resize_heads(cfg.model, len(names["train"]))
+    return names["train"]
+
+
+def resize_heads(model: ConfigDict, num_classes: int) -> None:
+    """Sets the number of classes of every box and mask head of a detector's config.
+
+    Raises:
+        ValueError: There is no such head.
+    """
+    heads = list(detection_heads(model))
+    if not heads:
+        raise ValueError(
+            f"The model {model.get('type')} has no bbox_head or mask_head with num_classes: set its number of "
+            f"classes to {num_classes} in the config."
+        )
+    for head in heads:
+        head.num_classes = num_classes
+
+
+def detection_heads(node: Any, inside_head: bool = False) -> Iterator[ConfigDict]:
+    """Finds the configs of box and mask heads that count classes."""
+    if isinstance(node, dict):
+        if inside_head and "num_classes" in node:
+            yield node  # type: ignore[misc]
+        for key, child in node.items():
+            yield from detection_heads(child, inside_head or key in ("bbox_head", "mask_head"))
+    elif isinstance(node, list | tuple):
+        for child in node:
+            yield from detection_heads(child, inside_head)
+
+
+def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """Goes through wrappers (repeat, concatenate, balance) down to the data sets that read annotation files."""
+    if "datasets" in dataset:
+        for child in dataset.datasets:
+            yield from leaf_datasets(child)
+    elif "dataset" in dataset:
+        yield from leaf_datasets(dataset.dataset)
+    else:
+        yield dataset
+
+
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Reads a COCO annotation file.
+
+    Raises:
+        ValueError: It is missing, empty, truncated or has no images or categories.
+    """
+    if not path.is_file():
+        raise ValueError(f"Annotation file {path} does not exist.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"Annotation file {path} is empty (0 bytes).")
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = json.load(file)
+    except ValueError as error:
+        raise ValueError(f"Annotation file {path} is truncated or not JSON: {error}. Copy it again.") from error
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise ValueError(f"Annotation file {path} has no list '{key}': it is not in COCO's instances format.")
+    for key in ("images", "categories"):
+        if not content[key]:
+            raise ValueError(f"Annotation file {path} has an empty list '{key}'.")
+    return content
+
+
+def category_names(annotations: dict[str, Any]) -> list[str]:
+    """Gives the class names in the order of the file, which is the order of mmdet's labels."""
+    return [category["name"] for category in annotations["categories"]]
+
+
+def quote(names: Sequence[str], limit: int = 10) -> str:
+    """Writes up to ``limit`` names for a message."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(f"'{name}'" for name in names[:limit]) + more
+
+
+def _find_split(root: Path, name: str) -> Split:
+    for split in _LAYOUTS[name]:
+        if (root / split.annotations).is_file():
+            return split
+    raise ValueError(f"--data {root} has no annotations of the {name} split. Expected:\n{LAYOUT}")
+
+
+def _image_folder(root: Path, split: Split) -> str:
+    """File names may stand relative to the split's image folder or to the whole folder."""
+    first = read_annotations(root / split.annotations)["images"][0]["file_name"]
+    return "" if (root / first).is_file() and not (root / split.images / first).is_file() else f"{split.images}/"

@@ -1,0 +1,278 @@
+"""Writes the scenes of `shapes.py` as a detection data set on disk, in the layout and the format of COCO 2017.
+
+    ROOT/train2017/000000000001.jpg ...   ROOT/annotations/instances_train2017.json
+    ROOT/val2017/000000000001.jpg ...     ROOT/annotations/instances_val2017.json
+
+Letters: H, W are the height and width of an image in pixels.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from convnext_dense.data.shapes import CLASS_NAMES, MIN_SIDE, SPLITS, Scene, SceneObject, split_scene
+
+GENERATOR_VERSION = "1"  # raise it with every change that alters pictures or annotations: old folders are then refused
+JPEG_QUALITY = 90
+_LOG_INTERVAL = 200
+_PREVIEW_COLOURS = (  # BGR, one for each class
+    (80, 200, 255),
+    (80, 255, 80),
+    (255, 200, 80),
+    (255, 120, 255),
+    (120, 120, 255),
+    (255, 255, 80),
+)
+
+logger = logging.getLogger(__name__)
+
+
+def write_coco(
+    root: str | os.PathLike[str],
+    num_train: int = 600,
+    *,
+    num_val: int = 120,
+    image_size: tuple[int, int] = (160, 160),
+    seed: int = 0,
+) -> bool:
+    """Generates the data set, or finds it already made. The same arguments give the same bytes.
+
+    The files take their final names only when all of them are written, so a folder is either complete or not there.
+
+    Args:
+        root: folder to fill; made if missing. Other things that it holds are left alone.
+        num_train: images of the training split.
+        num_val: images of the validation split.
+        image_size: (height, width) of the largest images; see `split_scene` for the other sizes.
+        seed: 0 or more.
+
+    Returns:
+        Whether the data set was written: False if `root` already holds the one that was asked for.
+
+    Raises:
+        ValueError: an argument is out of range, or `root` holds a data set that is not the one asked for.
+    """
+    for name, count in (("num_train", num_train), ("num_val", num_val)):
+        if count < 1:
+            raise ValueError(f"{name}={count} must be 1 or more")
+    if min(image_size) < MIN_SIDE:
+        raise ValueError(f"image_size={tuple(image_size)} is too small: height and width must be {MIN_SIDE} or more")
+    if seed < 0:
+        raise ValueError(f"seed={seed} must be 0 or more")
+    root = Path(root)
+    parameters = {
+        "generator_version": GENERATOR_VERSION,
+        "num_train": num_train,
+        "num_val": num_val,
+        "image_size": list(image_size),
+        "seed": seed,
+    }
+    if _is_complete(root, parameters):
+        logger.info("%s already holds this data set, nothing to do", root)
+        return False
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as partial:
+        for split, count in zip(SPLITS, (num_train, num_val), strict=True):
+            _write_split(Path(partial), split, count=count, parameters=parameters)
+        # The annotations come last: they are what says that the data set is complete.
+        for folder in (*(f"{split}2017" for split in SPLITS), "annotations"):
+            (Path(partial) / folder).rename(root / folder)
+    return True
+
+
+def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
+    """Encodes an (H, W) bool mask as COCO's uncompressed run lengths: down the columns, first a run of False."""
+    pixels = mask.flatten(order="F")
+    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
+    counts = np.diff(np.concatenate([[0], changes, [pixels.size]])).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if pixels[0] else counts}
+
+
+def encode_polygons(mask: np.ndarray) -> list[list[int]] | None:
+    """Traces an (H, W) bool mask along the corners of its pixels, so that filling the polygons gives the mask back.
+
+    Returns:
+        COCO polygons [x, y, x, y, ...], one for each separate part; None if there is a hole, which they cannot express.
+    """
+    # cv2 traces through the centres of the border pixels, half a pixel inside the true outline. With each pixel
+    # doubled, an even index is its left (upper) half and an odd one its right (lower) half, so that (index + 1) // 2
+    # is the outer corner.
+    doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    has_hole = (hierarchy[0, :, 3] >= 0).any()  # column 3: the contour around this one
+    if has_hole:
+        return None
+    polygons = []
+    for contour in contours:
+        corners = (contour[:, 0] + 1) // 2
+        is_repeated = (corners == np.roll(corners, 1, axis=0)).all(axis=1)
+        polygons.append(corners[~is_repeated].flatten().tolist())
+    return polygons
+
+
+def _is_complete(root: Path, parameters: dict[str, Any]) -> bool:
+    """Whether `root` holds exactly this data set; an error if it holds something else under the same names."""
+    found = [name for name in (*(f"{split}2017" for split in SPLITS), "annotations") if (root / name).exists()]
+    if not found:
+        return False
+    remedy = "delete it or choose another folder"
+    for split in SPLITS:
+        path = _annotation_file(root, split)
+        if not path.is_file():
+            raise ValueError(f"root={root} has {found} but no {path.relative_to(root)}: {remedy}")
+        content = json.loads(path.read_text())
+        made_with = content.get("info", {}).get("parameters", "another program")
+        if made_with != parameters:
+            raise ValueError(f"root={root} was made with {made_with}, not with {parameters}: {remedy}")
+        missing = [i["file_name"] for i in content["images"] if not (root / f"{split}2017" / i["file_name"]).is_file()]
+        if missing:
+            raise ValueError(f"root={root} lacks {len(missing)} images of {split}2017, {missing[0]} first: {remedy}")
+    return True
+
+
+def _annotation_file(root: Path, split: str) -> Path:
+    return root / "annotations" / f"instances_{split}2017.json"
+
+
+def _write_split(root: Path, split: str, *, count: int, parameters: dict[str, Any]) -> None:
+    folder = root / f"{split}2017"
+    folder.mkdir()
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for i in range(count):
+        scene = split_scene(split, i, seed=parameters["seed"], image_size=parameters["image_size"])
+        image_id = i + 1
+        file_name = f"{image_id:012d}.jpg"
+        (folder / file_name).write_bytes(_encode_jpeg(scene))
+        height, width = scene.image.shape[:2]
+        images.append({"id": image_id, "file_name": file_name, "height": height, "width": width, "license": 1})
+        for scene_object in scene.objects:
+            # Ids start at 1: pycocotools takes annotation 0 for "no match".
+            ids = {"id": len(annotations) + 1, "image_id": image_id}
+            annotations.append(ids | _annotation(scene_object))
+        if image_id % _LOG_INTERVAL == 0 or image_id == count:
+            logger.info("%s2017: %d of %d images", split, image_id, count)
+    content = {
+        "info": _info(parameters),
+        "licenses": [{"id": 1, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}],
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": i, "name": name, "supercategory": "shape"} for i, name in enumerate(CLASS_NAMES, start=1)
+        ],
+    }
+    path = _annotation_file(root, split)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def _info(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "description": "Generated shapes in the layout of COCO 2017",
+        "url": "",
+        "version": GENERATOR_VERSION,
+        "year": 2017,
+        "contributor": "convnext_dense",
+        "date_created": "",  # a date would make two runs differ
+        "parameters": parameters,
+    }
+
+
+def _encode_jpeg(scene: Scene) -> bytes:
+    bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
+    is_encoded, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert is_encoded
+    return buffer.tobytes()
+
+
+def _annotation(scene_object: SceneObject) -> dict[str, Any]:
+    mask = scene_object.mask
+    polygons = None if scene_object.is_crowd else encode_polygons(mask)
+    return {
+        "category_id": scene_object.class_index + 1,
+        "bbox": list(scene_object.box),
+        "area": int(mask.sum()),
+        "iscrowd": int(scene_object.is_crowd),
+        "segmentation": encode_rle(mask) if polygons is None else polygons,
+    }
+
+
+def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2, num_columns: int = 3) -> Path:
+    """Draws the first training images, as read back from disk, each beside a copy with its ground truth.
+
+    Args:
+        root: folder made by `write_coco`.
+        num_images: how many images; at most all of the training split are drawn.
+        zoom: by how much the images are enlarged; at their own size the names would hide the shapes.
+        num_columns: pairs of pictures side by side.
+
+    Returns:
+        The picture, `root/preview.png`.
+
+    Raises:
+        ValueError: `num_images` is not positive, or an image is missing.
+    """
+    if num_images < 1:
+        raise ValueError(f"num_images={num_images} must be 1 or more")
+    from pycocotools.coco import COCO  # here, because writing the data set does without it
+
+    root = Path(root)
+    with contextlib.redirect_stdout(io.StringIO()):  # it reports its timing by print
+        coco = COCO(str(root / "annotations" / "instances_train2017.json"))
+    infos = coco.loadImgs(sorted(coco.getImgIds())[:num_images])
+    cell_height = zoom * max(info["height"] for info in infos)
+    cell_width = zoom * max(info["width"] for info in infos)
+    num_rows = -(-len(infos) // num_columns)
+    margin = 6
+    sheet = np.full((num_rows * (cell_height + margin), num_columns * 2 * (cell_width + margin), 3), 255, np.uint8)
+    for i, info in enumerate(infos):
+        image = cv2.imread(str(root / "train2017" / info["file_name"]))
+        if image is None:
+            raise ValueError(f"root={root} lacks a readable train2017/{info['file_name']}")
+        annotations = coco.loadAnns(coco.getAnnIds(imgIds=info["id"]))
+        masks = [coco.annToMask(annotation) for annotation in annotations]
+        names = [coco.cats[annotation["category_id"]]["name"] for annotation in annotations]
+        row, column = divmod(i, num_columns)
+        image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
+        for j, picture in enumerate((image, _annotated(image, annotations, masks=masks, names=names, zoom=zoom))):
+            y, x = row * (cell_height + margin), (2 * column + j) * (cell_width + margin)
+            sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+    path = root / "preview.png"
+    partial = root / ".partial-preview.png"
+    cv2.imwrite(str(partial), sheet)
+    return partial.replace(path)
+
+
+def _annotated(
+    image: np.ndarray, annotations: list[dict[str, Any]], *, masks: list[np.ndarray], names: list[str], zoom: int
+) -> np.ndarray:
+    """Copies an enlarged (H, W, 3) BGR image and draws its masks, boxes and names on it."""
+    picture = image.copy()
+    colours = [_PREVIEW_COLOURS[annotation["category_id"] % len(_PREVIEW_COLOURS)] for annotation in annotations]
+    for annotation, mask, colour in zip(annotations, masks, colours, strict=True):
+        large = cv2.resize(mask, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
+        picture[large > 0] = (0.7 * picture[large > 0] + 0.3 * np.array(colour)).astype(np.uint8)
+        contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, contours, -1, colour, 1)
+        x, y, width, height = (zoom * value for value in annotation["bbox"])
+        cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), colour, 1)
+    # Names in a second pass, so that no mask covers one; a crowd's goes below its box, which others tend to overlap.
+    for annotation, name, colour in zip(annotations, names, colours, strict=True):
+        x, y, _, height = (zoom * value for value in annotation["bbox"])
+        label = f"{name} crowd" if annotation["iscrowd"] else name
+        (text_width, text_height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+        label_height = text_height + 4
+        top = y + height if annotation["iscrowd"] else y - label_height
+        left = min(x, picture.shape[1] - text_width)
+        top = min(max(top, 0), picture.shape[0] - label_height)
+        cv2.rectangle(picture, (left, top), (left + text_width, top + label_height), colour, -1)
+        cv2.putText(picture, label, (left, top + text_height), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return picture

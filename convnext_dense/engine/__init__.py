@@ -1,0 +1,7 @@
+"""Preparing and launching runs on mmengine's Runner."""
+
+from convnext_dense.engine.checkpoint_guard import CheckpointGuardHook
+from convnext_dense.engine.config import read_config
+from convnext_dense.engine.launch import test_model, train_model
+
+__all__ = ["CheckpointGuardHook", "read_config", "test_model", "train_model"]

@@ -1,0 +1,60 @@
+"""What the command-line tools share: arguments, and errors that end in one sentence."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import convnext_dense
+
+_PACKAGE = str(Path(convnext_dense.__file__).parent)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that train and test have in common, by the names that mmdet's and mmseg's users know."""
+    from mmengine.config import DictAction
+
+    parser.add_argument("--data", metavar="DIR", help="folder of your own data that replaces the config's")
+    parser.add_argument("--work-dir", metavar="D", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes start")
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="K=V",
+        help="override values of the config by dotted key; +K=V adds a key that is not there",
+    )
+
+
+def run_command(function: Callable[[], object]) -> None:
+    """Runs a tool. An error that this package raised for its user is printed as one sentence, any other as it is.
+
+    The exit code is 1 after an error.
+    """
+    try:
+        function()
+    except (ValueError, NotImplementedError) as error:
+        message = _own_message(error)
+        if message is None:
+            raise
+        print(f"Error: {message}", file=sys.stderr)
+        sys.exit(1)
+
+
+def set_local_rank(local_rank: int) -> None:
+    """Tells mmengine this process's place on its node where the launcher gave it as an argument."""
+    os.environ.setdefault("LOCAL_RANK", str(local_rank))
+
+
+def _own_message(error: BaseException | None) -> str | None:
+    """Finds the first error, under those that mmengine wraps around it, that was raised by this package."""
+    own = None
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        if isinstance(error, ValueError | NotImplementedError) and frames and frames[-1].filename.startswith(_PACKAGE):
+            own = str(error)
+        error = error.__cause__ or error.__context__
+    return own

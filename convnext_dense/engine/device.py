@@ -1,0 +1,61 @@
+"""Fits a config to the device that it runs on, and says what it changed."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+
+
+def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
+    """Changes what the device, or a single process, cannot run.
+
+    - Mixed precision on a CPU becomes full precision. On a GPU it runs in bfloat16 where the card has it, else in
+      float16 with dynamic loss scaling; a ``dtype`` in the config is kept.
+    - SyncBN becomes BN where one process runs alone (``launcher='none'``) or on a CPU; parameter names are the same.
+
+    Args:
+        cfg: Changed in place.
+        amp: Whether mixed precision is asked for besides what the config says.
+
+    Returns:
+        One sentence per change.
+    """
+    device = get_device()
+    changes = []
+    wrapper = cfg.get("optim_wrapper")
+    if wrapper is not None and (amp or wrapper.type == "AmpOptimWrapper"):
+        if device == "cpu":
+            wrapper.type = "OptimWrapper"
+            for key in ("dtype", "loss_scale", "use_fp64"):
+                wrapper.pop(key, None)
+            changes.append("Mixed precision is off: there is no accelerator, training runs in float32.")
+        else:
+            wrapper.type = "AmpOptimWrapper"
+            if "dtype" not in wrapper:
+                bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+                wrapper.dtype = "bfloat16" if bfloat16 else "float16"
+            if wrapper.dtype == "bfloat16":
+                wrapper.pop("loss_scale", None)  # bfloat16 has float32's range: nothing to scale
+            else:
+                wrapper.setdefault("loss_scale", "dynamic")
+            changes.append(f"Mixed precision: {wrapper.dtype} on {device}.")
+
+    if cfg.get("launcher", "none") == "none" or device == "cpu":
+        norms = [node for node in _dicts(cfg.model) if node.get("type") == "SyncBN"]
+        for norm in norms:
+            norm["type"] = "BN"
+        if norms:
+            why = "on a CPU" if device == "cpu" else "in a single process"
+            changes.append(f"SyncBN runs as BN {why} ({len(norms)} places).")
+    return changes
+
+
+def _dicts(node: Any) -> Iterator[Any]:
+    if isinstance(node, Mapping):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from _dicts(child)

@@ -1,0 +1,175 @@
+"""Training and testing: config in, mmengine Runner out. One path for every task."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.data.coco_check import check_detection_data
+from convnext_dense.data.coco_folder import leaf_datasets, quote, use_coco_folder
+from convnext_dense.engine.config import read_config
+from convnext_dense.engine.device import fit_to_device
+
+_UNREADABLE = "failed to load image: "  # what mmcv's LoadImageFromFile asserts
+
+
+def train_model(
+    config: str | os.PathLike,
+    options: Mapping[str, Any] | None = None,
+    *,
+    data: str | None = None,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    auto_scale_lr: bool = False,
+    launcher: str = "none",
+) -> None:
+    """Trains a model.
+
+    Args:
+        config: Path of the config.
+        options: See ``read_config``.
+        data: Folder of one's own data that replaces the config's.
+        work_dir: Where checkpoints and logs go; by default the config's, or ``work_dirs/NAME OF CONFIG``.
+        resume: ``'auto'`` goes on from the newest checkpoint in ``work_dir``, a path from that file.
+        amp: Whether to train in mixed precision where the device can.
+        auto_scale_lr: Whether the learning rate is scaled to the batch that runs, by the config's base batch size.
+        launcher: ``'none'``, ``'pytorch'`` or ``'slurm'``.
+
+    Raises:
+        ValueError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
+    """
+    cfg, notes = _prepare(config, options, data=data, work_dir=work_dir, launcher=launcher, amp=amp)
+    if auto_scale_lr:
+        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+            raise ValueError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
+        cfg.auto_scale_lr.enable = True
+    if resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if resume == "auto" else resume
+        if resume == "auto" and find_latest_checkpoint(cfg.work_dir) is None:
+            notes.append(f"There is no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.")
+    if cfg.get("load_from"):
+        read_checkpoint(cfg.load_from)  # a missing or broken file is found now, not after the data is read
+    notes += check_detection_data(cfg, ("train", "val"))
+
+    runner = _build_runner(cfg, notes)
+    _run(runner.train)
+    if is_main_process():
+        runner.logger.info(f"Last checkpoint: {find_latest_checkpoint(cfg.work_dir)}. Log: {runner.log_dir}")
+
+
+def test_model(
+    config: str | os.PathLike,
+    checkpoint: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    data: str | None = None,
+    work_dir: str | None = None,
+    tta: bool = False,
+    show_dir: str | None = None,
+    out: str | None = None,
+    launcher: str = "none",
+) -> dict[str, float]:
+    """Evaluates a checkpoint on the config's test split.
+
+    Args:
+        config: Path of the config.
+        checkpoint: Path or address of the weights; they must fill the whole model.
+        options: See ``read_config``.
+        data: Folder of one's own data; its ``val`` split is evaluated.
+        work_dir: Where the log goes.
+        tta: Whether to test with the config's test-time augmentation (``tta_model`` and ``tta_pipeline``).
+        show_dir: Where to draw predictions beside the ground truth, inside the run's log folder.
+        out: Where to write predictions: ``NAME.json`` gives ``NAME.bbox.json`` and ``NAME.segm.json`` in COCO's result
+            format.
+        launcher: As for ``train_model``.
+
+    Returns:
+        The metrics by name.
+
+    Raises:
+        ValueError: As for ``train_model``.
+    """
+    cfg, notes = _prepare(config, options, data=data, work_dir=work_dir, launcher=launcher)
+    cfg.load_from = checkpoint
+    _check_checkpoint_classes(cfg, checkpoint)
+    notes += check_detection_data(cfg, ("test",))
+    if tta:
+        if "tta_model" not in cfg or "tta_pipeline" not in cfg:
+            raise ValueError(f"--tta needs tta_model and tta_pipeline in the config, and {config} has none.")
+        for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+            dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
+    if show_dir is not None:
+        if "visualization" not in cfg.default_hooks:
+            raise ValueError(f"--show-dir needs a visualization hook in default_hooks, and {config} has none.")
+        cfg.default_hooks.visualization.update(draw=True, test_out_dir=show_dir)
+    if out is not None:
+        if not out.endswith(".json"):
+            raise ValueError(f"--out {out} must end in .json.")
+        cfg.test_evaluator.outfile_prefix = out.removesuffix(".json")
+
+    runner = _build_runner(cfg, notes)
+    metrics = _run(runner.test)
+    if is_main_process():
+        runner.logger.info(f"Tested {checkpoint}. Log and metrics: {runner.log_dir}")
+    return metrics
+
+
+def _prepare(
+    config: str | os.PathLike,
+    options: Mapping[str, Any] | None,
+    *,
+    data: str | None,
+    work_dir: str | None,
+    launcher: str,
+    amp: bool = False,
+) -> tuple[Config, list[str]]:
+    cfg = read_config(config, options)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
+    notes = []
+    if data is not None:
+        notes.append(f"Classes of {data}: {quote(use_coco_folder(cfg, data))}.")
+    notes += fit_to_device(cfg, amp=amp)
+    guard = dict(type="convnext_dense.CheckpointGuardHook")
+    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), guard]
+    return cfg, notes
+
+
+def _build_runner(cfg: Config, notes: list[str]) -> Runner:
+    runner = Runner.from_cfg(cfg)
+    for note in notes:
+        runner.logger.info(note)
+    return runner
+
+
+def _run(function: Any) -> Any:
+    try:
+        return function()
+    except AssertionError as error:
+        if _UNREADABLE in str(error):
+            file = str(error).split(_UNREADABLE)[-1].strip()
+            raise ValueError(
+                f"Image {file} cannot be decoded: it is truncated or not an image. Copy it again or take it out of the "
+                "annotation file; checkpoints written so far are kept."
+            ) from error
+        raise
+
+
+def _check_checkpoint_classes(cfg: Config, checkpoint: str) -> None:
+    """Holds the class names stored in a checkpoint against those of the test set."""
+    meta = read_checkpoint(checkpoint).get("meta") or {}
+    trained = (meta.get("dataset_meta") or {}).get("classes")
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        tested = (dataset.get("metainfo") or {}).get("classes")
+        if trained and tested and list(trained) != list(tested):
+            raise ValueError(
+                f"{checkpoint} was trained on the classes {quote(trained)}, but the test set has {quote(tested)}."
+            )

@@ -1,0 +1,5 @@
+"""Metrics."""
+
+from convnext_dense.evaluation.coco_metric import CocoMetric
+
+__all__ = ["CocoMetric"]

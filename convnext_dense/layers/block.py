@@ -1,0 +1,53 @@
+"""The residual block of ConvNeXt V1 and V2.
+
+Letters: N images, C channels, H height, W width.
+
+Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/models/convnext.py
+(arXiv 2201.03545, figure 4) and, with ``use_grn``,
+https://github.com/facebookresearch/ConvNeXt-V2/blob/2553895753323c6fe0b2bf390683f5ea358a42b9/models/convnextv2.py
+Differs: no layout copies. The permutations are views, so that after the stem the whole network runs on
+channels-last memory.
+"""
+
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from convnext_dense.layers.norm import LAYER_NORM_EPS, GlobalResponseNorm
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7x7 convolution, LayerNorm, two linear layers with GELU between them, layer scale, residual.
+
+    Args:
+        channels: C.
+        drop_path_rate: Probability with which the branch of one image is dropped in training.
+        layer_scale_init_value: Start value of the per-channel scale of the branch; 0 leaves the scale out (V2).
+        use_grn: Whether global response normalisation follows the GELU (V2).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        use_grn: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dwconv = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels)
+        self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
+        self.pwconv1 = nn.Linear(channels, 4 * channels)  # expansion 4: arXiv 2201.03545, section 2.4
+        self.act = nn.GELU()
+        self.grn = GlobalResponseNorm(4 * channels) if use_grn else nn.Identity()
+        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.gamma = nn.Parameter(torch.full((channels,), layer_scale_init_value)) if layer_scale_init_value else None
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        """Maps ``(N, C, H, W)`` to the same shape, in channels-last memory."""
+        x_nhwc = self.dwconv(x_nchw).permute(0, 2, 3, 1)
+        x_nhwc = self.pwconv2(self.grn(self.act(self.pwconv1(self.norm(x_nhwc)))))
+        if self.gamma is not None:
+            x_nhwc = self.gamma * x_nhwc
+        return x_nchw + self.drop_path(x_nhwc.permute(0, 3, 1, 2))

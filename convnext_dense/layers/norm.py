@@ -1,0 +1,57 @@
+"""Normalisation layers of ConvNeXt.
+
+Letters: N images, C channels, H height, W width.
+
+Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/models/convnext.py
+and https://github.com/facebookresearch/ConvNeXt-V2/blob/2553895753323c6fe0b2bf390683f5ea358a42b9/models/utils.py
+Differs: LayerNorm over channels is taken through a channels-last view of the same memory instead of by separate
+arithmetic for channels-first tensors: same numbers, one fused kernel.
+"""
+
+import torch
+from torch import Tensor, nn
+
+# The official code passes 1e-6 everywhere; torch's own default is 1e-5.
+LAYER_NORM_EPS = 1e-6
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """LayerNorm over the channels of a feature map, at each position on its own.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=LAYER_NORM_EPS)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        """Normalises ``(N, C, H, W)``; the result is a channels-last tensor of the same shape."""
+        x_nhwc = x_nchw.permute(0, 2, 3, 1)
+        x_nhwc = nn.functional.layer_norm(x_nhwc, self.normalized_shape, self.weight, self.bias, self.eps)
+        return x_nhwc.permute(0, 3, 1, 2)
+
+
+class GlobalResponseNorm(nn.Module):
+    """Global response normalisation of ConvNeXt V2 (arXiv 2301.00808, section 3, equations 1 to 3).
+
+    Parameters have the official repository's shape ``(1, 1, 1, C)`` and start at zero, which makes the layer an
+    identity at first.
+
+    Args:
+        channels: C.
+    """
+
+    eps = 1e-6  # https://github.com/facebookresearch/ConvNeXt-V2: added to the mean, not under the root
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
+
+    def forward(self, x_nhwc: Tensor) -> Tensor:
+        """Normalises ``(N, H, W, C)``. The norm over H x W is taken in float32: its square overflows float16."""
+        with torch.autocast(x_nhwc.device.type, enabled=False):
+            norm = torch.linalg.vector_norm(x_nhwc.float(), dim=(1, 2), keepdim=True)
+            scale = (norm / (norm.mean(dim=-1, keepdim=True) + self.eps)).to(x_nhwc.dtype)
+        return x_nhwc + self.gamma.to(x_nhwc.dtype) * (x_nhwc * scale) + self.beta.to(x_nhwc.dtype)

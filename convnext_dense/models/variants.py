@@ -1,0 +1,52 @@
+"""Names, depths and widths of the ConvNeXt family.
+
+Source: arXiv 2201.03545, section 3 (tiny to xlarge);
+https://github.com/huggingface/pytorch-image-models/blob/aa4b5850/timm/models/convnext.py (atto to nano, which come
+from arXiv 2301.00808, appendix A.1).
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Variant(NamedTuple):
+    """Number of blocks and number of channels of each of the four stages."""
+
+    depths: tuple[int, ...]
+    channels: tuple[int, ...]
+
+
+VARIANTS: dict[str, Variant] = {
+    "atto": Variant((2, 2, 6, 2), (40, 80, 160, 320)),
+    "femto": Variant((2, 2, 6, 2), (48, 96, 192, 384)),
+    "pico": Variant((2, 2, 6, 2), (64, 128, 256, 512)),
+    "nano": Variant((2, 2, 8, 2), (80, 160, 320, 640)),
+    "tiny": Variant((3, 3, 9, 3), (96, 192, 384, 768)),
+    "small": Variant((3, 3, 27, 3), (96, 192, 384, 768)),
+    "base": Variant((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "large": Variant((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "xlarge": Variant((3, 3, 27, 3), (256, 512, 1024, 2048)),
+}
+
+
+def get_variant(arch: str | Mapping[str, Any]) -> Variant:
+    """Looks a variant up by name, or checks one given as ``dict(depths=..., channels=...)``.
+
+    Raises:
+        ValueError: The name is unknown (the nearest one is given), or the dict is not four depths and four widths.
+    """
+    if isinstance(arch, str):
+        if arch in VARIANTS:
+            return VARIANTS[arch]
+        nearest = difflib.get_close_matches(arch, VARIANTS, n=1)
+        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+        raise ValueError(f"arch='{arch}' is not a ConvNeXt variant; there are {', '.join(VARIANTS)}.{hint}")
+    if set(arch) != {"depths", "channels"}:
+        raise ValueError(f"arch as a dict has exactly the keys depths and channels, got {sorted(arch)}.")
+    variant = Variant(tuple(arch["depths"]), tuple(arch["channels"]))
+    if len(variant.depths) != 4 or len(variant.channels) != 4:
+        raise ValueError(
+            f"arch needs four depths and four channels, got depths={variant.depths}, channels={variant.channels}."
+        )
+    return variant

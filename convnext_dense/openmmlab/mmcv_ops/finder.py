@@ -1,0 +1,63 @@
+"""Puts a module ``mmcv._ext`` in place where mmcv was installed without its compiled one.
+
+Source: the names that the module must have are those of mmcv's binding,
+https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/pytorch/pybind.cpp
+
+Differs: an operator that is not served raises ``NotImplementedError`` when it is called.
+"""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MODULE_NAME = "mmcv._ext"
+
+_FAMILIES = ("nms", "roi", "deform", "focal", "attention", "unserved")
+
+
+class MmcvOpsLoader(Loader):
+    """Fills the module ``mmcv._ext`` with every name that mmcv asks of it."""
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Leave the creation of the module to Python."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Set the served operators, and a stand-in for each of the others, as attributes of ``module``.
+
+        They are attributes, not answers of a module-level ``__getattr__``, so that a name that mmcv does not know
+        stays an ``AttributeError``.
+        """
+        for family in _FAMILIES:
+            operators = importlib.import_module(f"{__package__}.{family}").OPERATORS
+            for name, operator in operators.items():
+                setattr(module, name, operator)
+
+
+class MmcvOpsFinder(MetaPathFinder):
+    """Finds ``mmcv._ext`` and nothing else."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for ``mmcv._ext``, ``None`` for any other name.
+
+        mmengine takes the existence of this spec for that of mmcv's operators (``mmcv_full_available``).
+        """
+        if fullname != MODULE_NAME:
+            return None
+        return importlib.util.spec_from_loader(fullname, MmcvOpsLoader(), origin="convnext_dense")
+
+
+def serve_mmcv_ops() -> None:
+    """Serve ``mmcv._ext`` from torchvision and torch in this process, unless mmcv has a compiled one.
+
+    The finder goes to the end of ``sys.meta_path``: Python's own finders look first, hence a compiled module wins.
+    Nothing is imported by this call, so it is silent where mmcv is missing, and a second call changes nothing.
+    """
+    if not any(isinstance(finder, MmcvOpsFinder) for finder in sys.meta_path):
+        sys.meta_path.append(MmcvOpsFinder())

@@ -1,0 +1,51 @@
+"""Classes that ``torch.load(weights_only=True)`` may rebuild, so that mmengine's own checkpoints load safely.
+
+mmengine stores its message hub in every checkpoint: scalars kept as ``HistoryBuffer``, which hold numpy arrays and
+references to four of the buffer's own methods. torch >= 2.6 refuses all of them by default. Allow-listing these
+names keeps ``weights_only`` on; nothing that runs code of the file's choosing is added.
+
+Source: https://github.com/open-mmlab/mmengine/blob/v0.10.7/mmengine/logging/history_buffer.py (what is pickled)
+and https://docs.pytorch.org/docs/stable/notes/serialization.html (how the allow-list works).
+"""
+
+from importlib.util import find_spec
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+
+_STATISTICS = ("min", "max", "current", "mean")
+
+
+def _get_statistic(owner: Any, name: str) -> Any:
+    """Stands in for ``builtins.getattr`` while a checkpoint is read.
+
+    Raises:
+        UnpicklingError: for anything but HistoryBuffer's four statistics, because a free ``getattr`` would let a
+            crafted file reach any function of any allow-listed class.
+    """
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    if owner is HistoryBuffer and name in _STATISTICS:
+        return getattr(HistoryBuffer, name)
+    raise UnpicklingError(
+        f"The checkpoint asks for attribute {name!r} of {owner!r}, which no checkpoint written by mmengine needs; "
+        "the file is not loaded."
+    )
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Adds what mmengine pickles to torch's allow-list; does nothing where mmengine is not installed."""
+    if find_spec("mmengine") is None:
+        return
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    # numpy 2 moved its pickling functions from `core` to `_core`; files written by either name either way.
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
+    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, (_get_statistic, "builtins.getattr")]
+    for package in ("numpy._core.multiarray", "numpy.core.multiarray"):
+        allowed.append((multiarray._reconstruct, f"{package}._reconstruct"))
+        allowed.append((multiarray.scalar, f"{package}.scalar"))
+    allowed += [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
+    torch.serialization.add_safe_globals(allowed)

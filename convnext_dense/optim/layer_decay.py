@@ -1,0 +1,125 @@
+"""Learning rates that decay from the head down to the stem.
+
+Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/
+object_detection/mmcv_custom/layer_decay_optimizer_constructor.py (arXiv 2201.03545, appendix A.3)
+Differs: the backbone is asked for the id of each parameter (``get_layer_depth``, ``get_stage_depth``), so that neither
+a class name nor a number of layers is typed anywhere; GRN parameters, which the official V2 files keep
+four-dimensional, count as one-dimensional: no weight decay.
+"""
+
+from dataclasses import dataclass, field
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+_METHODS = {"layer_wise": "get_layer_depth", "stage_wise": "get_stage_depth"}
+_NO_DECAY_SUFFIXES = (".bias", ".grn.gamma", ".grn.beta")
+
+
+@dataclass
+class _Group:
+    """One row of the table and one entry of the optimizer's ``param_groups``."""
+
+    layer_id: int
+    multiplier: float
+    weight_decay: float
+    names: list[str] = field(default_factory=list)
+    params: list[nn.Parameter] = field(default_factory=list)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Builds one parameter group per layer id, with and without weight decay.
+
+    A parameter's learning rate is ``lr * decay_rate ** (num_layers - layer_id - 1)``; everything outside of the
+    backbone, and the backbone's output norms, get the full ``lr``. Biases and one-dimensional parameters get no weight
+    decay. Frozen parameters are in no group. The groups are logged as one table.
+
+    ``paramwise_cfg`` is ``dict(decay_rate=0.7, decay_type='layer_wise')``, where ``decay_type`` is ``'layer_wise'``
+    (COCO) or ``'stage_wise'`` (ADE20K).
+
+    Raises:
+        ValueError: ``paramwise_cfg`` has other keys or values, or no module of the model knows layer ids.
+    """
+
+    def _validate_cfg(self) -> None:
+        super()._validate_cfg()
+        cfg = self.paramwise_cfg
+        unknown = sorted(set(cfg) - {"decay_rate", "decay_type"})
+        if unknown:
+            raise ValueError(
+                f"paramwise_cfg has {', '.join(unknown)}, but takes decay_rate and decay_type only"
+                f"{' (the backbone knows its number of layers)' if 'num_layers' in unknown else ''}."
+            )
+        if not 0.0 < cfg.get("decay_rate", 0.0) <= 1.0:
+            raise ValueError(f"paramwise_cfg needs a decay_rate in (0, 1], got {cfg.get('decay_rate')}.")
+        if cfg.get("decay_type", "layer_wise") not in _METHODS:
+            raise ValueError(f"decay_type='{cfg['decay_type']}' must be one of {', '.join(_METHODS)}.")
+
+    def add_params(self, params: list[dict], module: nn.Module, **_: object) -> None:
+        """Appends the groups of every trainable parameter of ``module`` to ``params``."""
+        decay_rate = self.paramwise_cfg["decay_rate"]
+        method = _METHODS[self.paramwise_cfg.get("decay_type", "layer_wise")]
+        backbones = _find_backbones(module, method)
+
+        groups: dict[tuple[int, float], _Group] = {}
+        for name, param in module.named_parameters():
+            if not param.requires_grad:
+                continue
+            prefix, backbone = next(
+                (item for item in backbones.items() if name.startswith(item[0])), next(iter(backbones.items()))
+            )
+            layer_id, num_layers = getattr(backbone, method)(name, prefix)
+            no_decay = param.dim() <= 1 or name.endswith(_NO_DECAY_SUFFIXES)
+            weight_decay = 0.0 if no_decay else (self.base_wd or 0.0)
+            # Counted from the head, because two backbones of one model may have different depths.
+            depth = num_layers - layer_id - 1
+            group = groups.setdefault((depth, weight_decay), _Group(layer_id, decay_rate**depth, weight_decay))
+            group.names.append(name)
+            group.params.append(param)
+
+        ordered = [groups[key] for key in sorted(groups, key=lambda key: (-key[0], key[1]))]
+        print_log(_table(ordered, self.base_lr, self.paramwise_cfg), logger="current")
+        params.extend(
+            dict(
+                params=group.params,
+                param_names=group.names,
+                lr=self.base_lr * group.multiplier,
+                lr_scale=group.multiplier,
+                weight_decay=group.weight_decay,
+            )
+            for group in ordered
+        )
+
+
+def _find_backbones(model: nn.Module, method: str) -> dict[str, nn.Module]:
+    """Maps the name prefix of every outermost module that knows layer ids to the module."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        if callable(getattr(module, method, None)) and not any(prefix.startswith(outer) for outer in found):
+            found[prefix] = module
+    if not found:
+        raise ValueError(
+            f"Layer decay needs a backbone with {method}(name, prefix), and {type(model).__name__} has none; use "
+            "convnext_dense.ConvNeXt, or remove the constructor and paramwise_cfg from optim_wrapper."
+        )
+    return found
+
+
+def _table(groups: list[_Group], base_lr: float, paramwise_cfg: dict) -> str:
+    decay_type = paramwise_cfg.get("decay_type", "layer_wise")
+    lines = [
+        f"Learning rates: {decay_type} decay {paramwise_cfg['decay_rate']} from lr {base_lr:g}",
+        f"{'layer':>5}  {'multiplier':>10}  {'lr':>9}  {'weight decay':>12}  {'tensors':>7}  {'params':>11}  names",
+    ]
+    for group in groups:
+        size = sum(param.numel() for param in group.params)
+        lines.append(
+            f"{group.layer_id:>5}  {group.multiplier:>10.6f}  {base_lr * group.multiplier:>9.3g}  "
+            f"{group.weight_decay:>12g}  {len(group.params):>7}  {size:>11,}  {group.names[0]} ... {group.names[-1]}"
+        )
+    return "\n".join(lines)

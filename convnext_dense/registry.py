@@ -1,0 +1,24 @@
+"""Child registries under the scope ``convnext_dense``.
+
+mmengine imports this module by itself as soon as a config names a type ``convnext_dense.X``, which is why
+nobody needs ``custom_imports``. Keep it free of everything but mmengine: the modules that hold the classes are
+imported by mmengine, on first use, from the ``locations`` given here.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import METRICS as MMENGINE_METRICS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import Registry
+
+SCOPE = "convnext_dense"
+
+MODELS = Registry("model", parent=MMENGINE_MODELS, scope=SCOPE, locations=["convnext_dense.models"])
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    "optim wrapper constructor",
+    parent=MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope=SCOPE,
+    locations=["convnext_dense.optim"],
+)
+HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["convnext_dense.engine"])
+METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["convnext_dense.evaluation"])

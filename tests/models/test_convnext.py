@@ -1,0 +1,204 @@
+"""The backbone. Expected features come from the official implementation (tests/data/official_v1.npz, made with depths
+2, 1, 3, 1 and widths 8, 16, 32, 64); parameter counts from arXiv 2201.03545 and torchvision's num_params."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from convnext_dense.checkpoints import load_weights
+from convnext_dense.models import VARIANTS, ConvNeXt
+
+DATA = Path(__file__).parents[1] / "data"
+SMALL = dict(depths=(2, 1, 3, 1), channels=(8, 16, 32, 64))
+
+# torchvision's num_params (convnext_tiny: 28,589,128 ...) without the head: the final LayerNorm (2C) and the
+# classifier (1000C + 1000). XL from arXiv 2201.03545, table 1 (350 M), computed in the same way. The small ones are
+# timm's convnext_atto ... convnext_nano: 3.70, 5.22, 9.05, 15.59 M.
+NUM_PARAMS = {
+    "tiny": 28_589_128,
+    "small": 50_223_688,
+    "base": 88_591_464,
+    "large": 197_767_336,
+    "xlarge": 350_196_968,
+}
+TIMM_MILLIONS = {"atto": 3.70, "femto": 5.22, "pico": 9.05, "nano": 15.59}
+
+
+def head_size(channels: int) -> int:
+    return 2 * channels + 1000 * channels + 1000
+
+
+def build_on_meta(arch: str) -> ConvNeXt:
+    with torch.device("meta"):
+        return ConvNeXt(arch, output_norms="none")
+
+
+@pytest.mark.parametrize("arch", NUM_PARAMS)
+def test_number_of_parameters_is_torchvisions(arch):
+    model = build_on_meta(arch)
+    total = sum(param.numel() for param in model.parameters())
+    assert total + head_size(model.channels[-1]) == NUM_PARAMS[arch]
+
+
+@pytest.mark.parametrize("arch", TIMM_MILLIONS)
+def test_number_of_parameters_is_timms(arch):
+    model = build_on_meta(arch)
+    total = sum(param.numel() for param in model.parameters()) + head_size(model.channels[-1])
+    assert total / 1e6 == pytest.approx(TIMM_MILLIONS[arch], abs=0.005)
+
+
+def test_official_weights_give_official_features():
+    golden = np.load(DATA / "official_v1.npz")
+    model = ConvNeXt(SMALL, output_norms="none").eval()
+    load_weights(model, DATA / "official_v1.pth")
+    with torch.no_grad():
+        features = model(torch.from_numpy(golden["image"]))
+    for stage, feature in enumerate(features):
+        np.testing.assert_allclose(feature.numpy(), golden[f"raw{stage}"], rtol=1e-5, atol=1e-5)
+
+
+def test_official_weights_give_official_logits():
+    """The classifier's own norm and head, applied by hand to the last feature map."""
+    golden = np.load(DATA / "official_v1.npz")
+    weights = torch.load(DATA / "official_v1.pth", weights_only=True)["model"]
+    model = ConvNeXt(SMALL, output_norms="none").eval()
+    load_weights(model, DATA / "official_v1.pth")
+    with torch.no_grad():
+        pooled = model(torch.from_numpy(golden["image"]))[-1].mean(dim=(2, 3))
+        pooled = torch.nn.functional.layer_norm(pooled, (64,), weights["norm.weight"], weights["norm.bias"], 1e-6)
+        logits = pooled @ weights["head.weight"].T + weights["head.bias"]
+    np.testing.assert_allclose(logits.numpy(), golden["logits"], rtol=1e-5, atol=1e-5)
+
+
+def test_output_norm_normalises_channels():
+    golden = np.load(DATA / "official_v1.npz")
+    model = ConvNeXt(SMALL).eval()
+    load_weights(model, DATA / "official_v1.pth")
+    with torch.no_grad():
+        features = model(torch.from_numpy(golden["image"]))
+    for stage, feature in enumerate(features):
+        raw = golden[f"raw{stage}"].astype(np.float64)
+        expected = (raw - raw.mean(1, keepdims=True)) / np.sqrt(raw.var(1, keepdims=True) + 1e-6)
+        np.testing.assert_allclose(feature.numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (1, 3), (2,)])
+def test_features_have_the_shapes_of_their_strides(out_indices):
+    model = ConvNeXt(SMALL, out_indices=out_indices)
+    features = model(torch.rand(2, 3, 75, 98))
+    # 75 x 98 is floored by each stride: 4 -> 18 x 24, 8 -> 9 x 12, 16 -> 4 x 6, 32 -> 2 x 3
+    sizes = {0: (18, 24), 1: (9, 12), 2: (4, 6), 3: (2, 3)}
+    assert [tuple(feature.shape) for feature in features] == [
+        (2, SMALL["channels"][stage], *sizes[stage]) for stage in out_indices
+    ]
+    assert model.strides == (4, 8, 16, 32)
+
+
+@pytest.mark.parametrize("use_grn", [False, True])
+@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (0, 2)])
+@pytest.mark.parametrize("with_cp", [False, True])
+def test_gradients_reach_every_parameter(out_indices, with_cp, use_grn):
+    model = ConvNeXt(
+        SMALL,
+        out_indices=out_indices,
+        with_cp=with_cp,
+        use_grn=use_grn,
+        layer_scale_init_value=0.0 if use_grn else 1.0,
+    ).train()
+    features = model(torch.rand(2, 3, 64, 64))
+    sum((feature * torch.linspace(-1, 1, feature.numel()).view_as(feature)).sum() for feature in features).backward()
+    without = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
+    # At GRN's start (gamma 0) nothing flows through gamma to the norm, but gamma and beta themselves learn.
+    assert without == []
+
+
+def test_checkpointing_changes_memory_not_results():
+    torch.manual_seed(0)
+    model = ConvNeXt(SMALL, layer_scale_init_value=1.0).train()
+    image = torch.rand(1, 3, 64, 64)
+    grads = []
+    for with_cp in (False, True):
+        model.with_cp = with_cp
+        model.zero_grad()
+        sum(feature.square().mean() for feature in model(image)).backward()
+        grads.append([param.grad.clone() for param in model.parameters()])
+    for plain, recomputed in zip(*grads, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_stochastic_depth_grows_linearly_over_blocks():
+    model = ConvNeXt("tiny", drop_path_rate=0.34)  # 18 blocks, 17 steps of 0.02
+    rates = [block.drop_path.drop_prob for blocks in model.stages for block in blocks]
+    assert rates == pytest.approx([0.02 * block for block in range(18)])
+
+
+def test_frozen_stages_stay_frozen_in_train_mode():
+    model = ConvNeXt(SMALL, frozen_stages=2, drop_path_rate=0.5)
+    frozen = {name for name, param in model.named_parameters() if not param.requires_grad}
+    expected = ("downsample_layers.0.", "downsample_layers.1.", "stages.0.", "stages.1.")
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith(expected)}
+    model.train()
+    assert not model.stages[1].training
+    assert not model.stages[1][0].drop_path.training
+    assert model.stages[2].training
+    assert not any(param.requires_grad for param in model.stages[0].parameters())
+
+
+def test_parameter_paths_are_the_official_ones():
+    names = set(ConvNeXt(SMALL).state_dict())
+    official = torch.load(DATA / "official_v1.pth", weights_only=True)["model"]
+    assert {name for name in official if not name.startswith(("norm.", "head."))} == {
+        name for name in names if not name.startswith("norm")
+    }
+    assert {f"norm{stage}.weight" for stage in range(4)} <= names
+
+
+def test_grn_parameters_have_the_official_shape():
+    model = ConvNeXt(SMALL, use_grn=True, layer_scale_init_value=0.0)
+    assert tuple(model.stages[0][0].grn.gamma.shape) == (1, 1, 1, 32)
+    assert not any(name.endswith("0.gamma") for name in model.state_dict() if ".grn." not in name)
+
+
+def test_no_memory_is_copied_between_blocks():
+    """After the stem every activation is channels-last, so that the permutations in a block are views."""
+    model = ConvNeXt(SMALL)
+    feature = model.downsample_layers[0](torch.rand(2, 3, 64, 64))
+    for block in model.stages[0]:
+        assert feature.is_contiguous(memory_format=torch.channels_last)
+        feature = block(feature)
+    assert feature.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_more_input_channels():
+    assert ConvNeXt(SMALL, in_channels=5)(torch.rand(1, 5, 32, 32))[0].shape == (1, 8, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        (dict(arch="tinny"), r"arch='tinny' is not a ConvNeXt variant.*Did you mean 'tiny'\?"),
+        (dict(arch=dict(depths=(1, 1, 1), channels=(8, 8, 8))), "four depths and four channels"),
+        (dict(arch=dict(depths=(1, 1, 1, 1))), "exactly the keys depths and channels"),
+        (dict(out_indices=(0, 4)), r"out_indices=\(0, 4\) must name stages"),
+        (dict(out_indices=()), r"out_indices=\(\) must name stages"),
+        (dict(out_indices=(2, 1)), "must be increasing"),
+        (dict(output_norms="some"), "output_norms='some' must be one of all, last, none"),
+        (dict(frozen_stages=5), r"frozen_stages=5 must be in 0\.\.4"),
+        (dict(drop_path_rate=1.0), r"drop_path_rate=1.0 is not in \[0, 1\)"),
+        (dict(gap_before_final_norm=True), "pools the features to one vector"),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, text):
+    with pytest.raises(ValueError, match=text):
+        ConvNeXt(**{"arch": SMALL, **kwargs})
+
+
+def test_wrong_number_of_input_channels_is_named():
+    with pytest.raises(ValueError, match=r"expects images of shape \(N, 3, H, W\), got \(1, 4, 32, 32\)"):
+        ConvNeXt(SMALL)(torch.rand(1, 4, 32, 32))
+
+
+def test_every_variant_has_four_stages():
+    assert all(len(variant.depths) == len(variant.channels) == 4 for variant in VARIANTS.values())

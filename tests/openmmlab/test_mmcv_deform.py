@@ -1,0 +1,89 @@
+"""Deformable convolutions, against torchvision's and its gradients."""
+
+import pytest
+import torch
+import torchvision
+from mmcv.ops import DeformConv2d, deform_conv2d, modulated_deform_conv2d
+from torch import Tensor
+
+# Everything that can be told apart is: two strides, paddings, dilations, groups, and unequal sizes.
+STRIDE, PADDING, DILATION, GROUPS, OFFSET_GROUPS = (2, 1), (1, 2), (1, 2), 2, 2
+
+
+def inputs(dtype: torch.dtype = torch.float64, device: str = "cpu") -> dict[str, Tensor]:
+    shapes = {
+        "x": (2, 4, 7, 8),
+        "offset": (2, OFFSET_GROUPS * 2 * 3 * 2, 4, 10),
+        "mask": (2, OFFSET_GROUPS * 3 * 2, 4, 10),
+        "weight": (6, 4 // GROUPS, 3, 2),
+        "bias": (6,),
+    }
+    generator = torch.Generator().manual_seed(0)
+    random = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    return {name: tensor.to(device, dtype).requires_grad_() for name, tensor in random.items()}
+
+
+def by_mmcv(version: int, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    geometry = (STRIDE, PADDING, DILATION, GROUPS, OFFSET_GROUPS)
+    if version == 1:
+        return deform_conv2d(x, offset, weight, *geometry)
+    return modulated_deform_conv2d(x, offset, mask, weight, bias, *geometry)
+
+
+def by_torchvision(version: int, x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    modulation = {"bias": bias, "mask": mask} if version == 2 else {}
+    return torchvision.ops.deform_conv2d(
+        x, offset, weight, stride=STRIDE, padding=PADDING, dilation=DILATION, **modulation
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_deform_conv_and_all_gradients_equal_torchvision(version, device):
+    results = []
+    for convolve in (by_mmcv, by_torchvision):
+        tensors = inputs(device=device)
+        output = convolve(version, **tensors)
+        output.pow(2).sum().backward()
+        results.append((output, [tensor.grad for tensor in tensors.values() if tensor.grad is not None]))
+    assert len(results[0][1]) == (3 if version == 1 else 5)
+    torch.testing.assert_close(*results)
+
+
+def test_modulated_deform_conv_without_bias_adds_none():
+    tensors = inputs()
+    zero = torch.zeros_like(tensors["bias"])
+    torch.testing.assert_close(by_mmcv(2, **{**tensors, "bias": None}), by_torchvision(2, **{**tensors, "bias": zero}))
+
+
+def test_weight_gradient_does_not_need_that_of_the_input():
+    tensors = inputs()
+    (expected,) = torch.autograd.grad(by_torchvision(1, **tensors).pow(2).sum(), tensors["weight"])
+    fixed = {name: tensor if name == "weight" else tensor.detach() for name, tensor in tensors.items()}
+    (gradient,) = torch.autograd.grad(by_mmcv(1, **fixed).pow(2).sum(), fixed["weight"])
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_second_backward_pass_does_not_reuse_the_first_weight_gradient():
+    tensors = inputs()
+    output = by_mmcv(1, **tensors)
+    (first,) = torch.autograd.grad(output.sum(), tensors["weight"], retain_graph=True)
+    (second,) = torch.autograd.grad(3 * output.sum(), tensors["weight"])
+    torch.testing.assert_close(second, 3 * first)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_deform_conv_takes_all_floats(dtype, version, device):
+    tensors = inputs(dtype, device)
+    exact = {name: tensor.detach().double() for name, tensor in tensors.items()}
+    output = by_mmcv(version, **tensors)
+    output.sum().backward()
+    assert output.dtype == tensors["x"].grad.dtype == tensors["weight"].grad.dtype == dtype
+    torch.testing.assert_close(output.double(), by_torchvision(version, **exact), rtol=2e-2, atol=2e-2)
+
+
+def test_deform_conv_without_offsets_is_a_convolution():
+    layer = DeformConv2d(4, 6, 3, padding=1, groups=2)
+    x = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.conv2d(x, layer.weight, padding=1, groups=2)
+    torch.testing.assert_close(layer(x, torch.zeros(1, 18, 5, 6)), expected)

@@ -1,0 +1,36 @@
+"""Writes the generated demo data set: python tools/make_shapes.py data/shapes --preview 24"""
+
+import argparse
+import logging
+
+from convnext_dense.data.shapes_coco import draw_preview, write_coco
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Write a small detection data set of drawn shapes in COCO format.")
+    parser.add_argument("out", help="folder to fill: train2017/, val2017/, annotations/")
+    parser.add_argument("--num-train", type=int, default=600, help="training images (default: %(default)s)")
+    parser.add_argument("--num-val", type=int, default=120, help="validation images (default: %(default)s)")
+    parser.add_argument("--image-size", type=int, default=160, help="longer side in pixels (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: %(default)s)")
+    parser.add_argument("--preview", type=int, default=0, metavar="N", help="draw N training images to OUT/preview.png")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    write_coco(
+        args.out,
+        args.num_train,
+        num_val=args.num_val,
+        image_size=(args.image_size, args.image_size),
+        seed=args.seed,
+    )
+    print(f"images and annotations: {args.out}")
+    if args.preview > 0:
+        print(f"preview: {draw_preview(args.out, args.preview)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+
+import argparse
+
+from convnext_dense.engine import test_model
+from convnext_dense.engine.command_line import add_run_arguments, run_command, set_local_rank
+
+
+def main() -> None:
+    """Reads the arguments and tests."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="path of the config")
+    parser.add_argument("checkpoint", help="path or address of the weights")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation, where the config describes one")
+    parser.add_argument("--show-dir", metavar="D", help="draw predictions beside the ground truth")
+    parser.add_argument("--out", metavar="F.json", help="write predictions in COCO's result format")
+    add_run_arguments(parser)
+    args = parser.parse_args()
+    set_local_rank(args.local_rank)
+    test_model(
+        args.config,
+        args.checkpoint,
+        args.cfg_options,
+        data=args.data,
+        work_dir=args.work_dir,
+        tta=args.tta,
+        show_dir=args.show_dir,
+        out=args.out,
+        launcher=args.launcher,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
