@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext_dense.engine import test_model
+from convnext_dense.engine import evaluate_model
 from convnext_dense.engine.command_line import add_run_arguments, run_command, set_local_rank
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     add_run_arguments(parser)
     args = parser.parse_args()
     set_local_rank(args.local_rank)
-    test_model(
+    evaluate_model(
         args.config,
         args.checkpoint,
         args.cfg_options,

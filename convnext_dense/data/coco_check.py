@@ -51,9 +51,10 @@ def check_detection_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
             _check_masks(annotations, path, dataset)
             if loader == "train" and not annotations["annotations"]:
                 raise ValueError(f"Annotation file {path} has no annotations: there is nothing to learn from.")
+            of_all = f" of its {len(annotations['categories'])}" if len(classes) < len(annotations["categories"]) else ""
             lines.append(
                 f"{path}: {len(annotations['images'])} images, {len(annotations['annotations'])} annotations, "
-                f"{len(classes)} classes."
+                f"{len(classes)}{of_all} classes."
             )
     return lines
 
@@ -76,7 +77,10 @@ def _read(path: Path, dataset: ConfigDict) -> dict[str, Any]:
 
 def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: ConfigDict) -> list[str]:
     metainfo = dataset.get("metainfo") or {}
-    classes = metainfo.get("classes") or DATASETS.get(dataset.type).METAINFO.get("classes")
+    classes = metainfo.get("classes")
+    if classes is None:
+        with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
+            classes = registry.get(dataset.type).METAINFO.get("classes")
     if classes is None:
         raise ValueError(f"The data set of {path} has no class names: set metainfo=dict(classes=(...)).")
     in_file = category_names(annotations)

@@ -2,6 +2,6 @@
 
 from convnext_dense.engine.checkpoint_guard import CheckpointGuardHook
 from convnext_dense.engine.config import read_config
-from convnext_dense.engine.launch import test_model, train_model
+from convnext_dense.engine.launch import evaluate_model, train_model
 
-__all__ = ["CheckpointGuardHook", "read_config", "test_model", "train_model"]
+__all__ = ["CheckpointGuardHook", "read_config", "evaluate_model", "train_model"]

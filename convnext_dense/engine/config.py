@@ -45,7 +45,7 @@ def read_config(path: str | os.PathLike, options: Mapping[str, Any] | None = Non
 
 
 def _check_key(cfg: Config, key: str, path: str | os.PathLike) -> None:
-    known = sorted(dict.fromkeys(_dotted_keys(cfg)))
+    known = sorted(_dotted_keys(cfg.to_dict()))
     if key not in known:
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
         raise ValueError(

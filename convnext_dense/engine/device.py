@@ -13,6 +13,7 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
 
     - Mixed precision on a CPU becomes full precision. On a GPU it runs in bfloat16 where the card has it, else in
       float16 with dynamic loss scaling; a ``dtype`` in the config is kept.
+    - Processes on CPUs talk through gloo instead of nccl.
     - SyncBN becomes BN where one process runs alone (``launcher='none'``) or on a CPU; parameter names are the same.
 
     Args:
@@ -41,6 +42,10 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
             else:
                 wrapper.setdefault("loss_scale", "dynamic")
             changes.append(f"Mixed precision: {wrapper.dtype} on {device}.")
+
+    dist_cfg = cfg.get("env_cfg", {}).get("dist_cfg", {})
+    if device == "cpu" and dist_cfg.get("backend") == "nccl":
+        dist_cfg["backend"] = "gloo"
 
     if cfg.get("launcher", "none") == "none" or device == "cpu":
         norms = [node for node in _dicts(cfg.model) if node.get("type") == "SyncBN"]

@@ -64,7 +64,7 @@ def train_model(
         runner.logger.info(f"Last checkpoint: {find_latest_checkpoint(cfg.work_dir)}. Log: {runner.log_dir}")
 
 
-def test_model(
+def evaluate_model(
     config: str | os.PathLike,
     checkpoint: str,
     options: Mapping[str, Any] | None = None,

@@ -26,8 +26,8 @@ def by_formula(x: Tensor, target: Tensor, gamma: float, alpha: float) -> Tensor:
     return -alpha * (1 - log_p.exp()) ** gamma * log_p
 
 
-# At a scale of 30 the probabilities are rounded to 0 and 1 in float32 and the losses are in the tens.
-@pytest.mark.parametrize("scale", [2.0, 30.0])
+# At a scale of 100 the probabilities are rounded to 0 and 1 in float32 and the losses exceed -log(FLT_MIN) = 87.
+@pytest.mark.parametrize("scale", [2.0, 100.0])
 @pytest.mark.parametrize("gamma", [2.0, 1.5, 0.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_sigmoid_focal_loss_and_its_gradient_equal_torchvision(dtype, gamma, scale, device):
@@ -41,12 +41,13 @@ def test_sigmoid_focal_loss_and_its_gradient_equal_torchvision(dtype, gamma, sca
     torch.testing.assert_close(x.grad.cpu(), expected_gradient.to(dtype))
 
 
-def test_sigmoid_focal_loss_weighs_samples_by_their_class_and_background_by_one():
-    x = logits()
+@pytest.mark.parametrize("background", [NUM_CLASSES, -1, -100])
+def test_sigmoid_focal_loss_weighs_samples_by_their_class_and_background_by_one(background):
+    x, target = logits(), TARGET.where(TARGET < NUM_CLASSES, background)
     weights = torch.tensor([0.5, 3.0, 1.0, 2.0, 2.0], dtype=torch.float64)[:, None]
     expected = by_torchvision(x, 2.0, 0.25) * weights
     (expected_gradient,) = torch.autograd.grad(expected.sum() / len(x), x)
-    loss = sigmoid_focal_loss(x, TARGET, 2.0, 0.25, CLASS_WEIGHT, "mean")
+    loss = sigmoid_focal_loss(x, target, 2.0, 0.25, CLASS_WEIGHT, "mean")
     (gradient,) = torch.autograd.grad(loss, x)
     torch.testing.assert_close(loss, expected.sum() / len(x))
     torch.testing.assert_close(gradient, expected_gradient)

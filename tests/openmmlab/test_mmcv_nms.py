@@ -83,17 +83,18 @@ def test_no_boxes_give_no_indices(device):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_soft_nms_takes_all_floats(dtype):
     boxes = torch.tensor([[0, 0, 4, 4], [0, 0, 4, 2], [8, 8, 9, 9]], dtype=dtype)
-    dets, keep = soft_nms(boxes, torch.tensor([0.75, 0.5, 0.125], dtype=dtype), iou_threshold=0.25)
+    dets, keep = soft_nms(boxes, torch.tensor([0.75, 0.5, 0.125], dtype=dtype), iou_threshold=0.5)
     assert keep.tolist() == [0, 1, 2]
-    assert dets[:, 4].tolist() == [0.75, 0.25, 0.125]  # linear: half overlaps, so half the score is left
+    assert dets[:, 4].tolist() == [0.75, 0.25, 0.125]  # linear: an overlap of the threshold, 0.5, leaves half
     assert dets.dtype == dtype
 
 
-def test_soft_nms_moves_the_last_box_into_the_place_of_a_dropped_one():
-    # Box 1 falls to zero. Box 3, the last, takes its place and so comes before box 2, which has the same score.
-    boxes = torch.tensor([[0.0, 0, 4, 4], [0, 0, 4, 4], [10, 0, 14, 4], [20, 0, 24, 4]])
-    _, keep = soft_nms(boxes, torch.tensor([0.9, 0.8, 0.5, 0.5]), iou_threshold=0.5)
-    assert keep.tolist() == [0, 3, 2]
+def test_soft_nms_moves_the_last_boxes_into_the_places_of_dropped_ones():
+    # Boxes 1 and 2 fall to zero. Box 5, the last, takes the place of 1, box 4 that of 2, and both come before box 3,
+    # although all three have the same score.
+    boxes = torch.tensor([[0.0, 0, 4, 4]] * 3 + [[10, 0, 14, 4], [20, 0, 24, 4], [30, 0, 34, 4]])
+    _, keep = soft_nms(boxes, torch.tensor([0.9, 0.8, 0.8, 0.5, 0.5, 0.5]), iou_threshold=0.5)
+    assert keep.tolist() == [0, 5, 4, 3]
 
 
 def test_nms_match_groups_suppressed_boxes_with_their_suppressor():
@@ -108,15 +109,15 @@ def test_nms_match_groups_suppressed_boxes_with_their_suppressor():
 @pytest.mark.parametrize(
     ("mode", "offset", "expected"),
     [
-        ("iou", 0, [[25 / 175, 1], [25 / 175, 0]]),
-        ("iof", 0, [[25 / 100, 1], [25 / 100, 0]]),
-        ("iou", 1, [[36 / 206, 1], [36 / 206, 1 / 241]]),
-        ("iof", 1, [[36 / 121, 1], [36 / 121, 1 / 121]]),
+        ("iou", 0, [[25 / 225, 1], [50 / 200, 0]]),
+        ("iof", 0, [[25 / 100, 1], [50 / 100, 0]]),
+        ("iou", 1, [[36 / 261, 1], [66 / 231, 1 / 241]]),
+        ("iof", 1, [[36 / 121, 1], [66 / 121, 1 / 121]]),
     ],
 )
 def test_bbox_overlaps_equal_arithmetic_by_hand(mode, offset, expected, device):
     first = torch.tensor([[0.0, 0, 10, 10], [10, 10, 20, 20]], device=device)
-    second = torch.tensor([[5.0, 5, 15, 15], [0, 0, 10, 10]], device=device)
+    second = torch.tensor([[5.0, 5, 15, 20], [0, 0, 10, 10]], device=device)
     expected = torch.tensor(expected)
     torch.testing.assert_close(bbox_overlaps(first, second, mode, offset=offset).cpu(), expected)
     aligned = bbox_overlaps(first, second, mode, aligned=True, offset=offset)

@@ -93,10 +93,10 @@ def ms_deform_attn_backward(
             grad * _weights(weights, level), maps, grid, _BILINEAR, _ZEROS, False, [True, True]
         )
         by_map = by_map.unflatten(0, (images, heads)).flatten(3)
-        grad_value[:, place] += by_map.permute(0, 3, 1, 2)
+        grad_value[:, place].add_(by_map.permute(0, 3, 1, 2))
         # The grid is 2 * location - 1.
-        grad_sampling_loc[:, :, :, level] += 2 * by_grid.unflatten(0, (images, heads)).transpose(1, 2)
-        grad_attn_weight[:, :, :, level] += by_weight.unflatten(0, (images, heads)).transpose(1, 2)
+        grad_sampling_loc[:, :, :, level].add_(by_grid.unflatten(0, (images, heads)).transpose(1, 2), alpha=2)
+        grad_attn_weight[:, :, :, level].add_(by_weight.unflatten(0, (images, heads)).transpose(1, 2))
 
 
 OPERATORS = {"ms_deform_attn_backward": ms_deform_attn_backward, "ms_deform_attn_forward": ms_deform_attn_forward}

@@ -102,15 +102,14 @@ def softmax_focal_loss_backward(
 ) -> None:
     """Write the gradient of the summed loss with respect to the logits into ``grad_input`` (N, C).
 
-    ``buff`` (N,) is overwritten with the loss's derivative by log(p). The other arguments are those of
-    :func:`softmax_focal_loss_forward`, ``input`` is the softmax.
+    ``buff`` is scratch, unused. The other arguments are those of :func:`softmax_focal_loss_forward`; ``input`` is the
+    softmax.
     """
     softmax, weight = widen(input, weight)
     p, rest, label = _own_probability(softmax, target)
     slope = alpha * (gamma * rest ** (gamma - 1) * p * p.log() - rest**gamma)
     slope = slope * _sample_weights(weight, target) * (target >= 0)[:, None]
-    buff.copy_(slope.squeeze(1))
-    # The derivative of log(p) by the logits is (one at the label) - softmax.
+    # `slope` is the derivative by log(p); that of log(p) by the logits is (one at the label) - softmax.
     grad_input.copy_((-softmax * slope).scatter_add(1, label, slope))
 
 

@@ -1,0 +1,36 @@
+"""Small data sets that tests share."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from convnext_dense.data.shapes_coco import write_coco
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory):
+    """The demo data set in COCO's layout: 8 train and 4 val images of at most 96 pixels. Not to be changed."""
+    root = tmp_path_factory.mktemp("shapes")
+    write_coco(root, 8, num_val=4, image_size=(96, 96), seed=1)
+    return root
+
+
+@pytest.fixture
+def own_folder(shapes_folder, tmp_path):
+    """The same images in the layout of a folder of one's own, two classes, ids 0 and 5; free to be damaged."""
+    root = tmp_path / "own"
+    for split in ("train", "val"):
+        shutil.copytree(shapes_folder / f"{split}2017", root / split)
+        content = json.loads((shapes_folder / "annotations" / f"instances_{split}2017.json").read_text())
+        for annotation in content["annotations"]:
+            annotation["category_id"] = 5 if annotation["category_id"] % 2 else 0
+        content["categories"] = [dict(id=0, name="even"), dict(id=5, name="odd")]
+        (root / f"instances_{split}.json").write_text(json.dumps(content))
+    return root

@@ -1,0 +1,203 @@
+"""Training, resuming and testing through mmengine's Runner, on the CPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+
+from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.engine import evaluate_model, train_model
+
+ROOT = Path(__file__).parents[2]
+CASCADE = ROOT / "configs/detection/cascade_convnext_t_3x.py"
+DEMO = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"
+
+# Two iterations per epoch on images of at most 96 pixels.
+SMALL_CASCADE = {
+    "model.backbone.init_cfg": None,
+    "train_cfg.max_epochs": 1,
+    "+train_dataloader.dataset.indices": 4,
+    "train_dataloader.num_workers": 0,
+    "train_dataloader.persistent_workers": False,
+    "train_dataloader.dataset.pipeline.3.transforms.0.0.scales": [(96, 96)],
+    "train_dataloader.dataset.pipeline.3.transforms.1.0.scales": [(96, 96)],
+    "train_dataloader.dataset.pipeline.3.transforms.1.1.crop_size": (48, 64),
+    "train_dataloader.dataset.pipeline.3.transforms.1.2.scales": [(96, 96)],
+    **{
+        f"{loader}_dataloader.{key}": value
+        for loader in ("val", "test")
+        for key, value in {
+            "num_workers": 0,
+            "persistent_workers": False,
+            "dataset.pipeline.1.scale": (96, 96),
+            "dataset.pipeline.2.with_mask": True,
+        }.items()
+    },
+}
+SMALL_DEMO = {
+    "train_cfg.max_epochs": 1,
+    "train_dataloader.batch_size": 4,
+    "train_dataloader.num_workers": 0,
+    "train_dataloader.persistent_workers": False,
+    "val_dataloader.num_workers": 0,
+    "val_dataloader.persistent_workers": False,
+    "test_dataloader.num_workers": 0,
+    "test_dataloader.persistent_workers": False,
+}
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logger():
+    """mmengine keeps loggers by name; each run of a test is to log into its own folder."""
+    yield
+    for logger in list(MMLogger._instance_dict.values()):
+        for handler in list(logger.handlers):
+            handler.close()
+    MMLogger._instance_dict.clear()
+
+
+def log_of(work_dir):
+    return "\n".join(path.read_text() for path in sorted(Path(work_dir).rglob("*.log")))
+
+
+@pytest.fixture(scope="module")
+def demo_run(shapes_folder, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp("demo")
+    train_model(DEMO, SMALL_DEMO, data=str(shapes_folder), work_dir=str(work_dir))
+    return work_dir
+
+
+@pytest.mark.slow
+def test_published_cascade_trains_saves_resumes_and_tests(own_folder, tmp_path):
+    work_dir = tmp_path / "run"
+    train_model(CASCADE, SMALL_CASCADE, data=str(own_folder), work_dir=str(work_dir))
+    first = read_checkpoint(work_dir / "epoch_1.pth")
+    assert first["meta"]["iter"] == 2
+    assert first["meta"]["dataset_meta"]["classes"] == ("even", "odd")
+    log = log_of(work_dir)
+    assert "Mixed precision is off" in log
+    assert "SyncBN runs as BN on a CPU (3 places)" in log
+    assert "Learning rates: layer_wise decay 0.7 from lr 0.0002" in log
+
+    before = {name: tensor.clone() for name, tensor in first["state_dict"].items()}
+    train_model(
+        CASCADE, {**SMALL_CASCADE, "train_cfg.max_epochs": 2}, data=str(own_folder), work_dir=str(work_dir), resume="auto"
+    )
+    second = read_checkpoint(work_dir / "epoch_2.pth")
+    assert second["meta"]["iter"] == 4
+    assert second["optimizer"]["state"][0]["step"] == 4
+    changed = [name for name, tensor in second["state_dict"].items() if not torch.equal(tensor, before[name])]
+    assert len(changed) > 0.9 * len(before)
+    assert "resumed epoch: 1, iter: 2" in log_of(work_dir)
+
+    metrics = evaluate_model(
+        CASCADE, str(work_dir / "epoch_2.pth"), SMALL_CASCADE, data=str(own_folder), work_dir=str(tmp_path / "test")
+    )
+    assert {"coco/bbox_mAP", "coco/bbox_mAP_50", "coco/segm_mAP_75"} <= set(metrics)
+    assert all(0.0 <= value <= 1.0 or value == -1.0 for value in metrics.values())
+    for path in work_dir.glob("epoch_*.pth"):  # 1 GB each
+        path.unlink()
+
+
+def test_names_in_the_checkpoint_are_held_against_the_test_set(demo_run, own_folder):
+    checkpoint = (demo_run / "last_checkpoint").read_text()
+    with pytest.raises(ValueError, match=r"was trained on the classes 'circle', .* but the test set has 'even', 'odd'"):
+        evaluate_model(DEMO, checkpoint, SMALL_DEMO, data=str(own_folder), work_dir=str(demo_run / "test"))
+
+
+def test_checkpoint_of_another_model_is_an_error(demo_run, shapes_folder, tmp_path):
+    checkpoint = (demo_run / "last_checkpoint").read_text()
+    options = {**SMALL_DEMO, "model.backbone.arch": "femto", "model.neck.in_channels": [48, 96, 192, 384]}
+    with pytest.raises(ValueError, match=r"\d+ of another shape.*backbone\.downsample_layers\.0\.0\.weight"):
+        evaluate_model(DEMO, checkpoint, options, data=str(shapes_folder), work_dir=str(tmp_path))
+
+
+def test_predictions_are_written_in_coco_format_and_drawn(demo_run, shapes_folder, tmp_path):
+    checkpoint = (demo_run / "last_checkpoint").read_text()
+    evaluate_model(
+        DEMO,
+        checkpoint,
+        {**SMALL_DEMO, "model.test_cfg.rcnn.score_thr": 0.0},
+        data=str(shapes_folder),
+        work_dir=str(tmp_path),
+        out=str(tmp_path / "result.json"),
+        show_dir="pictures",
+    )
+    boxes = json.loads((tmp_path / "result.bbox.json").read_text())
+    assert {item["image_id"] for item in boxes} == {1, 2, 3, 4}
+    assert len(list(tmp_path.rglob("pictures/**/*.jpg"))) == 4
+
+
+def test_image_that_breaks_during_training_is_named(own_folder, tmp_path, monkeypatch):
+    """The check before training decodes a sample only; what it did not see is named when it comes up."""
+    monkeypatch.setattr("convnext_dense.data.coco_check.NUM_DECODED", 1)
+    images = sorted((own_folder / "train").iterdir())
+    for image in images[1:]:
+        image.write_bytes(image.read_bytes()[:30])
+    with pytest.raises(ValueError, match=r"Image .*/train/0+\d\.jpg cannot be decoded.*checkpoints written so far"):
+        train_model(DEMO, SMALL_DEMO, data=str(own_folder), work_dir=str(tmp_path / "run"))
+
+
+def test_resume_without_a_checkpoint_says_so(shapes_folder, tmp_path):
+    options = {**SMALL_DEMO, "+train_dataloader.dataset.indices": 4}
+    train_model(DEMO, options, data=str(shapes_folder), work_dir=str(tmp_path), resume="auto")
+    assert "to resume from: training starts at the beginning" in log_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        (dict(resume="nowhere.pth"), r"Checkpoint nowhere\.pth does not exist"),
+        (dict(options={"train_dataloader.batchsize": 4}), r"nearest is 'train_dataloader\.batch_size'"),
+    ],
+)
+def test_wrong_arguments_of_training_are_named(shapes_folder, tmp_path, kwargs, text):
+    with pytest.raises(ValueError, match=text):
+        train_model(DEMO, data=str(shapes_folder), work_dir=str(tmp_path), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [(dict(tta=True), "--tta needs tta_model and tta_pipeline"), (dict(out="result.pkl"), r"must end in \.json")],
+)
+def test_wrong_arguments_of_testing_are_named(demo_run, shapes_folder, kwargs, text):
+    with pytest.raises(ValueError, match=text):
+        evaluate_model(
+            DEMO, (demo_run / "last_checkpoint").read_text(), data=str(shapes_folder), work_dir=str(demo_run), **kwargs
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["tools/train.py", "configs/detection/cascade_convnext_x.py"], "Error: Config configs/detection/cascade"),
+        (["tools/train.py", str(DEMO), "--cfg-options", "train_cfg.epochs=3"], "nearest is 'train_cfg.max_epochs'"),
+        (["tools/train.py", str(DEMO), "--cfg-options", "model.backbone.arch=ato"], "Did you mean 'atto'?"),
+        (["tools/test.py", str(DEMO), "none.pth"], "Error: Checkpoint none.pth does not exist."),
+        (["tools/infer.py", str(DEMO), "none.pth", "none.jpg"], "Error: Checkpoint none.pth does not exist."),
+    ],
+)
+def test_tools_end_with_one_sentence_and_an_exit_code(arguments, text, shapes_folder, tmp_path):
+    if arguments[0] != "tools/infer.py":
+        arguments = [*arguments, "--data", str(shapes_folder), "--work-dir", str(tmp_path)]
+    else:
+        arguments = [*arguments, "--out-dir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert text in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_run_goes_on_from_the_config_that_it_wrote(demo_run):
+    """mmengine writes the config that ran beside the checkpoints; it reads back to the same data and heads."""
+    cfg = Config.fromfile(demo_run / DEMO.name)
+    assert cfg.model.roi_head.bbox_head.num_classes == 6
+    assert cfg.train_dataloader.dataset.metainfo.classes[0] == "circle"

@@ -1,0 +1,200 @@
+"""Folders of one's own and checks before training: every wrong thing is named with its file and value."""
+
+import json
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from convnext_dense.data.coco_check import check_detection_data
+from convnext_dense.data.coco_folder import use_coco_folder
+
+CONFIG = "configs/demo/mask_rcnn_convnext_atto_shapes.py"
+NAMES = ["even", "odd"]
+
+
+@pytest.fixture
+def cfg(request):
+    init_default_scope("mmdet")
+    return Config.fromfile(request.config.rootpath / CONFIG)
+
+
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def check(cfg, folder):
+    use_coco_folder(cfg, folder)
+    return check_detection_data(cfg, ("train", "val", "test"))
+
+
+def test_own_folder_sets_data_classes_and_heads(cfg, own_folder):
+    assert use_coco_folder(cfg, own_folder) == NAMES
+    for loader, split in (("train", "train"), ("val", "val"), ("test", "val")):
+        dataset = cfg[f"{loader}_dataloader"].dataset
+        assert dataset.data_root == str(own_folder)
+        assert dataset.ann_file == f"instances_{split}.json"
+        assert dataset.data_prefix.img == f"{split}/"
+        assert dataset.metainfo.classes == tuple(NAMES)
+    assert cfg.test_evaluator.ann_file == str(own_folder / "instances_val.json")
+    assert cfg.model.roi_head.bbox_head.num_classes == cfg.model.roi_head.mask_head.num_classes == 2
+
+
+def test_all_three_cascade_heads_are_sized(request, own_folder):
+    cfg = Config.fromfile(request.config.rootpath / "configs/detection/cascade_convnext_t_3x.py")
+    use_coco_folder(cfg, own_folder)
+    assert [head.num_classes for head in cfg.model.roi_head.bbox_head] == [2, 2, 2]
+
+
+def test_coco_layout_is_recognised(cfg, shapes_folder):
+    assert len(use_coco_folder(cfg, shapes_folder)) == 6
+    assert cfg.train_dataloader.dataset.data_prefix.img == "train2017/"
+    assert check_detection_data(cfg, ("train", "val"))[0].endswith("6 classes.")
+
+
+def test_wrapped_data_sets_are_reached(cfg, own_folder):
+    cfg.train_dataloader.dataset = dict(type="RepeatDataset", times=3, dataset=cfg.train_dataloader.dataset)
+    use_coco_folder(cfg, own_folder)
+    assert cfg.train_dataloader.dataset.dataset.ann_file == "instances_train.json"
+
+
+def test_file_names_may_stand_relative_to_the_whole_folder(cfg, own_folder):
+    for split in ("train", "val"):
+
+        def prepend(content, split=split):
+            for image in content["images"]:
+                image["file_name"] = f"{split}/{image['file_name']}"
+
+        edit(own_folder / f"instances_{split}.json", prepend)
+    assert len(check(cfg, own_folder)) == 2
+    assert cfg.train_dataloader.dataset.data_prefix.img == ""
+
+
+def test_ids_with_gaps_and_from_zero_are_mapped(cfg, own_folder):
+    """mmdet's own data set, built from the changed config, gives label 0 to id 0 and label 1 to id 5."""
+    from mmdet.registry import DATASETS
+
+    check(cfg, own_folder)
+    data = DATASETS.build(cfg.val_dataloader.dataset)
+    assert data.cat2label == {0: 0, 5: 1}
+    content = json.loads((own_folder / "instances_val.json").read_text())
+    labels = [item["bbox_label"] for index in range(len(data)) for item in data.get_data_info(index)["instances"]]
+    expected = [annotation["category_id"] // 5 for annotation in content["annotations"]]
+    assert sorted(labels) == sorted(expected)
+    assert len(set(labels)) == 2
+
+
+def truncate(path):
+    path.write_text(path.read_text()[:-40])
+
+
+def rename_in_val(folder):
+    edit(folder / "instances_val.json", lambda content: content["categories"][1].update(name="uneven"))
+
+
+def drop_masks(folder):
+    edit(folder / "instances_train.json", lambda content: content["annotations"][0].pop("segmentation"))
+
+
+def spoil_image(folder):
+    image = sorted((folder / "train").iterdir())[3]
+    image.write_bytes(b"not an image")
+
+
+BROKEN = {
+    "no annotations": (
+        lambda folder: (folder / "instances_val.json").unlink(),
+        r"has no annotations of the val split\. Expected:",
+    ),
+    "empty file": (
+        lambda folder: (folder / "instances_train.json").write_text(""),
+        r"instances_train\.json is empty \(0 bytes\)",
+    ),
+    "truncated file": (
+        lambda folder: truncate(folder / "instances_train.json"),
+        r"instances_train\.json is truncated or not JSON",
+    ),
+    "not COCO": (
+        lambda folder: (folder / "instances_train.json").write_text("[]"),
+        r"has no list 'images': it is not in COCO's instances format",
+    ),
+    "no images": (
+        lambda folder: edit(folder / "instances_train.json", lambda content: content.update(images=[])),
+        r"has an empty list 'images'",
+    ),
+    "nothing to learn": (
+        lambda folder: edit(folder / "instances_train.json", lambda content: content.update(annotations=[])),
+        r"instances_train\.json has no annotations: there is nothing to learn from",
+    ),
+    "other names in val": (rename_in_val, r"has the classes \['even', 'odd'\], but .*\['even', 'uneven'\]"),
+    "same name twice": (
+        lambda folder: [
+            edit(folder / f"instances_{split}.json", lambda content: content["categories"][1].update(name="even"))
+            for split in ("train", "val")
+        ],
+        r"names a class twice: 'even', 'even'",
+    ),
+    "missing images": (
+        lambda folder: [path.unlink() for path in sorted((folder / "train").iterdir())[:2]],
+        r"2 of 8 images of .*instances_train\.json are not in .*, such as '0+1\.jpg', '0+2\.jpg'",
+    ),
+    "unreadable image": (spoil_image, r"Image .*0+4\.jpg cannot be decoded"),
+    "boxes without masks": (drop_masks, r"Annotation 1 of .*instances_train\.json has a box but no mask"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_folder_is_named(cfg, own_folder, case):
+    damage, text = BROKEN[case]
+    damage(own_folder)
+    with pytest.raises(ValueError, match=text):
+        check(cfg, own_folder)
+
+
+def test_folder_that_does_not_exist_shows_the_layout(cfg, tmp_path):
+    with pytest.raises(ValueError, match=r"--data .*nowhere is not a folder\. Expected:\s+DIR/train"):
+        use_coco_folder(cfg, tmp_path / "nowhere")
+
+
+def test_missing_coco_shows_layout_and_option(request, monkeypatch, tmp_path):
+    cfg = Config.fromfile(request.config.rootpath / "configs/detection/cascade_convnext_t_3x.py")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"There is no data at data/coco/[\s\S]*--data DIR[\s\S]*train2017"):
+        check_detection_data(cfg, ("train",))
+
+
+def test_names_that_differ_from_the_configs_are_named(cfg, own_folder):
+    use_coco_folder(cfg, own_folder)
+    cfg.train_dataloader.dataset.metainfo.classes = ("even", "prime")
+    with pytest.raises(ValueError, match=r"classes that .*instances_train\.json does not have: 'prime'.*'even', 'odd'"):
+        check_detection_data(cfg, ("train",))
+
+
+def test_default_coco_names_are_held_against_the_file(cfg, own_folder):
+    use_coco_folder(cfg, own_folder)
+    del cfg.train_dataloader.dataset["metainfo"]
+    with pytest.raises(ValueError, match=r"does not have: 'person', 'bicycle'"):
+        check_detection_data(cfg, ("train",))
+
+
+def test_other_order_of_names_is_an_error(cfg, own_folder):
+    use_coco_folder(cfg, own_folder)
+    cfg.train_dataloader.dataset.metainfo.classes = ("odd", "even")
+    with pytest.raises(ValueError, match=r"in another order \('even', 'odd'\) than the config's classes \('odd', 'even'"):
+        check_detection_data(cfg, ("train",))
+
+
+def test_some_of_the_files_classes_may_be_left_out(cfg, own_folder):
+    use_coco_folder(cfg, own_folder)
+    cfg.train_dataloader.dataset.metainfo.classes = ("odd",)
+    cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = 1
+    assert check_detection_data(cfg, ("train",))[0].endswith("1 of its 2 classes.")
+
+
+def test_head_of_another_size_is_named(cfg, own_folder):
+    use_coco_folder(cfg, own_folder)
+    cfg.model.roi_head.mask_head.num_classes = 80
+    with pytest.raises(ValueError, match=r"FCNMaskHead has num_classes=80, but there are 2 classes \('even', 'odd'\)"):
+        check_detection_data(cfg, ("train",))
