@@ -182,7 +182,9 @@ def test_default_coco_names_are_held_against_the_file(cfg, own_folder):
 def test_other_order_of_names_is_an_error(cfg, own_folder):
     use_coco_folder(cfg, own_folder)
     cfg.train_dataloader.dataset.metainfo.classes = ("odd", "even")
-    with pytest.raises(ValueError, match=r"in another order \('even', 'odd'\) than the config's classes \('odd', 'even'"):
+    with pytest.raises(
+        ValueError, match=r"in another order \('even', 'odd'\) than the config's classes \('odd', 'even'"
+    ):
         check_detection_data(cfg, ("train",))
 
 

@@ -4,9 +4,11 @@ import argparse
 import logging
 
 from convnext_dense.data.shapes_coco import draw_preview, write_coco
+from convnext_dense.engine.command_line import run_command
 
 
 def parse_args() -> argparse.Namespace:
+    """Reads the arguments."""
     parser = argparse.ArgumentParser(description="Write a small detection data set of drawn shapes in COCO format.")
     parser.add_argument("out", help="folder to fill: train2017/, val2017/, annotations/")
     parser.add_argument("--num-train", type=int, default=600, help="training images (default: %(default)s)")
@@ -18,6 +20,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Reads the arguments and writes the data set."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     write_coco(
@@ -33,4 +36,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

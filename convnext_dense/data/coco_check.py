@@ -51,7 +51,9 @@ def check_detection_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
             _check_masks(annotations, path, dataset)
             if loader == "train" and not annotations["annotations"]:
                 raise ValueError(f"Annotation file {path} has no annotations: there is nothing to learn from.")
-            of_all = f" of its {len(annotations['categories'])}" if len(classes) < len(annotations["categories"]) else ""
+            of_all = (
+                f" of its {len(annotations['categories'])}" if len(classes) < len(annotations["categories"]) else ""
+            )
             lines.append(
                 f"{path}: {len(annotations['images'])} images, {len(annotations['annotations'])} annotations, "
                 f"{len(classes)}{of_all} classes."

@@ -86,7 +86,9 @@ def test_one_missing_tensor_is_an_error_and_nothing_is_loaded(tmp_path, weights)
 
 def test_another_size_of_model_is_an_error(weights):
     wide = ConvNeXt(dict(depths=SMALL["depths"], channels=(16, 16, 32, 64)))
-    with pytest.raises(ValueError, match=r"downsample_layers\.0\.0\.weight \(file \(8, 3, 4, 4\), model \(16, 3, 4, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"downsample_layers\.0\.0\.weight \(file \(8, 3, 4, 4\), model \(16, 3, 4, 4\)"
+    ):
         load_weights(wide, OFFICIAL)
 
 
