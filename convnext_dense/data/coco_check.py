@@ -51,14 +51,22 @@ def check_detection_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
             _check_masks(annotations, path, dataset)
             if loader == "train" and not annotations["annotations"]:
                 raise ValueError(f"Annotation file {path} has no annotations: there is nothing to learn from.")
-            of_all = (
-                f" of its {len(annotations['categories'])}" if len(classes) < len(annotations["categories"]) else ""
-            )
+            in_file = len(annotations["categories"])
+            of_all = f" of its {in_file}" if len(classes) < in_file else ""
             lines.append(
                 f"{path}: {len(annotations['images'])} images, {len(annotations['annotations'])} annotations, "
                 f"{len(classes)}{of_all} classes."
             )
     return lines
+
+
+def class_names(dataset: ConfigDict) -> Sequence[str] | None:
+    """Gives the class names of a data set's config: its own, or its type's, such as COCO's 80."""
+    classes = (dataset.get("metainfo") or {}).get("classes")
+    if classes is None:
+        with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
+            classes = registry.get(dataset.type).METAINFO.get("classes")
+    return classes
 
 
 def _annotation_path(dataset: ConfigDict) -> Path | None:
@@ -78,11 +86,7 @@ def _read(path: Path, dataset: ConfigDict) -> dict[str, Any]:
 
 
 def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: ConfigDict) -> list[str]:
-    metainfo = dataset.get("metainfo") or {}
-    classes = metainfo.get("classes")
-    if classes is None:
-        with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
-            classes = registry.get(dataset.type).METAINFO.get("classes")
+    classes = class_names(dataset)
     if classes is None:
         raise ValueError(f"The data set of {path} has no class names: set metainfo=dict(classes=(...)).")
     in_file = category_names(annotations)

@@ -4,4 +4,4 @@ from convnext_dense.engine.checkpoint_guard import CheckpointGuardHook
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.launch import evaluate_model, train_model
 
-__all__ = ["CheckpointGuardHook", "read_config", "evaluate_model", "train_model"]
+__all__ = ["CheckpointGuardHook", "evaluate_model", "read_config", "train_model"]

@@ -7,10 +7,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.data.coco_check import check_detection_data
+from convnext_dense.data.coco_check import check_detection_data, class_names
 from convnext_dense.data.coco_folder import leaf_datasets, quote, use_coco_folder
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.device import fit_to_device
@@ -132,6 +133,7 @@ def _prepare(
     amp: bool = False,
 ) -> tuple[Config, list[str]]:
     cfg = read_config(config, options)
+    init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
     notes = []
@@ -168,8 +170,9 @@ def _check_checkpoint_classes(cfg: Config, checkpoint: str) -> None:
     meta = read_checkpoint(checkpoint).get("meta") or {}
     trained = (meta.get("dataset_meta") or {}).get("classes")
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
-        tested = (dataset.get("metainfo") or {}).get("classes")
+        tested = class_names(dataset)
         if trained and tested and list(trained) != list(tested):
             raise ValueError(
-                f"{checkpoint} was trained on the classes {quote(trained)}, but the test set has {quote(tested)}."
+                f"{checkpoint} was trained on the classes {quote(trained)}, but the test set has {quote(tested)}: "
+                "name the folder that it was trained on with --data DIR."
             )

@@ -6,8 +6,9 @@ from convnext_dense.engine.config import read_config
 
 TEXT = """
 data_root = "data/coco/"
+pipeline = [dict(type="Load"), dict(type="Flip")]
 model = dict(type="Toy", backbone=dict(arch="tiny", out_indices=(0, 1)))
-train_dataloader = dict(batch_size=2, dataset=dict(data_root=data_root, pipeline=[dict(type="Load"), dict(type="Flip")]))
+train_dataloader = dict(batch_size=2, dataset=dict(data_root=data_root, pipeline=pipeline))
 train_cfg = dict(max_epochs=3)
 """
 

@@ -141,7 +141,7 @@ def test_results_are_written_in_coco_format(scenes, tmp_path):
 
 
 def test_class_that_the_file_lacks_is_named(scenes):
-    path, predictions = scenes
+    path, _ = scenes
     metric = CocoMetric(ann_file=str(path))
     metric.dataset_meta = dict(classes=("cat", "horse"))
     metric.results = [(None, None)]
