@@ -37,7 +37,7 @@ def find_images(path: Path) -> list[Path]:
     """Gives the path itself if it is a file, or the images in a folder, sorted.
 
     Raises:
-        ValueError: There is none.
+        SystemExit: The folder has no image.
     """
     if not path.is_dir():
         return [path]

@@ -51,12 +51,14 @@ def _check_key(cfg: Config, key: str, path: str | os.PathLike) -> None:
         raise ValueError(
             f"Config {path} has no key '{key}'. The nearest is '{nearest[0]}'; write '+{key}=...' to add a new key."
         )
-    if "." not in key and key not in _run_keys():
-        holders = [name for name in known if "." in name and _lookup(cfg, name) == cfg[key]]
+    variable = key.split(".")[0]
+    if variable not in _run_keys():
+        value = _lookup(cfg, key)
+        holders = [name for name in known if name.split(".")[0] in _run_keys() and _lookup(cfg, name) == value]
         hint = f"; its value stands in {', '.join(holders[:6])}" if holders else ""
         raise ValueError(
-            f"'{key}' is a variable of {path}: after reading, changing it has no effect{hint}. Override those keys"
-            f"{', or name your data with --data' if key == 'data_root' else ''}."
+            f"'{variable}' is a variable of {path}: after reading, changing it has no effect{hint}. Override those keys"
+            f"{', or name your data with --data' if key.endswith('data_root') else ''}."
         )
 
 

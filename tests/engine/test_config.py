@@ -49,6 +49,13 @@ def test_variable_without_effect_is_refused(config):
         read_config(config, {"data_root": "elsewhere/"})
 
 
+def test_part_of_a_variable_is_refused_too(config):
+    with pytest.raises(
+        ValueError, match=r"'pipeline' is a variable .* stands in train_dataloader\.dataset\.pipeline\.1"
+    ):
+        read_config(config, {"pipeline.1.type": "Crop"})
+
+
 def test_missing_file_names_the_nearest(config):
     with pytest.raises(ValueError, match=r"toy_4x.py does not exist. Did you mean .*toy_3x.py\?"):
         read_config(config.with_name("toy_4x.py"))

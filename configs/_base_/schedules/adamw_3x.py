@@ -20,6 +20,7 @@ param_scheduler = [
 
 optim_wrapper = dict(
     type="OptimWrapper",
+    # fused: the same step in one kernel instead of a dozen per parameter
     optimizer=dict(type="AdamW", betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     # The number of layers, by which the rate is raised, comes from the backbone.
     constructor="convnext_dense.LayerDecayOptimWrapperConstructor",
