@@ -4,6 +4,7 @@ Letters: n objects in an image, H and W its height and width in pixels.
 """
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import MODELS, VISUALIZERS, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.checkpoints import load_weights, read_checkpoint
 from convnext_dense.data.coco_folder import detection_heads, leaf_datasets, resize_heads
@@ -99,8 +100,8 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
         path: Where to write; the ending gives the format.
         score_thr: Objects below this score are left out.
     """
-    import mmdet.visualization  # noqa: F401  (registers DetLocalVisualizer)
     from mmdet.structures import DetDataSample
+    from mmdet.visualization import DetLocalVisualizer
     from mmengine.structures import InstanceData
 
     pixels = _read_image(image)
@@ -116,16 +117,18 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
     if "masks" in result:
         masks = result["masks"][kept]
         instances.masks = masks.repeat(scale, axis=1).repeat(scale, axis=2)
-    visualizer = VISUALIZERS.build(dict(type="mmdet.DetLocalVisualizer", text_color=(255, 255, 255), line_width=2))
+    visualizer = DetLocalVisualizer(text_color=(255, 255, 255), line_width=2, alpha=0.5)
     visualizer.dataset_meta = dict(classes=result["class_names"])
-    visualizer.add_datasample(
-        "prediction",
-        pixels[..., ::-1],
-        DetDataSample(pred_instances=instances),
-        draw_gt=False,
-        pred_score_thr=score_thr,
-        out_file=str(path),
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*out of bounds")  # objects at the border of the image
+        visualizer.add_datasample(
+            "prediction",
+            pixels[..., ::-1],
+            DetDataSample(pred_instances=instances),
+            draw_gt=False,
+            pred_score_thr=score_thr,
+            out_file=str(path),
+        )
 
 
 def _pipeline(cfg: Config) -> Compose:
