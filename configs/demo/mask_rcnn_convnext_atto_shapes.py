@@ -58,10 +58,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file="data/shapes/annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=11, val_interval=11)
+train_cfg = dict(max_epochs=10, val_interval=10)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=75),
-    dict(type="CosineAnnealingLR", begin=0, end=11, eta_min_ratio=0.01, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", begin=0, end=10, eta_min_ratio=0.01, convert_to_iter_based=True),
 ]
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3),
