@@ -2,9 +2,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-# Threads that wait sleep instead of spinning: beside any other busy process, spinning makes steps several times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
-
 DEMO := mask_rcnn_convnext_atto_shapes
 DEMO_CONFIG := configs/demo/$(DEMO).py
 DEMO_CHECKPOINT = $$(cat work_dirs/$(DEMO)/last_checkpoint)
