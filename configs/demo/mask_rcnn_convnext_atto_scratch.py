@@ -24,8 +24,10 @@ test_pipeline = [
 ]
 
 model = dict(
-    rpn_head=dict(anchor_generator=dict(scales=[4])),  # anchors of 16 to 256 pixels
-    roi_head=dict(mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=2))),
+    roi_head=dict(
+        bbox_roi_extractor=dict(finest_scale=56),  # nearly all objects go to the finest level
+        mask_roi_extractor=dict(finest_scale=56, roi_layer=dict(sampling_ratio=2)),
+    ),
     train_cfg=dict(rpn_proposal=dict(nms_pre=1000, max_per_img=300), rcnn=dict(sampler=dict(num=128))),
     test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=400), rcnn=dict(max_per_img=200)),
 )
@@ -33,6 +35,7 @@ train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=18, val_interval=6)
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=75),
     dict(type="CosineAnnealingLR", begin=0, end=18, eta_min_ratio=0.01, convert_to_iter_based=True),

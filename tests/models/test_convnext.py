@@ -202,3 +202,30 @@ def test_wrong_number_of_input_channels_is_named():
 
 def test_every_variant_has_four_stages():
     assert all(len(variant.depths) == len(variant.channels) == 4 for variant in VARIANTS.values())
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_gpu_gives_the_official_features():
+    golden = np.load(DATA / "official_v1.npz")
+    model = ConvNeXt(SMALL, output_norms="none").eval()
+    load_weights(model, DATA / "official_v1.pth")
+    with torch.no_grad():
+        features = model.cuda()(torch.from_numpy(golden["image"]).cuda())
+    for stage, feature in enumerate(features):
+        np.testing.assert_allclose(feature.cpu().numpy(), golden[f"raw{stage}"], rtol=1e-3, atol=1e-3)  # TF32
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixed_precision_trains_with_finite_gradients(dtype):
+    model = ConvNeXt("atto", layer_scale_init_value=1.0).cuda().train()
+    with torch.autocast("cuda", dtype):
+        features = model(torch.rand(2, 3, 96, 128, device="cuda"))
+        loss = sum(feature.float().square().mean() for feature in features)
+    loss.backward()
+    assert all(torch.isfinite(param.grad).all() for param in model.parameters())
