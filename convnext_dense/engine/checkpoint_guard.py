@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import find_latest_checkpoint
 
 from convnext_dense.checkpoints import hash_in_background, match_weights
@@ -27,7 +27,9 @@ class CheckpointGuardHook(Hook):
         Raises:
             ValueError: A tensor of the model is missing in the checkpoint or has another shape there.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
         # runner.cfg lacks load_from when the runner was not built from a config
         source = runner._load_from or find_latest_checkpoint(runner.work_dir) or "the checkpoint"
         digest = hash_in_background(Path(source)) if Path(source).is_file() else None

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -84,6 +84,20 @@ def test_load_from_renames_the_backbone_and_says_in_one_line_what_was_loaded(tra
     assert lines[0].startswith(f"Loaded {total} of {total} tensors from {path}: 0 output norms are new, 0 missing, ")
     assert "layout mmpretrain, sha256 " in lines[0]
     assert "not known" not in lines[0]
+
+
+class Averaged(BaseTTAModel):
+    """Test-time augmentation, as --tta puts it around a model."""
+
+    def merge_preds(self, data_samples_list):
+        return data_samples_list
+
+
+def test_model_within_test_time_augmentation_is_filled(trained, tmp_path):
+    torch.save({"state_dict": foreign(trained)}, tmp_path / "detector.pth")
+    model = Averaged(Detector())
+    build_runner(model, tmp_path, load_from=str(tmp_path / "detector.pth")).load_or_resume()
+    assert torch.equal(model.module.backbone.stages[2][2].gamma, trained.backbone.stages[2][2].gamma)
 
 
 def test_load_from_with_a_missing_tensor_stops_the_run(trained, tmp_path):
