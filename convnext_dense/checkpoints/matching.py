@@ -77,6 +77,8 @@ class LoadReport:
     def _cause(self) -> str:
         if self.file_variant and self.model_variant and not self.file_variant.fits(self.model_variant):
             return f"The file is a {self.file_variant}, the model a {self.model_variant}."
+        if self.mismatched and self.file_variant:
+            return "The ConvNeXt is the same: these tensors were changed, or the heads are for other classes."
         if self.mismatched:
             return "The file is of another size of model than the config, or of another number of classes."
         if self.file_variant:
