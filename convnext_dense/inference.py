@@ -40,7 +40,7 @@ def predict(
 
     Args:
         config: Config that the checkpoint was trained with; its heads are sized to the classes in the checkpoint.
-        checkpoint: Path or address of the weights; they must fill the whole model.
+        checkpoint: Source of the weights, see ``checkpoints.fetch``; they must fill the whole model.
         images: Paths, or arrays of shape (H, W, 3) in BGR order, uint8.
         device: ``'cpu'``, ``'cuda:0'``, ...; by default the accelerator if there is one.
         batch_size: Images that run at once.
@@ -68,8 +68,8 @@ def iterate_predictions(
     cfg = config if isinstance(config, Config) else read_config(config)
     init_default_scope(cfg.get("default_scope", "mmengine"))
     device = device or get_device()
-    meta = (read_checkpoint(checkpoint).get("meta") or {}).get("dataset_meta") or {}
-    names = meta.get("classes")
+    meta = read_checkpoint(checkpoint).get("meta") or {}
+    names = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")  # the latter by mmdet 2.x
     if names is None:
         raise ValueError(f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta).")
     if any(head.num_classes != len(names) for head in detection_heads(cfg.model)):

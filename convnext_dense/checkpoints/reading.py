@@ -2,28 +2,39 @@
 
 import os
 import pickle
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
+
+from convnext_dense.checkpoints.sources import fetch
+
+# Where training programs keep the weights, and the first of these that a file has is taken: the trained ones, which
+# are what detectors are trained from, before their moving average.
+_WRAPPERS = ("state_dict", "model", "model_ema")
+
+
+class _Namespace:
+    """Stands in for ``argparse.Namespace``, which official training files hold beside the weights; never looked at."""
 
 
 def read_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
-    """Reads a checkpoint file, or one behind a URL, onto the CPU.
+    """Reads a checkpoint onto the CPU.
 
     Args:
-        source: Path of a ``.pth``, ``.pt`` or ``.safetensors`` file, or an ``http(s)://`` address; what is downloaded
-            is kept in ``torch.hub``'s cache (``TORCH_HOME``).
+        source: See ``fetch``; a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file.
 
     Returns:
         What the file holds: a state dict, or a dict that has one in it.
 
     Raises:
-        ValueError: The file is missing, empty, truncated, a web page, or asks for code to be run; the address cannot
+        ValueError: The file is missing, empty, truncated, a web page, or asks for code to be run; the source cannot
             be reached. The message names the file and says what to do.
     """
     path = fetch(source)
@@ -32,11 +43,12 @@ def read_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         # mmap keeps the peak near one copy of the file; the legacy, non-zip format cannot be mapped.
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with torch.serialization.safe_globals([(_Namespace, "argparse.Namespace")]):
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
-        reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines()[0]
         raise ValueError(
-            f"Checkpoint {path} asks for more than tensors and plain values, so it was not loaded ({reason})"
+            f"Checkpoint {path} asks for more than tensors and plain values ({_wish(error)}), so it was not loaded. "
+            "If you trust its author, load it where it was written and save its state dict alone."
         ) from error
     except (RuntimeError, EOFError, SafetensorError, KeyError, OSError) as error:
         raise ValueError(
@@ -48,25 +60,44 @@ def read_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def fetch(source: str | os.PathLike) -> Path:
-    """Gives the local path of a source, downloading it once if it is an address."""
-    source = os.fspath(source)
-    if not source.startswith(("http://", "https://")):
-        path = Path(source).expanduser()
-        if not path.is_file():
-            raise ValueError(f"Checkpoint {path} does not exist.")
-        return path
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(urlparse(source).path).name
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(source, str(path))
-        except OSError as error:
-            raise ValueError(
-                f"Checkpoint {source} could not be downloaded ({error}). Put the file at {path}, or name a local file."
-            ) from error
-    return path
+def read_metadata(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives what a checkpoint says about itself: safetensors' header, or ``meta`` of or on the content."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    meta = content.get("meta") or getattr(content, "meta", None)
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def is_mapped(path: Path) -> bool:
+    """Whether ``read_checkpoint`` maps this file, so that reading it anew costs nothing."""
+    return path.suffix == ".safetensors" or zipfile.is_zipfile(path)
+
+
+def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, Tensor]:
+    """Takes the state dict out of a training file.
+
+    Args:
+        content: What a file holds: weights under ``state_dict``, ``model`` or ``model_ema``, or the weights.
+        wrapper: Which of these to take; by default the first of them that is there.
+
+    Returns:
+        Tensors by name, without the ``module.`` that torch's parallel wrappers put before every name.
+    """
+    for key in (wrapper,) if wrapper else _WRAPPERS:
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    return {name.removeprefix("module."): value for name, value in tensors.items()}
+
+
+def split_wrapper(content: Mapping[str, Any], prefix: str | None) -> tuple[str | None, str | None]:
+    """Splits a prefix such as ``model_ema.backbone.`` into the wrapper that it begins with, if any, and the rest."""
+    first, _, rest = (prefix or "").partition(".")
+    if first in _WRAPPERS and isinstance(content.get(first), Mapping):
+        return first, rest or None
+    return None, prefix
 
 
 def _check_first_bytes(path: Path) -> None:
@@ -76,6 +107,13 @@ def _check_first_bytes(path: Path) -> None:
         raise ValueError(f"Checkpoint {path} is empty. Download or copy it again.")
     if start[:1] == b"<":
         raise ValueError(f"Checkpoint {path} is a web page, not weights: the download was answered by an error page.")
+
+
+def _wish(error: pickle.UnpicklingError) -> str:
+    """What a refused file asked for."""
+    text = str(error).split("WeightsUnpickler error:")[-1].strip()
+    named = re.search(r"GLOBAL (\S+)", text)
+    return named[1] if named else text.splitlines()[0].rstrip(".")
 
 
 def _first_line(error: BaseException) -> str:

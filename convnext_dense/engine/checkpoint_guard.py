@@ -1,9 +1,13 @@
 """Stops a run whose checkpoint does not fill the model."""
 
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from pathlib import Path
+from typing import Any
 
-from convnext_dense.checkpoints import compare, unwrap
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import find_latest_checkpoint
+
+from convnext_dense.checkpoints import hash_in_background, match_weights
 from convnext_dense.registry import HOOKS
 
 
@@ -11,13 +15,25 @@ from convnext_dense.registry import HOOKS
 class CheckpointGuardHook(Hook):
     """Compares every checkpoint that the runner loads or resumes with the model before mmengine copies it.
 
-    mmengine itself only warns when tensors are missing or have another shape, and goes on with random weights. What
-    was loaded is logged in one line.
+    mmengine itself only warns when tensors are missing or have another shape, and goes on with random weights. Here
+    that is an error, a backbone in another layout is renamed on the way, and what was loaded is logged in one line.
     """
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        """Raises ValueError when a tensor of the model is missing in the checkpoint or has another shape there."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        report = compare(model.state_dict(), unwrap(checkpoint), runner.cfg.get("load_from") or "the last checkpoint")
+    priority = "VERY_HIGH"  # before the moving average, which takes its copy from the renamed checkpoint
+
+    def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
+        """Puts the model's own names into the checkpoint.
+
+        Raises:
+            ValueError: A tensor of the model is missing in the checkpoint or has another shape there.
+        """
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        # runner.cfg lacks load_from when the runner was not built from a config
+        source = runner._load_from or find_latest_checkpoint(runner.work_dir) or "the checkpoint"
+        digest = hash_in_background(Path(source)) if Path(source).is_file() else None
+        report, tensors = match_weights(model.state_dict(), checkpoint, source, digest=digest)
         report.raise_if_incomplete()
+        checkpoint["state_dict"] = tensors
         runner.logger.info(str(report))

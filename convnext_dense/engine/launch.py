@@ -10,7 +10,7 @@ from mmengine.dist import is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.checkpoints import fetch, read_checkpoint
 from convnext_dense.data.coco_check import check_detection_data, class_names
 from convnext_dense.data.coco_folder import leaf_datasets, quote, use_coco_folder
 from convnext_dense.engine.config import read_config
@@ -56,6 +56,7 @@ def train_model(
         if resume == "auto" and find_latest_checkpoint(cfg.work_dir) is None:
             notes.append(f"There is no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.")
     if cfg.get("load_from"):
+        cfg.load_from = str(fetch(cfg.load_from))
         read_checkpoint(cfg.load_from)  # a missing or broken file is found now, not after the data is read
     notes += check_detection_data(cfg, ("train", "val"))
 
@@ -81,7 +82,7 @@ def evaluate_model(
 
     Args:
         config: Path of the config.
-        checkpoint: Path or address of the weights; they must fill the whole model.
+        checkpoint: Source of the weights, see ``checkpoints.fetch``; they must fill the whole model.
         options: See ``read_config``.
         data: Folder of one's own data; its ``val`` split is evaluated.
         work_dir: Where the log goes.
@@ -98,7 +99,7 @@ def evaluate_model(
         ValueError: As for ``train_model``.
     """
     cfg, notes = _prepare(config, options, data=data, work_dir=work_dir, launcher=launcher)
-    cfg.load_from = checkpoint
+    cfg.load_from = checkpoint = str(fetch(checkpoint))
     _check_checkpoint_classes(cfg, checkpoint)
     notes += check_detection_data(cfg, ("test",))
     if tta:

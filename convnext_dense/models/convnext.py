@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -38,7 +39,8 @@ class ConvNeXt(BaseModule):
         out_indices: Stages whose output is returned, increasing, out of 0, 1, 2, 3.
         output_norms: ``'all'`` puts a LayerNorm on every output (the paper's dense models), ``'last'`` on the last
             stage's only, ``'none'`` returns raw features.
-        frozen_stages: How many stages, counted from the stem, neither learn nor drop paths. 0 freezes nothing.
+        frozen_stages: How many stages, counted from the stem, neither learn nor drop paths. 0 freezes nothing. They
+            must have been loaded, by whatever way, when training starts.
         with_cp: Whether blocks are recomputed in the backward pass to save memory.
         gap_before_final_norm: Here for configs written for mmpretrain; only False means anything for dense outputs.
         init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``, which goes through
@@ -114,7 +116,7 @@ class ConvNeXt(BaseModule):
                 self.add_module(f"norm{stage}", LayerNorm2d(self.channels[stage]))
 
         self.apply(_reset_parameters)
-        self._freeze_stages()
+        self._frozen_at_random = self._freeze_stages()
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, ...]:
         """Maps images to feature maps.
@@ -124,10 +126,19 @@ class ConvNeXt(BaseModule):
 
         Returns:
             One ``(N, channels[i], H // strides[i], W // strides[i])`` per entry of ``out_indices``.
+
+        Raises:
+            ValueError: The image has another shape, or this is training and frozen weights were never loaded.
         """
         if x_nchw.dim() != 4 or x_nchw.shape[1] != self.in_channels:
             raise ValueError(
                 f"ConvNeXt expects images of shape (N, {self.in_channels}, H, W), got {tuple(x_nchw.shape)}."
+            )
+        if self.training and self._frozen_at_random and torch.is_grad_enabled():
+            raise ValueError(
+                f"frozen_stages={self.frozen_stages} would keep {len(self._frozen_at_random)} tensors at their random "
+                f"start, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or load_weights) or "
+                "set frozen_stages=0."
             )
         outputs = []
         for stage, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
@@ -162,11 +173,22 @@ class ConvNeXt(BaseModule):
         self._freeze_stages()
         return self
 
-    def _freeze_stages(self) -> None:
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        """Notes which frozen weights are loaded. torch and mmengine call it whatever the way that weights come by."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._frozen_at_random -= {
+            name
+            for name in self._frozen_at_random
+            if prefix + name in state_dict and state_dict[prefix + name].shape == self.get_parameter(name).shape
+        }
+
+    def _freeze_stages(self) -> set[str]:
+        """Freezes what is to be frozen and names it."""
         frozen = zip(self.downsample_layers[: self.frozen_stages], self.stages[: self.frozen_stages], strict=True)
         for modules in frozen:
             for module in modules:
                 module.eval().requires_grad_(False)
+        return {name for name, param in self.named_parameters() if not param.requires_grad}
 
     def get_layer_depth(self, name: str, prefix: str = "") -> tuple[int, int]:
         """Layer id of a parameter under the paper's layer-wise learning-rate decay.

@@ -1,0 +1,83 @@
+"""Says which ConvNeXt a set of tensors is."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+# (depths, width of the stem) of the published sizes: arXiv 2201.03545, section 3; arXiv 2301.00808, appendix A.1. Every
+# stage is twice as wide as the one before it.
+_SIZES: dict[tuple[tuple[int, ...], int], str] = {
+    ((2, 2, 6, 2), 40): "atto",
+    ((2, 2, 6, 2), 48): "femto",
+    ((2, 2, 6, 2), 64): "pico",
+    ((2, 2, 8, 2), 80): "nano",
+    ((3, 3, 9, 3), 96): "tiny",
+    ((3, 3, 27, 3), 96): "small",
+    ((3, 3, 27, 3), 128): "base",
+    ((3, 3, 27, 3), 192): "large",
+    ((3, 3, 27, 3), 256): "xlarge",
+    ((3, 3, 27, 3), 352): "huge",
+}
+_DEPTHWISE = re.compile(r"(?:stages\.(\d)|blocks)\.(\d+)\.dwconv\.weight")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Version and size of a ConvNeXt.
+
+    Attributes:
+        depths: Number of blocks per stage; an isotropic network has one stage.
+        channels: Number of channels per stage.
+        in_channels: Channels of the image.
+        version: 1, or 2 if it has global response normalisation.
+        has_layer_scale: Whether blocks have a gamma.
+        isotropic: Whether all blocks have one resolution.
+    """
+
+    depths: tuple[int, ...]
+    channels: tuple[int, ...]
+    in_channels: int
+    version: int
+    has_layer_scale: bool
+    isotropic: bool
+
+    def __str__(self) -> str:
+        name = "isotropic ConvNeXt" if self.isotropic else "ConvNeXt V2" if self.version == 2 else "ConvNeXt"
+        doubling = all(wide == 2 * narrow for narrow, wide in zip(self.channels, self.channels[1:], strict=False))
+        size = _SIZES.get((self.depths, self.channels[0])) if doubling else None
+        numbers = f"depths {', '.join(map(str, self.depths))}; channels {', '.join(map(str, self.channels))}"
+        return f"{name} {size} ({numbers})" if size else f"{name} with {numbers}"
+
+    def fits(self, other: "Architecture") -> bool:
+        """Whether two are one and the same as far as both have stages."""
+        num_stages = min(len(self.depths), len(other.depths))
+        return (
+            (self.version, self.isotropic) == (other.version, other.isotropic)
+            and self.depths[:num_stages] == other.depths[:num_stages]
+            and self.channels[:num_stages] == other.channels[:num_stages]
+        )
+
+
+def describe(tensors: Mapping[str, Tensor]) -> Architecture:
+    """Reads the architecture off tensors under the official names. A block counts if its depthwise weight is there."""
+    depths: dict[int, int] = {}
+    channels: dict[int, int] = {}
+    for name, tensor in tensors.items():
+        found = _DEPTHWISE.fullmatch(name)
+        if found:
+            stage = int(found[1] or 0)
+            depths[stage] = max(depths.get(stage, 0), int(found[2]) + 1)
+            channels[stage] = tensor.shape[0]
+    stages = sorted(depths)
+    isotropic = any(name.startswith("blocks.") for name in tensors)
+    stem = tensors.get("stem.weight" if isotropic else "downsample_layers.0.0.weight")
+    return Architecture(
+        depths=tuple(depths[stage] for stage in stages),
+        channels=tuple(channels[stage] for stage in stages),
+        in_channels=3 if stem is None else stem.shape[1],
+        version=2 if any(".grn." in name for name in tensors) else 1,
+        has_layer_scale=any(name.endswith(".gamma") and ".grn." not in name for name in tensors),
+        isotropic=isotropic,
+    )

@@ -1,0 +1,132 @@
+"""Writes checkpoints in the layouts of other libraries, with where the weights come from."""
+
+import os
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from convnext_dense.checkpoints.architecture import describe
+from convnext_dense.checkpoints.layout_tables import ISOTROPIC, WRITABLE
+from convnext_dense.checkpoints.layouts import find_layout, from_official, to_official
+from convnext_dense.checkpoints.licences import find_licence
+from convnext_dense.checkpoints.reading import read_checkpoint, read_metadata, unwrap
+from convnext_dense.checkpoints.sources import fetch, hash_file
+
+PARTS = ("all", "backbone")
+_METADATA = ("source", "sha256", "licence")
+# What the programs that read a layout expect around the weights; those not listed expect the bare weights.
+_WRAPPERS = {"official": "model", "mmpretrain": "state_dict"}
+_OUTPUT_NORM = re.compile(r"norm\d\.")
+
+
+def convert_state_dict(state_dict: Mapping[str, Any], to: str = "official", *, part: str = "all") -> dict[str, Tensor]:
+    """Renames and reshapes the weights of a ConvNeXt into another layout. No value is changed.
+
+    Args:
+        state_dict: Weights in any layout, or a training file that has them in it.
+        to: ``'official'``, ``'timm'``, ``'torchvision'``, ``'huggingface'`` or ``'mmpretrain'``.
+        part: ``'all'`` for the backbone, the final norm and the classifier; ``'backbone'`` leaves the classifier out,
+            necks and heads of detectors, and output norms that the layout has no place for.
+
+    Returns:
+        The weights; they share memory with the ones given.
+
+    Raises:
+        ValueError: There is not exactly one ConvNeXt in the weights, or some of them have no place in the layout.
+    """
+    if to not in WRITABLE:
+        raise ValueError(f"to='{to}' is not a layout that can be written; there are {', '.join(WRITABLE)}.")
+    if part not in PARTS:
+        raise ValueError(f"part='{part}' must be one of {', '.join(PARTS)}.")
+    tensors = unwrap(state_dict)
+    match = find_layout(tensors)
+    official = to_official(tensors, match)
+    dropped = match.origin.dropped if match.origin else None
+    strangers = [
+        name for name in official.left_out if dropped is None or not re.match(dropped, name.removeprefix(match.prefix))
+    ]
+    if part == "all" and strangers:
+        raise ValueError(
+            f"{len(strangers)} tensors, such as {', '.join(strangers[:3])}, are no part of a ConvNeXt classifier; "
+            "part='backbone' leaves them out."
+        )
+    content = official.tensors
+    if part == "backbone":
+        content = {name: tensor for name, tensor in content.items() if not name.startswith("head.")}
+    layout = ISOTROPIC if match.layout is ISOTROPIC and to == "official" else WRITABLE[to]
+    written, homeless = from_official(content, layout)
+    if part == "backbone" and any(map(_OUTPUT_NORM.match, homeless)):
+        # All four go: the last one alone would be taken for the norm of a classifier.
+        content = {name: tensor for name, tensor in content.items() if not _OUTPUT_NORM.match(name)}
+        written, homeless = from_official(content, layout)
+    if homeless:
+        hint = "" if part == "backbone" else "; part='backbone' leaves out what is not the backbone"
+        raise ValueError(
+            f"{len(homeless)} tensors, such as {', '.join(homeless[:3])}, have no place in the {to} layout{hint}."
+        )
+    return written
+
+
+def convert_checkpoint(source: str | os.PathLike, out: str | os.PathLike, *, to: str, part: str = "all") -> str:
+    """Converts a file.
+
+    Beside the weights it carries ``source``, ``sha256`` (of the source) and ``licence``: in the header of a
+    ``.safetensors`` file; in a ``.pth`` file under ``meta``, where the layout has a dict around the weights, and else
+    as the attribute ``meta`` of the OrderedDict that ``torch.load`` gives, so that its keys are the weights' alone. A
+    file that carries these already passes them on.
+
+    Args:
+        source: See ``sources.fetch``.
+        out: Where to write; ``.safetensors``, or ``.pth`` or ``.pt``.
+        to: See ``convert_state_dict``.
+        part: See ``convert_state_dict``.
+
+    Returns:
+        One line about what was written.
+
+    Raises:
+        ValueError: The source cannot be read or converted, or ``out`` has another ending.
+    """
+    out = Path(out)
+    if out.suffix not in (".safetensors", ".pth", ".pt"):
+        raise ValueError(f"OUT={out} must end in .safetensors, .pth or .pt.")
+    path = fetch(source)
+    content = read_checkpoint(path)
+    written = convert_state_dict(content, to, part=part)
+    tensors = unwrap(content)
+    match = find_layout(tensors)
+    origin = {
+        "source": os.fspath(source),
+        "sha256": hash_file(path),
+        "licence": find_licence(os.fspath(source), match.name),
+    }
+    origin |= {key: value for key, value in read_metadata(path, content).items() if key in _METADATA}
+    _write(out, written, to, origin)
+    variant = describe(to_official(tensors, match).tensors)
+    return (
+        f"Wrote {len(written)} of {len(tensors)} tensors to {out}: {variant}, from layout {match.name} to {to}, "
+        f"{len(tensors) - len(written)} left out; source {origin['source']}, sha256 {origin['sha256']}, "
+        f"licence of the weights {origin['licence']}."
+    )
+
+
+def _write(out: Path, weights: dict[str, Tensor], to: str, origin: dict[str, str]) -> None:
+    """Writes beside the target first, so that an interrupted run leaves no half of a file under its name."""
+    unfinished = out.with_name(out.name + ".unfinished")
+    if out.suffix == ".safetensors":
+        # transformers asks for the key `format`
+        tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+        save_file(tensors, unfinished, metadata={"format": "pt", **origin})
+    elif to in _WRAPPERS:
+        torch.save({_WRAPPERS[to]: weights, "meta": origin}, unfinished)
+    else:
+        bare = OrderedDict(weights)
+        bare.meta = origin  # type: ignore[attr-defined]
+        torch.save(bare, unfinished)
+    os.replace(unfinished, out)

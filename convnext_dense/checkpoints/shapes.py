@@ -1,0 +1,89 @@
+"""Shapes in which layouts keep the same tensor.
+
+Letters: C channels, M input and O output channels of a convolution, K its size in pixels.
+
+Source: https://github.com/facebookresearch/ConvNeXt-V2/blob/2553895753323c6fe0b2bf390683f5ea358a42b9/utils.py
+for the order of MinkowskiEngine's kernels.
+"""
+
+import math
+import re
+
+import torch
+from torch import Tensor
+
+from convnext_dense.checkpoints.layout_tables import Layout
+
+_LAYER_SCALE = re.compile(r"(stages\.\d+|blocks)\.\d+\.gamma")
+_GRN = re.compile(r"stages\.\d+\.\d+\.grn\.(gamma|beta)")
+_POINTWISE = re.compile(r"(stages\.\d+|blocks)\.\d+\.pwconv[12]\.weight")
+_BIAS = re.compile(r"(stages|blocks|stem|downsample_layers)\..*\.bias")
+
+
+def to_official_shape(name: str, tensor: Tensor) -> Tensor:
+    """Brings a tensor into the shape of the official code; others than those below come back as they are.
+
+    Layer scale is (C,), each parameter of GRN (1, 1, 1, 4C), pointwise weights (O, M), biases (O,).
+    """
+    if _LAYER_SCALE.fullmatch(name) or _BIAS.fullmatch(name):
+        return tensor.reshape(-1)
+    if _GRN.fullmatch(name):
+        return tensor.reshape(1, 1, 1, -1)
+    if _POINTWISE.fullmatch(name) and tensor.shape[2:] == (1, 1):
+        return tensor.flatten(1)
+    return tensor
+
+
+def to_layout_shape(name: str, tensor: Tensor, layout: Layout, *, conv_mlp: bool) -> Tensor:
+    """Brings a tensor from its official shape into that of a layout.
+
+    Args:
+        name: The official name.
+        tensor: In the official shape.
+        layout: Where it goes.
+        conv_mlp: Whether pointwise weights are those of 1x1 convolutions, (O, M, 1, 1).
+    """
+    if _LAYER_SCALE.fullmatch(name):
+        return tensor.reshape(layout.layer_scale_shape)
+    if _GRN.fullmatch(name):
+        return tensor.reshape(layout.grn_shape)
+    if conv_mlp and _POINTWISE.fullmatch(name):
+        return tensor[:, :, None, None]
+    return tensor
+
+
+def unroll_kernel(kernel: Tensor) -> Tensor:
+    """Turns a MinkowskiEngine kernel into the weight of a convolution.
+
+    Args:
+        kernel: (K * K, M, O), or (K * K, C) of a depthwise convolution; the row runs fastest in the first dimension.
+
+    Returns:
+        (O, M, K, K) or (C, 1, K, K).
+    """
+    if kernel.dim() == 2:
+        kernel = kernel[:, None, :]
+    size = math.isqrt(kernel.shape[0])
+    if size * size != kernel.shape[0]:
+        raise ValueError(f"A kernel of shape {tuple(kernel.shape)} is not that of a square convolution.")
+    columns_rows = kernel.reshape(size, size, *kernel.shape[1:])
+    return columns_rows.permute(3, 2, 1, 0).contiguous()
+
+
+def fit_input_channels(weight: Tensor, in_channels: int) -> Tensor:
+    """Makes the stem's weight fit another number of input channels, so that activations keep their scale.
+
+    With fewer channels than the file has, each takes the mean over the file's. With more, the file's are repeated in
+    turn, and each is shared out among its copies. Either way the weights of all channels are multiplied such that an
+    image that has the same values in every channel gives the same activations as before.
+
+    Args:
+        weight: (O, M, K, K).
+        in_channels: The wanted M.
+    """
+    in_file = weight.shape[1]
+    if in_channels <= in_file:
+        return weight.mean(dim=1, keepdim=True).expand(-1, in_channels, -1, -1) * (in_file / in_channels)
+    taken_from = torch.arange(in_channels) % in_file
+    num_copies = torch.bincount(taken_from, minlength=in_file)[taken_from]
+    return weight[:, taken_from] / num_copies.view(1, -1, 1, 1).to(weight.dtype)

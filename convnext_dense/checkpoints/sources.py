@@ -1,0 +1,103 @@
+"""From what a user names as the source of weights to a file on this machine."""
+
+import hashlib
+import io
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+
+# What a repository on the Hugging Face hub may call its weights, in the order in which they are tried.
+_HUB_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.bin",
+)
+
+
+def fetch(source: str | os.PathLike) -> Path:
+    """Gives the local path of a source, downloading it once if it is not here.
+
+    Args:
+        source: A path; an ``http(s)://`` address, kept in ``torch.hub``'s cache (``TORCH_HOME``); ``timm:NAME`` for a
+            model of timm with its tag, such as ``timm:convnext_tiny.fb_in1k``; ``hf:OWNER/NAME`` for a repository on
+            the Hugging Face hub. The last two are kept in the hub's cache (``HF_HOME``).
+
+    Raises:
+        ValueError: There is no such file, or it cannot be downloaded; the message says where to put it.
+    """
+    source = os.fspath(source)
+    if source.startswith(("http://", "https://")):
+        return _download(source)
+    if source.startswith("timm:"):
+        return _fetch_from_hub(source, f"timm/{source.removeprefix('timm:')}")
+    if source.startswith("hf:"):
+        return _fetch_from_hub(source, source.removeprefix("hf:"))
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ValueError(f"Checkpoint {path} does not exist.")
+    return path
+
+
+def hash_file(path: Path) -> str:
+    """Gives the sha256 of a file in hexadecimal digits."""
+    return _hash(path.open("rb", buffering=0))
+
+
+def hash_in_background(path: Path) -> Future[str]:
+    """Starts what ``hash_file`` does in a thread: on an xlarge it takes longer than loading does.
+
+    The file is opened at once, so that it may be moved or deleted afterwards.
+    """
+    pool = ThreadPoolExecutor(max_workers=1)
+    future = pool.submit(_hash, path.open("rb", buffering=0))
+    pool.shutdown(wait=False)
+    return future
+
+
+def _hash(file: io.FileIO) -> str:
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(1 << 22))  # few and large pieces, because each waits for Python's lock
+    with file:
+        while num_bytes := file.readinto(buffer):
+            digest.update(buffer[:num_bytes])
+    return digest.hexdigest()
+
+
+def _download(address: str) -> Path:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / Path(urlparse(address).path).name
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(address, str(path))
+        except OSError as error:
+            raise ValueError(
+                f"Checkpoint {address} could not be downloaded ({error}). Put the file at {path}, or name a local file."
+            ) from error
+    return path
+
+
+def _fetch_from_hub(source: str, repository: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    for file in _HUB_FILES:
+        try:
+            return Path(hf_hub_download(repository, file))
+        except LocalEntryNotFoundError as error:
+            reason: Exception = error  # the hub cannot be reached, or is not to be; another file may be in the cache
+        except EntryNotFoundError as error:
+            reason = error
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            reason = error
+            break
+    first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0].rstrip(".")
+    raise ValueError(
+        f"Checkpoint {source} could not be had from https://huggingface.co/{repository} ({first_line}). "
+        "Name a repository that has weights, with the tag for timm's, log in where its licence asks for it, or name a "
+        "local file."
+    ) from reason

@@ -1,0 +1,98 @@
+"""Tells a trained ConvNeXt from a random one by what it does to one fixed image."""
+
+import math
+import os
+
+import torch
+from torch import Tensor
+
+from convnext_dense.checkpoints import (
+    Architecture,
+    describe,
+    fetch,
+    find_layout,
+    load_weights,
+    read_checkpoint,
+    to_official,
+    unwrap,
+)
+from convnext_dense.models.convnext import ConvNeXt
+
+IMAGE_SIZE = (224, 224)
+# Deviations of random networks of all sizes lie within a few per cent of one another.
+_ALIKE = 1.25
+
+
+def probe_checkpoint(source: str | os.PathLike) -> str:
+    """Runs one fixed image through the weights of a file and through a random network of the same size.
+
+    Args:
+        source: See ``checkpoints.fetch``.
+
+    Returns:
+        A table for people: layout, variant, and per stage the mean and the deviation of the activations of both, and
+        what they say.
+
+    Raises:
+        ValueError: The file cannot be read, is incomplete, or is an isotropic ConvNeXt.
+    """
+    path = fetch(source)
+    tensors = unwrap(read_checkpoint(path))
+    match = find_layout(tensors)
+    variant = describe(to_official(tensors, match).tensors)
+    if variant.isotropic:
+        raise ValueError(f"Checkpoint {source} is an {variant}, whose stages cannot be told apart: it has one.")
+    trained, random = build_network(variant), build_network(variant)
+    report = load_weights(trained, path)
+    image = fixed_image(variant.in_channels)
+    with torch.no_grad():
+        pairs = list(zip(trained(image), random(image), strict=True))
+    lines = [
+        f"{source}: layout {match.name}, {variant}",
+        str(report),
+        f"{'':9}{'this file':>22}{'random weights':>24}",
+        f"{'stage':9}{'mean':>11}{'deviation':>11}{'mean':>13}{'deviation':>11}{'ratio':>9}",
+    ]
+    ratios = []
+    for stage, (ours, theirs) in enumerate(pairs):
+        ratios.append((ours.std() / theirs.std()).item())
+        lines.append(
+            f"{stage:<9}{ours.mean():>11.4f}{ours.std():>11.4f}{theirs.mean():>13.4f}{theirs.std():>11.4f}"
+            f"{ratios[-1]:>9.2f}"
+        )
+    return "\n".join([*lines, _judge(ratios)])
+
+
+def build_network(variant: Architecture) -> ConvNeXt:
+    """Builds the backbone of an architecture, without output norms, with the same random weights at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return ConvNeXt(
+            dict(depths=variant.depths, channels=variant.channels),
+            variant.in_channels,
+            layer_scale_init_value=1e-6 if variant.has_layer_scale else 0.0,
+            use_grn=variant.version == 2,
+            output_norms="none",
+        ).eval()
+
+
+def fixed_image(in_channels: int) -> Tensor:
+    """Draws rings, a grid and a ramp, (1, in_channels, 224, 224); mean 0, deviation 1, as normalised images have."""
+    rows = torch.linspace(-1, 1, IMAGE_SIZE[0])[:, None]
+    columns = torch.linspace(-1, 1, IMAGE_SIZE[1])[None, :]
+    radius = (rows**2 + columns**2).sqrt()
+    channels = []
+    for channel in range(in_channels):
+        rings = torch.sin(math.pi * (6 + channel) * radius)
+        grid = torch.sign(torch.sin(20 * rows) * torch.sin(20 * columns))
+        plane = rings + 0.5 * grid + rows * (-1) ** channel
+        channels.append((plane - plane.mean()) / plane.std())
+    return torch.stack(channels)[None]
+
+
+def _judge(ratios: list[float]) -> str:
+    if not all(map(math.isfinite, ratios)):
+        return "The activations are not finite: this is no working network."
+    if all(1 / _ALIKE < ratio < _ALIKE for ratio in ratios):
+        return "Every stage does what random weights do: this looks like an untrained network."
+    return "The stages do not do what the usual random weights do: this looks like a trained network."
