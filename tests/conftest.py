@@ -4,14 +4,8 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from convnext_dense.data.shapes_coco import write_coco
-
-
-@pytest.fixture(autouse=True)
-def _two_threads():
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")
