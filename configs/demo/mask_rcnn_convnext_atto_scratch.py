@@ -24,10 +24,8 @@ test_pipeline = [
 ]
 
 model = dict(
-    roi_head=dict(
-        bbox_roi_extractor=dict(finest_scale=56),  # nearly all objects go to the finest level
-        mask_roi_extractor=dict(finest_scale=56, roi_layer=dict(sampling_ratio=2)),
-    ),
+    rpn_head=dict(anchor_generator=dict(scales=[4])),  # anchors of 16 to 256 pixels
+    roi_head=dict(mask_roi_extractor=dict(roi_layer=dict(sampling_ratio=2))),
     train_cfg=dict(rpn_proposal=dict(nms_pre=1000, max_per_img=300), rcnn=dict(sampler=dict(num=128))),
     test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=400), rcnn=dict(max_per_img=200)),
 )

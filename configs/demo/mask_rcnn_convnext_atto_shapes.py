@@ -25,12 +25,11 @@ model = dict(
         ),
     ),
     neck=dict(in_channels=[40, 80, 160, 320], out_channels=64),
-    # Images have a fifth of COCO's side: anchors of 16 to 256 pixels, and objects go to the pyramid's levels by size.
-    rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
+    rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=64, finest_scale=14, roi_layer=dict(sampling_ratio=2)),
+        bbox_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=2)),
         bbox_head=dict(in_channels=64, fc_out_channels=256, num_classes=6),
-        mask_roi_extractor=dict(out_channels=64, finest_scale=14, roi_layer=dict(sampling_ratio=1)),
+        mask_roi_extractor=dict(out_channels=64, roi_layer=dict(sampling_ratio=1)),
         mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=6),
     ),
     train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64))),
@@ -59,10 +58,10 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file="data/shapes/annotations/instances_val2017.json")
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=7, val_interval=7)
+train_cfg = dict(max_epochs=6, val_interval=6)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=100),
-    dict(type="CosineAnnealingLR", begin=0, end=7, eta_min_ratio=0.01, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", begin=0, end=6, eta_min_ratio=0.01, convert_to_iter_based=True),
 ]
 randomness = dict(seed=0)
 optim_wrapper = dict(

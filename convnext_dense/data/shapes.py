@@ -22,7 +22,7 @@ CROWD_RATE = 0.07
 SMALL_RATE = 0.12
 MIN_VISIBLE_RATE = 0.35  # a shape that is hidden further is left out: people could not name it either
 _NUM_OBJECTS_RATES = (0.2, 0.25, 0.25, 0.18, 0.12)  # of 1, 2, ... 5 shapes in a picture
-_TILT = np.deg2rad(20)  # standard deviation
+_TILT = np.deg2rad(8)  # standard deviation
 _SUPERSAMPLING = 4
 _SUBPIXEL_BITS = 4  # binary places that cv2.fillPoly reads of each coordinate
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from convnext_dense.data.shapes import CLASS_NAMES, MIN_SIDE, SPLITS, Scene, SceneObject, split_scene
 
-GENERATOR_VERSION = "1"  # raise it with every change that alters pictures or annotations: old folders are then refused
+GENERATOR_VERSION = "2"  # raise it with every change that alters pictures or annotations: old folders are then refused
 JPEG_QUALITY = 90
 _LOG_INTERVAL = 200
 _PREVIEW_COLOURS = (  # BGR, one for each class
