@@ -15,7 +15,7 @@ setup: $(INSTALLED)
 
 # Everything comes from PyPI as wheels; nothing is compiled. Runs again only when the requirements change.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
-	@echo "== Set-up: .venv with torch and OpenMMLab, about 6 GB; three to five minutes the first time"
+	@echo "== Set-up: .venv with torch and OpenMMLab, about 6 GB; two to five minutes the first time"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Error: Python 3.10 or later is needed; name it with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[openmmlab,dev]'
@@ -25,7 +25,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 demo: $(INSTALLED)
 	@echo "== 1/4 Data: drawing images with masks into data/shapes"
 	$(BIN)/python tools/make_shapes.py data/shapes
-	@echo "== 2/4 Training Mask R-CNN on ConvNeXt-atto from random weights, on the CPU about eight minutes"
+	@echo "== 2/4 Training Mask R-CNN on ConvNeXt-atto from random weights, on two CPU cores about seven minutes"
 	$(BIN)/python tools/train.py $(DEMO_CONFIG) --resume
 	@echo "== 3/4 Testing on held-out images"
 	$(BIN)/python tools/test.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT)
