@@ -46,6 +46,9 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
     dist_cfg = cfg.get("env_cfg", {}).get("dist_cfg", {})
     if device == "cpu" and dist_cfg.get("backend") == "nccl":
         dist_cfg["backend"] = "gloo"
+    if device == "cpu" and cfg.get("launcher", "none") != "none" and cfg.get("model_wrapper_cfg") is None:
+        # mmengine hands the wrapper a GPU's number unless the config says otherwise.
+        cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
 
     if cfg.get("launcher", "none") == "none" or device == "cpu":
         norms = [node for node in _dicts(cfg.model) if node.get("type") == "SyncBN"]

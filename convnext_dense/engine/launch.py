@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.device import get_device
+from mmengine.dist import is_distributed, is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -147,6 +149,8 @@ def _prepare(
 
 
 def _build_runner(cfg: Config, notes: list[str]) -> Runner:
+    if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
+        torch.distributed.init_process_group("gloo")  # mmengine's own start sets a CUDA device, whatever the backend
     runner = Runner.from_cfg(cfg)
     for note in notes:
         runner.logger.info(note)
