@@ -18,7 +18,10 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.checkpoints import load_weights, read_checkpoint
-from convnext_dense.data.coco_folder import detection_heads, leaf_datasets, resize_heads
+from convnext_dense.data.coco_folder import detection_heads, resize_heads
+from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.segmentation_folder import make_palette, resize_decode_heads
+from convnext_dense.data.tasks import task_of
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.device import fit_to_device
 
@@ -36,7 +39,7 @@ def predict(
     device: str | None = None,
     batch_size: int = 1,
 ) -> list[dict[str, Any]]:
-    """Runs a detector on images.
+    """Runs a detector or a segmenter on images.
 
     Args:
         config: Config that the checkpoint was trained with; its heads are sized to the classes in the checkpoint.
@@ -46,9 +49,13 @@ def predict(
         batch_size: Images that run at once.
 
     Returns:
-        One dict per image, the most certain object first: ``boxes`` (n, 4) as x1, y1, x2, y2 in pixels of the image,
-        ``scores`` (n,) in [0, 1], ``labels`` (n,), ``names`` (n strings) and, if the model has a mask head, ``masks``
-        (n, H, W) of booleans.
+        One dict per image, with ``class_names`` and
+
+        - detection, the most certain object first: ``boxes`` (n, 4) as x1, y1, x2, y2 in pixels of the image,
+          ``scores`` (n,) in [0, 1], ``labels`` (n,), ``names`` (n strings) and, if the model has a mask head, ``masks``
+          (n, H, W) of booleans;
+        - segmentation: ``label_map`` (H, W), the position in ``class_names`` of each pixel's class, and ``palette``, an
+          RGB colour per class.
 
     Raises:
         ValueError: The config, the checkpoint or an image cannot be read, or the checkpoint does not fit the model.
@@ -69,12 +76,17 @@ def iterate_predictions(
     init_default_scope(cfg.get("default_scope", "mmengine"))
     device = device or get_device()
     meta = read_checkpoint(checkpoint).get("meta") or {}
-    names = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")  # the latter by mmdet 2.x
+    dataset_meta = meta.get("dataset_meta") or {}
+    names = dataset_meta.get("classes") or meta.get("CLASSES")  # the latter by mmdet 2.x and mmseg 0.x
     if names is None:
         raise ValueError(f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta).")
-    if any(head.num_classes != len(names) for head in detection_heads(cfg.model)):
+    task = task_of(cfg.model)
+    if task == "segmentation":
+        resize_decode_heads(cfg.model, len(names))
+    elif any(head.num_classes != len(names) for head in detection_heads(cfg.model)):
         resize_heads(cfg.model, len(names))
     fit_to_device(cfg)
+    palette = dataset_meta.get("palette") or meta.get("PALETTE") or make_palette(len(names))
 
     model = MODELS.build(cfg.model)
     load_weights(model, checkpoint)
@@ -88,11 +100,15 @@ def iterate_predictions(
         with torch.inference_mode():
             samples = model.test_step(pseudo_collate(batch))
         for sample in samples:
-            yield _plain_result(sample.pred_instances.cpu(), names)
+            if task == "segmentation":
+                label_map = sample.pred_sem_seg.data[0].cpu().numpy()
+                yield dict(label_map=label_map, class_names=tuple(names), palette=palette)
+            else:
+                yield _plain_result(sample.pred_instances.cpu(), names)
 
 
 def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *, score_thr: float = 0.3) -> None:
-    """Writes a picture of an image with boxes, masks, names and scores.
+    """Writes a picture of an image with boxes, masks, names and scores, or with coloured classes and a legend.
 
     Args:
         image: As for ``predict``.
@@ -100,14 +116,16 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
         path: Where to write; the ending gives the format.
         score_thr: Objects below this score are left out.
     """
+    if "label_map" in result:
+        cv2.imwrite(os.fspath(path), _draw_label_map(_enlarge(_read_image(image)), result))
+        return
     from mmdet.structures import DetDataSample
     from mmdet.visualization import DetLocalVisualizer
     from mmengine.structures import InstanceData
 
-    pixels = _read_image(image)
-    scale = max(1, round(MIN_PICTURE_SIDE / max(pixels.shape[:2])))
-    size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
-    pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST if scale == 1 else cv2.INTER_CUBIC)
+    original = _read_image(image)
+    pixels = _enlarge(original)
+    scale = pixels.shape[0] // original.shape[0]
     kept = result["scores"] >= score_thr
     instances = InstanceData(
         bboxes=torch.from_numpy(result["boxes"][kept] * scale),
@@ -131,10 +149,40 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
         )
 
 
+def _enlarge(pixels: np.ndarray) -> np.ndarray:
+    """Enlarges a small picture by a whole number, up to about ``MIN_PICTURE_SIDE``."""
+    scale = max(1, round(MIN_PICTURE_SIDE / max(pixels.shape[:2])))
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else pixels
+
+
+def _draw_label_map(pixels: np.ndarray, result: dict[str, Any]) -> np.ndarray:
+    """Puts the image, the image under its classes' colours, and a legend of those that occur, side by side."""
+    height, width = pixels.shape[:2]
+    labels = cv2.resize(result["label_map"].astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    colours = np.array(result["palette"], np.uint8)[:, ::-1]  # BGR
+    overlay = cv2.addWeighted(pixels, 0.45, colours[labels], 0.55, 0)
+
+    shares = np.bincount(labels.ravel(), minlength=len(result["class_names"])) / labels.size
+    rows = [index for index in np.argsort(-shares) if shares[index] > 0]
+    font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 24  # line: pixels from one row of the legend to the next
+    texts = [f"{result['class_names'][index]} {shares[index]:.1%}" for index in rows]
+    text_width = max(cv2.getTextSize(text, font, size, 1)[0][0] for text in texts)
+    legend = np.full((max(height, line * len(rows) + 12), text_width + 50, 3), 255, np.uint8)
+    for row, (index, text) in enumerate(zip(rows, texts, strict=True)):
+        top = 8 + row * line
+        cv2.rectangle(legend, (8, top), (30, top + 16), colours[index].tolist(), -1)
+        cv2.putText(legend, text, (38, top + 13), font, size, (0, 0, 0), 1, cv2.LINE_AA)
+    pictures = [
+        cv2.copyMakeBorder(picture, 0, len(legend) - height, 0, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+        for picture in (pixels, overlay)
+    ]
+    return np.hstack([*pictures, legend])
+
+
 def _pipeline(cfg: Config) -> Compose:
     """The config's test pipeline without reading images and annotations from files."""
     dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
-    steps = [dict(type="mmdet.LoadImageFromNDArray")]
+    steps = [dict(type="LoadImageFromNDArray")]  # of the config's default scope
     steps += [step for step in dataset.pipeline if not step.type.rpartition(".")[2].startswith("Load")]
     return Compose(steps)
 

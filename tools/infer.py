@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import numpy as np
+
 from convnext_dense.engine.command_line import run_command
 from convnext_dense.inference import draw_result, iterate_predictions
 
@@ -16,7 +18,7 @@ def main() -> None:
     parser.add_argument("checkpoint", help="path or address of the weights")
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--out-dir", default="outputs", help="where pictures go (default: outputs)")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="leave out objects below this score")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="leave out objects below this score (detection)")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
     parser.add_argument("--batch-size", type=int, default=1, help="images that run at once (default: 1)")
     args = parser.parse_args()
@@ -28,9 +30,18 @@ def main() -> None:
     for number, (image, result) in enumerate(zip(images, results, strict=True), start=1):
         picture = out_dir / f"{image.stem}.png"
         draw_result(image, result, picture, score_thr=args.score_thr)
-        kept = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= args.score_thr]
-        print(f"[{number}/{len(images)}] {picture}: {len(kept)} objects ({', '.join(sorted(set(kept))) or 'none'})")
+        print(f"[{number}/{len(images)}] {picture}: {describe(result, args.score_thr)}")
     print(f"Pictures are in {out_dir}")
+
+
+def describe(result: dict, score_thr: float) -> str:
+    """Says in a few words what was found."""
+    if "label_map" in result:
+        labels, counts = np.unique(result["label_map"], return_counts=True)
+        order = np.argsort(-counts)
+        return ", ".join(f"{result['class_names'][labels[i]]} {counts[i] / counts.sum():.1%}" for i in order)
+    kept = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= score_thr]
+    return f"{len(kept)} objects ({', '.join(sorted(set(kept))) or 'none'})"
 
 
 def find_images(path: Path) -> list[Path]:

@@ -13,7 +13,9 @@ def main() -> None:
     parser.add_argument("checkpoint", help="path or address of the weights")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation, where the config describes one")
     parser.add_argument("--show-dir", metavar="D", help="draw predictions beside the ground truth")
-    parser.add_argument("--out", metavar="F.json", help="write predictions in COCO's result format")
+    parser.add_argument(
+        "--out", metavar="F", help="write predictions: NAME.json in COCO's result format, or a folder for label images"
+    )
     add_run_arguments(parser)
     args = parser.parse_args()
     set_local_rank(args.local_rank)
@@ -22,6 +24,7 @@ def main() -> None:
         args.checkpoint,
         args.cfg_options,
         data=args.data,
+        classes=args.classes,
         work_dir=args.work_dir,
         tta=args.tta,
         show_dir=args.show_dir,

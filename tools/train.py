@@ -26,6 +26,7 @@ def main() -> None:
         args.config,
         args.cfg_options,
         data=args.data,
+        classes=args.classes,
         work_dir=args.work_dir,
         resume=args.resume,
         amp=args.amp,

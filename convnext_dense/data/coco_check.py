@@ -7,16 +7,9 @@ from typing import Any
 
 import cv2
 from mmengine.config import Config, ConfigDict
-from mmengine.registry import DATASETS
 
-from convnext_dense.data.coco_folder import (
-    LAYOUT,
-    category_names,
-    detection_heads,
-    leaf_datasets,
-    quote,
-    read_annotations,
-)
+from convnext_dense.data.coco_folder import LAYOUT, category_names, detection_heads, read_annotations
+from convnext_dense.data.dataset_configs import class_names, leaf_datasets, quote
 
 # Decoding all of COCO takes minutes; this many images, evenly spread, take about a second.
 NUM_DECODED = 64
@@ -58,15 +51,6 @@ def check_detection_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
                 f"{len(classes)}{of_all} classes."
             )
     return lines
-
-
-def class_names(dataset: ConfigDict) -> Sequence[str] | None:
-    """Gives the class names of a data set's config: its own, or its type's, such as COCO's 80."""
-    classes = (dataset.get("metainfo") or {}).get("classes")
-    if classes is None:
-        with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
-            classes = registry.get(dataset.type).METAINFO.get("classes")
-    return classes
 
 
 def _annotation_path(dataset: ConfigDict) -> Path | None:

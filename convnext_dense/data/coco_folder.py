@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
+from convnext_dense.data.dataset_configs import leaf_datasets
+
 LAYOUT = """\
     DIR/train/*.jpg  DIR/instances_train.json  DIR/val/*.jpg  DIR/instances_val.json
 or COCO's own:
@@ -35,12 +37,16 @@ _LAYOUTS = {
 }
 
 
-def use_coco_folder(cfg: Config, folder: str | os.PathLike) -> list[str]:
+def use_coco_folder(
+    cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None, trained: Sequence[str] | None = None
+) -> list[str]:
     """Rewrites the data sets, evaluators and heads of a detection config for a folder in COCO format.
 
     Args:
         cfg: Changed in place. Its test split becomes the folder's ``val``.
         folder: See ``LAYOUT``.
+        classes: Not taken here: the annotation files have the names.
+        trained: Not needed here.
 
     Returns:
         The class names, in the order of the annotation file.
@@ -50,6 +56,8 @@ def use_coco_folder(cfg: Config, folder: str | os.PathLike) -> list[str]:
             classes, or the config has no detection head to size.
     """
     root = Path(folder)
+    if classes is not None:
+        raise ValueError("--classes is for segmentation: a detector's class names stand in the annotation files.")
     if not root.is_dir():
         raise ValueError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
     splits = {name: _find_split(root, name) for name in _LAYOUTS}
@@ -109,17 +117,6 @@ def detection_heads(node: Any, inside_head: bool = False) -> Iterator[ConfigDict
             yield from detection_heads(child, inside_head)
 
 
-def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """Goes through wrappers (repeat, concatenate, balance) down to the data sets that read annotation files."""
-    if "datasets" in dataset:
-        for child in dataset.datasets:
-            yield from leaf_datasets(child)
-    elif "dataset" in dataset:
-        yield from leaf_datasets(dataset.dataset)
-    else:
-        yield dataset
-
-
 def read_annotations(path: Path) -> dict[str, Any]:
     """Reads a COCO annotation file.
 
@@ -147,12 +144,6 @@ def read_annotations(path: Path) -> dict[str, Any]:
 def category_names(annotations: dict[str, Any]) -> list[str]:
     """Gives the class names in the order of the file, which is the order of mmdet's labels."""
     return [category["name"] for category in annotations["categories"]]
-
-
-def quote(names: Sequence[str], limit: int = 10) -> str:
-    """Writes up to ``limit`` names for a message."""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(f"'{name}'" for name in names[:limit]) + more
 
 
 def _find_split(root: Path, name: str) -> Split:

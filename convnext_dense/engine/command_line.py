@@ -17,6 +17,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     from mmengine.config import DictAction
 
     parser.add_argument("--data", metavar="DIR", help="folder of your own data that replaces the config's")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label, for segmentation")
     parser.add_argument("--work-dir", metavar="D", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes start")
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)

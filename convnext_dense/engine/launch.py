@@ -1,7 +1,7 @@
 """Training and testing: config in, mmengine Runner out. One path for every task."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import fetch, read_checkpoint
-from convnext_dense.data.coco_check import check_detection_data, class_names
-from convnext_dense.data.coco_folder import leaf_datasets, quote, use_coco_folder
+from convnext_dense.data.dataset_configs import class_names, leaf_datasets, quote
+from convnext_dense.data.tasks import check_data, task_of, use_folder
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.device import fit_to_device
 
@@ -26,6 +26,7 @@ def train_model(
     options: Mapping[str, Any] | None = None,
     *,
     data: str | None = None,
+    classes: Sequence[str] | None = None,
     work_dir: str | None = None,
     resume: str | None = None,
     amp: bool = False,
@@ -38,6 +39,7 @@ def train_model(
         config: Path of the config.
         options: See ``read_config``.
         data: Folder of one's own data that replaces the config's.
+        classes: Class names of ``data`` by label, for segmentation.
         work_dir: Where checkpoints and logs go; by default the config's, or ``work_dirs/NAME OF CONFIG``.
         resume: ``'auto'`` goes on from the newest checkpoint in ``work_dir``, a path from that file.
         amp: Whether to train in mixed precision where the device can.
@@ -47,7 +49,7 @@ def train_model(
     Raises:
         ValueError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
     """
-    cfg, notes = _prepare(config, options, data=data, work_dir=work_dir, launcher=launcher, amp=amp)
+    cfg, notes = _prepare(config, options, data=data, classes=classes, work_dir=work_dir, launcher=launcher, amp=amp)
     if auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
@@ -60,7 +62,7 @@ def train_model(
     if cfg.get("load_from"):
         cfg.load_from = str(fetch(cfg.load_from))
         read_checkpoint(cfg.load_from)  # a missing or broken file is found now, not after the data is read
-    notes += check_detection_data(cfg, ("train", "val"))
+    notes += check_data(cfg, ("train", "val"))
 
     runner = _build_runner(cfg, notes)
     _run(runner.train)
@@ -74,6 +76,7 @@ def evaluate_model(
     options: Mapping[str, Any] | None = None,
     *,
     data: str | None = None,
+    classes: Sequence[str] | None = None,
     work_dir: str | None = None,
     tta: bool = False,
     show_dir: str | None = None,
@@ -87,11 +90,12 @@ def evaluate_model(
         checkpoint: Source of the weights, see ``checkpoints.fetch``; they must fill the whole model.
         options: See ``read_config``.
         data: Folder of one's own data; its ``val`` split is evaluated.
+        classes: Class names of ``data`` by label, for segmentation; by default the folder's or the checkpoint's.
         work_dir: Where the log goes.
         tta: Whether to test with the config's test-time augmentation (``tta_model`` and ``tta_pipeline``).
-        show_dir: Where to draw predictions beside the ground truth, inside the run's log folder.
-        out: Where to write predictions: ``NAME.json`` gives ``NAME.bbox.json`` and ``NAME.segm.json`` in COCO's result
-            format.
+        show_dir: Where to draw predictions beside the ground truth; for detection inside the run's log folder.
+        out: Where to write predictions. Detection: ``NAME.json`` gives ``NAME.bbox.json`` and ``NAME.segm.json`` in
+            COCO's result format. Segmentation: a folder for one label image per image, numbered as the data set's.
         launcher: As for ``train_model``.
 
     Returns:
@@ -100,24 +104,20 @@ def evaluate_model(
     Raises:
         ValueError: As for ``train_model``.
     """
-    cfg, notes = _prepare(config, options, data=data, work_dir=work_dir, launcher=launcher)
-    cfg.load_from = checkpoint = str(fetch(checkpoint))
-    _check_checkpoint_classes(cfg, checkpoint)
-    notes += check_detection_data(cfg, ("test",))
+    checkpoint = str(fetch(checkpoint))
+    trained = _trained_classes(checkpoint)
+    cfg, notes = _prepare(
+        config, options, data=data, classes=classes, trained=trained, work_dir=work_dir, launcher=launcher
+    )
+    cfg.load_from = checkpoint
+    _check_checkpoint_classes(cfg, checkpoint, trained)
+    notes += check_data(cfg, ("test",))
     if tta:
-        if "tta_model" not in cfg or "tta_pipeline" not in cfg:
-            raise ValueError(f"--tta needs tta_model and tta_pipeline in the config, and {config} has none.")
-        for dataset in leaf_datasets(cfg.test_dataloader.dataset):
-            dataset.pipeline = cfg.tta_pipeline
-        cfg.model = dict(cfg.tta_model, module=cfg.model)
+        _use_tta(cfg, config)
     if show_dir is not None:
-        if "visualization" not in cfg.default_hooks:
-            raise ValueError(f"--show-dir needs a visualization hook in default_hooks, and {config} has none.")
-        cfg.default_hooks.visualization.update(draw=True, test_out_dir=show_dir)
+        _draw_into(cfg, show_dir, config)
     if out is not None:
-        if not out.endswith(".json"):
-            raise ValueError(f"--out {out} must end in .json.")
-        cfg.test_evaluator.outfile_prefix = out.removesuffix(".json")
+        _write_predictions_to(cfg, out)
 
     runner = _build_runner(cfg, notes)
     metrics = _run(runner.test)
@@ -131,6 +131,8 @@ def _prepare(
     options: Mapping[str, Any] | None,
     *,
     data: str | None,
+    classes: Sequence[str] | None,
+    trained: Sequence[str] | None = None,
     work_dir: str | None,
     launcher: str,
     amp: bool = False,
@@ -141,7 +143,9 @@ def _prepare(
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
     notes = []
     if data is not None:
-        notes.append(f"Classes of {data}: {quote(use_coco_folder(cfg, data))}.")
+        notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained))}.")
+    elif classes is not None:
+        raise ValueError("--classes names the classes of a folder that is given with --data DIR.")
     notes += fit_to_device(cfg, amp=amp)
     guard = dict(type="convnext_dense.CheckpointGuardHook")
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), guard]
@@ -170,10 +174,13 @@ def _run(function: Any) -> Any:
         raise
 
 
-def _check_checkpoint_classes(cfg: Config, checkpoint: str) -> None:
-    """Holds the class names stored in a checkpoint against those of the test set."""
+def _trained_classes(checkpoint: str) -> Sequence[str] | None:
     meta = read_checkpoint(checkpoint).get("meta") or {}
-    trained = (meta.get("dataset_meta") or {}).get("classes")
+    return (meta.get("dataset_meta") or {}).get("classes")
+
+
+def _check_checkpoint_classes(cfg: Config, checkpoint: str, trained: Sequence[str] | None) -> None:
+    """Holds the class names stored in a checkpoint against those of the test set."""
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         tested = class_names(dataset)
         if trained and tested and list(trained) != list(tested):
@@ -181,3 +188,35 @@ def _check_checkpoint_classes(cfg: Config, checkpoint: str) -> None:
                 f"{checkpoint} was trained on the classes {quote(trained)}, but the test set has {quote(tested)}: "
                 "name the folder that it was trained on with --data DIR."
             )
+
+
+def _use_tta(cfg: Config, config: str | os.PathLike) -> None:
+    """Puts the config's test-time augmentation in charge; its ``module`` holds what the model does differently then."""
+    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
+        raise ValueError(f"--tta needs tta_model and tta_pipeline in the config, and {config} has none.")
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
+    difference = cfg.tta_model.get("module") or {}
+    cfg.merge_from_dict({"model": difference})
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def _draw_into(cfg: Config, show_dir: str, config: str | os.PathLike) -> None:
+    hook = cfg.default_hooks.get("visualization")
+    if hook is None:
+        raise ValueError(f"--show-dir needs a visualization hook in default_hooks, and {config} has none.")
+    hook.draw = True
+    if hook.type.endswith("DetVisualizationHook"):
+        hook.test_out_dir = show_dir
+    else:  # mmseg's hook leaves the folder to the visualizer
+        hook.interval = 1
+        cfg.visualizer.save_dir = show_dir
+
+
+def _write_predictions_to(cfg: Config, out: str) -> None:
+    if task_of(cfg.model.get("module") or cfg.model) == "segmentation":
+        cfg.test_evaluator.output_dir = out
+        return
+    if not out.endswith(".json"):
+        raise ValueError(f"--out {out} must end in .json.")
+    cfg.test_evaluator.outfile_prefix = out.removesuffix(".json")

@@ -1,0 +1,34 @@
+"""What every task asks of the data sets in a config."""
+
+from collections.abc import Iterator, Sequence
+
+from mmengine.config import ConfigDict
+from mmengine.registry import DATASETS
+
+
+def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """Goes through wrappers (repeat, concatenate, balance) down to the data sets that read files."""
+    if "datasets" in dataset:
+        for child in dataset.datasets:
+            yield from leaf_datasets(child)
+    elif "dataset" in dataset:
+        yield from leaf_datasets(dataset.dataset)
+    else:
+        yield dataset
+
+
+def class_names(dataset: ConfigDict) -> Sequence[str] | None:
+    """Gives the class names of a data set's config: its own, or its type's, such as COCO's 80."""
+    return (dataset.get("metainfo") or {}).get("classes") or known_class_names(dataset)
+
+
+def known_class_names(dataset: ConfigDict) -> Sequence[str] | None:
+    """Gives the class names that the type of a data set brings along, such as ADE20K's 150."""
+    with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
+        return registry.get(dataset.type).METAINFO.get("classes")
+
+
+def quote(names: Sequence[str], limit: int = 10) -> str:
+    """Writes up to ``limit`` names for a message."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(f"'{name}'" for name in names[:limit]) + more
