@@ -1,5 +1,12 @@
-"""Metrics."""
+"""Metrics. Those of detection are there where mmdet is installed."""
 
-from convnext_dense.evaluation.coco_metric import CocoMetric
+from importlib.util import find_spec
 
-__all__ = ["CocoMetric"]
+from convnext_dense.evaluation.iou_metric import IoUMetric
+
+__all__ = ["IoUMetric"]
+
+if find_spec("mmdet") is not None:
+    from convnext_dense.evaluation.coco_metric import CocoMetric
+
+    __all__ += ["CocoMetric"]

@@ -1,0 +1,25 @@
+"""UperNet, ConvNeXt-T, ADE20K, 160 000 iterations.
+
+Run: tools/dist_train.sh configs/segmentation/upernet_convnext_t_160k.py 8
+     python tools/train.py configs/segmentation/upernet_convnext_t_160k.py --auto-scale-lr  (one GPU)
+Batch: 8 GPUs x 2 images = 16; 160 000 x 16 / 20 210 images = 127 epochs
+Source: arXiv:2201.03545v2, Table 4 (results) and Appendix A.3 (recipe);
+https://github.com/facebookresearch/ConvNeXt/blob/048efcea/semantic_segmentation/configs/convnext/upernet_convnext_tiny_512_160k_ade20k_ss.py
+Published: mIoU 46.0 (single scale), 46.7 (multi-scale and flip, --tta); 60 M parameters, 939 GFLOPs at 2048x512
+Ours: not measured
+"""
+
+_base_ = [
+    "../_base_/models/upernet_convnext.py",
+    "../_base_/datasets/ade20k.py",
+    "../_base_/schedules/adamw_160k.py",
+]
+
+model = dict(
+    backbone=dict(
+        arch="tiny",
+        drop_path_rate=0.4,
+        init_cfg=dict(type="Pretrained", checkpoint="https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224.pth"),
+    ),
+)
+optim_wrapper = dict(type="AmpOptimWrapper", optimizer=dict(lr=1e-4))  # the official run was in fp16 (apex)
