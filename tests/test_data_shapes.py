@@ -257,21 +257,21 @@ def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "annotations").mkdir()
     foreign = tmp_path / "annotations" / "instances_train2017.json"
     foreign.write_text('{"info": {}, "images": []}')
-    with pytest.raises(ValueError, match=r"was made with another program.*delete it or choose another folder"):
+    with pytest.raises(ValueError, match=r"another program made it: delete it or choose another folder"):
         write_coco(tmp_path, 1, num_val=1, image_size=IMAGE_SIZE)
     assert files_of(tmp_path) == {"annotations/instances_train2017.json": b'{"info": {}, "images": []}'}
 
 
 def test_images_without_annotations_are_refused(tmp_path):
     (tmp_path / "train2017").mkdir()
-    with pytest.raises(ValueError, match=r"has \['train2017'\] but no annotations"):
+    with pytest.raises(ValueError, match=r"has \['train2017'\] but no shapes.json"):
         write_coco(tmp_path, 1, num_val=1, image_size=IMAGE_SIZE)
 
 
 def test_a_lost_image_is_reported(tmp_path):
     write_coco(tmp_path, 2, num_val=1, image_size=IMAGE_SIZE)
     (tmp_path / "train2017" / "000000000002.jpg").unlink()
-    with pytest.raises(ValueError, match=r"lacks 1 images of train2017, 000000000002\.jpg first"):
+    with pytest.raises(ValueError, match=r"lacks 1 files, train2017/000000000002\.jpg first"):
         write_coco(tmp_path, 2, num_val=1, image_size=IMAGE_SIZE)
 
 
@@ -323,5 +323,5 @@ def test_tool_writes_data_set_and_preview(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["make_shapes.py", str(tmp_path / "out"), *arguments])
     runpy.run_path(str(TOOL), run_name="__main__")
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"train2017", "val2017", "annotations", "preview.png"}
+    assert names == {"train2017", "val2017", "annotations", "shapes.json", "preview.png"}
     assert str(tmp_path / "out") in capsys.readouterr().out

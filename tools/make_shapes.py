@@ -3,14 +3,24 @@
 import argparse
 import logging
 
+from convnext_dense.data.shapes_ade import draw_ade_preview, write_ade
 from convnext_dense.data.shapes_coco import draw_preview, write_coco
 from convnext_dense.engine.command_line import run_command
+
+# Layout -> what writes it, and what draws it.
+LAYOUTS = {"coco": (write_coco, draw_preview), "ade": (write_ade, draw_ade_preview)}
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the arguments."""
-    parser = argparse.ArgumentParser(description="Write a small detection data set of drawn shapes in COCO format.")
-    parser.add_argument("out", help="folder to fill: train2017/, val2017/, annotations/")
+    parser = argparse.ArgumentParser(description="Write a small data set of drawn shapes.")
+    parser.add_argument("out", help="folder to fill")
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="coco",
+        help="coco: boxes and masks for detectors; ade: label images for segmenters (default: %(default)s)",
+    )
     parser.add_argument("--num-train", type=int, default=600, help="training images (default: %(default)s)")
     parser.add_argument("--num-val", type=int, default=120, help="validation images (default: %(default)s)")
     parser.add_argument("--image-size", type=int, default=160, help="longer side in pixels (default: %(default)s)")
@@ -23,16 +33,17 @@ def main() -> None:
     """Reads the arguments and writes the data set."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    write_coco(
+    write, preview = LAYOUTS[args.layout]
+    write(
         args.out,
         args.num_train,
         num_val=args.num_val,
         image_size=(args.image_size, args.image_size),
         seed=args.seed,
     )
-    print(f"images and annotations: {args.out}")
+    print(f"Images and annotations: {args.out}")
     if args.preview > 0:
-        print(f"preview: {draw_preview(args.out, args.preview)}")
+        print(f"Preview: {preview(args.out, args.preview)}")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,15 @@ import io
 import json
 import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from convnext_dense.data.shapes import CLASS_NAMES, MIN_SIDE, SPLITS, Scene, SceneObject, split_scene
+from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, SceneObject, split_scene
+from convnext_dense.data.shapes_files import GENERATOR_VERSION, check_parameters, encode_jpeg, write_once, write_sheet
 
-GENERATOR_VERSION = "2"  # raise it with every change that alters pictures or annotations: old folders are then refused
-JPEG_QUALITY = 90
 _LOG_INTERVAL = 200
 _PREVIEW_COLOURS = (  # BGR, one for each class
     (80, 200, 255),
@@ -45,8 +43,6 @@ def write_coco(
 ) -> bool:
     """Generates the data set, or finds it already made. The same arguments give the same bytes.
 
-    The files take their final names only when all of them are written, so a folder is either complete or not there.
-
     Args:
         root: folder to fill; made if missing. Other things that it holds are left alone.
         num_train: images of the training split.
@@ -60,32 +56,16 @@ def write_coco(
     Raises:
         ValueError: an argument is out of range, or `root` holds a data set that is not the one asked for.
     """
-    for name, count in (("num_train", num_train), ("num_val", num_val)):
-        if count < 1:
-            raise ValueError(f"{name}={count} must be 1 or more")
-    if min(image_size) < MIN_SIDE:
-        raise ValueError(f"image_size={tuple(image_size)} is too small: height and width must be {MIN_SIDE} or more")
-    if seed < 0:
-        raise ValueError(f"seed={seed} must be 0 or more")
-    root = Path(root)
-    parameters = {
-        "generator_version": GENERATOR_VERSION,
-        "num_train": num_train,
-        "num_val": num_val,
-        "image_size": list(image_size),
-        "seed": seed,
-    }
-    if _is_complete(root, parameters):
-        logger.info("%s already holds this data set, nothing to do", root)
-        return False
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as partial:
+    parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="coco")
+
+    def write(partial: Path) -> None:
         for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-            _write_split(Path(partial), split, count=count, parameters=parameters)
-        # The annotations come last: they are what says that the data set is complete.
-        for folder in (*(f"{split}2017" for split in SPLITS), "annotations"):
-            (Path(partial) / folder).rename(root / folder)
-    return True
+            _write_split(partial, split, count=count, parameters=parameters)
+
+    is_written = write_once(root, (*(f"{split}2017" for split in SPLITS), "annotations"), parameters, write)
+    if not is_written:
+        logger.info("%s already holds this data set, nothing to do", root)
+    return is_written
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
@@ -118,26 +98,6 @@ def encode_polygons(mask: np.ndarray) -> list[list[int]] | None:
     return polygons
 
 
-def _is_complete(root: Path, parameters: dict[str, Any]) -> bool:
-    """Whether `root` holds exactly this data set; an error if it holds something else under the same names."""
-    found = [name for name in (*(f"{split}2017" for split in SPLITS), "annotations") if (root / name).exists()]
-    if not found:
-        return False
-    remedy = "delete it or choose another folder"
-    for split in SPLITS:
-        path = _annotation_file(root, split)
-        if not path.is_file():
-            raise ValueError(f"root={root} has {found} but no {path.relative_to(root)}: {remedy}")
-        content = json.loads(path.read_text())
-        made_with = content.get("info", {}).get("parameters", "another program")
-        if made_with != parameters:
-            raise ValueError(f"root={root} was made with {made_with}, not with {parameters}: {remedy}")
-        missing = [i["file_name"] for i in content["images"] if not (root / f"{split}2017" / i["file_name"]).is_file()]
-        if missing:
-            raise ValueError(f"root={root} lacks {len(missing)} images of {split}2017, {missing[0]} first: {remedy}")
-    return True
-
-
 def _annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}2017.json"
 
@@ -151,7 +111,7 @@ def _write_split(root: Path, split: str, *, count: int, parameters: dict[str, An
         scene = split_scene(split, i, seed=parameters["seed"], image_size=parameters["image_size"])
         image_id = i + 1
         file_name = f"{image_id:012d}.jpg"
-        (folder / file_name).write_bytes(_encode_jpeg(scene))
+        (folder / file_name).write_bytes(encode_jpeg(scene))
         height, width = scene.image.shape[:2]
         images.append({"id": image_id, "file_name": file_name, "height": height, "width": width, "license": 1})
         for scene_object in scene.objects:
@@ -184,13 +144,6 @@ def _info(parameters: dict[str, Any]) -> dict[str, Any]:
         "date_created": "",  # a date would make two runs differ
         "parameters": parameters,
     }
-
-
-def _encode_jpeg(scene: Scene) -> bytes:
-    bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
-    is_encoded, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    assert is_encoded
-    return buffer.tobytes()
 
 
 def _annotation(scene_object: SceneObject) -> dict[str, Any]:
@@ -228,27 +181,17 @@ def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its timing by print
         coco = COCO(str(root / "annotations" / "instances_train2017.json"))
     infos = coco.loadImgs(sorted(coco.getImgIds())[:num_images])
-    cell_height = zoom * max(info["height"] for info in infos)
-    cell_width = zoom * max(info["width"] for info in infos)
-    num_rows = -(-len(infos) // num_columns)
-    margin = 6
-    sheet = np.full((num_rows * (cell_height + margin), num_columns * 2 * (cell_width + margin), 3), 255, np.uint8)
-    for i, info in enumerate(infos):
+    pairs = []
+    for info in infos:
         image = cv2.imread(str(root / "train2017" / info["file_name"]))
         if image is None:
             raise ValueError(f"root={root} lacks a readable train2017/{info['file_name']}")
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=info["id"]))
         masks = [coco.annToMask(annotation) for annotation in annotations]
         names = [coco.cats[annotation["category_id"]]["name"] for annotation in annotations]
-        row, column = divmod(i, num_columns)
         image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
-        for j, picture in enumerate((image, _annotated(image, annotations, masks=masks, names=names, zoom=zoom))):
-            y, x = row * (cell_height + margin), (2 * column + j) * (cell_width + margin)
-            sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    path = root / "preview.png"
-    partial = root / ".partial-preview.png"
-    cv2.imwrite(str(partial), sheet)
-    return partial.replace(path)
+        pairs.append((image, _annotated(image, annotations, masks=masks, names=names, zoom=zoom)))
+    return write_sheet(root / "preview.png", pairs, num_columns=num_columns)
 
 
 def _annotated(

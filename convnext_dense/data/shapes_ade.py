@@ -1,0 +1,118 @@
+"""Writes the scenes of `shapes.py` as a segmentation data set on disk, in the layout of ADE20K.
+
+    ROOT/images/training/00000001.jpg ...     ROOT/annotations/training/00000001.png ...
+    ROOT/images/validation/00000001.jpg ...   ROOT/annotations/validation/00000001.png ...
+    ROOT/classes.txt
+
+As in ADE20K, a pixel of a label image is the number of its class from 1 on (1 background, 2 circle, ...), and 0 is what
+has none: crowds, whose shapes nobody would outline one by one.
+
+Letters: H, W are the height and width of an image in pixels.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from convnext_dense.data.segmentation_folder import NAMES_FILE, make_palette, read_class_names
+from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, Scene, split_scene
+from convnext_dense.data.shapes_files import check_parameters, encode_jpeg, write_once, write_sheet
+
+SEGMENTATION_CLASS_NAMES = ("background", *CLASS_NAMES)
+FOLDERS = dict(zip(SPLITS, ("training", "validation"), strict=True))
+
+logger = logging.getLogger(__name__)
+
+
+def write_ade(
+    root: str | os.PathLike[str],
+    num_train: int = 600,
+    *,
+    num_val: int = 120,
+    image_size: tuple[int, int] = (160, 160),
+    seed: int = 0,
+) -> bool:
+    """Generates the data set, or finds it already made. The same arguments give the same bytes.
+
+    Args:
+        root: Folder to fill; made if missing. Other things that it holds are left alone.
+        num_train: Images of the training split.
+        num_val: Images of the validation split.
+        image_size: (height, width) of the largest images; see ``split_scene`` for the other sizes.
+        seed: 0 or more.
+
+    Returns:
+        Whether the data set was written: False if ``root`` already holds the one that was asked for.
+
+    Raises:
+        ValueError: An argument is out of range, or ``root`` holds a data set that is not the one asked for.
+    """
+    parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="ade")
+
+    def write(partial: Path) -> None:
+        for split, count in zip(SPLITS, (num_train, num_val), strict=True):
+            images, labels = (partial / kind / FOLDERS[split] for kind in ("images", "annotations"))
+            images.mkdir(parents=True)
+            labels.mkdir(parents=True)
+            for index in range(count):
+                scene = split_scene(split, index, seed=seed, image_size=image_size)
+                (images / f"{index + 1:08d}.jpg").write_bytes(encode_jpeg(scene))
+                cv2.imwrite(str(labels / f"{index + 1:08d}.png"), label_image(scene))
+            logger.info("%s: %d images with labels", FOLDERS[split], count)
+        (partial / NAMES_FILE).write_text("\n".join(SEGMENTATION_CLASS_NAMES) + "\n")
+
+    is_written = write_once(root, ("images", "annotations", NAMES_FILE), parameters, write)
+    if not is_written:
+        logger.info("%s already holds this data set, nothing to do", root)
+    return is_written
+
+
+def label_image(scene: Scene) -> np.ndarray:
+    """Gives the (H, W) uint8 class numbers of a scene: 0 for crowds, 1 for the background, 2 and more for shapes."""
+    labels = np.ones(scene.image.shape[:2], np.uint8)
+    for scene_object in scene.objects:
+        labels[scene_object.mask] = 0 if scene_object.is_crowd else scene_object.class_index + 2
+    return labels
+
+
+def draw_ade_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2, num_columns: int = 3) -> Path:
+    """Draws the first training images, as read back from disk, each beside its labels in colour, ignored pixels white.
+
+    Args:
+        root: Folder made by ``write_ade``.
+        num_images: How many images; at most all of the training split are drawn.
+        zoom: By how much the images are enlarged.
+        num_columns: Pairs of pictures side by side.
+
+    Returns:
+        The picture, ``root/preview.png``.
+
+    Raises:
+        ValueError: ``num_images`` is not positive, or an image cannot be read.
+    """
+    if num_images < 1:
+        raise ValueError(f"num_images={num_images} must be 1 or more")
+    root = Path(root)
+    names = read_class_names(root)
+    colours = np.array([[255, 255, 255], *make_palette(len(names))], np.uint8)[:, ::-1]  # BGR
+    pairs = []
+    for path in sorted((root / "images/training").glob("*.jpg"))[:num_images]:
+        image = cv2.imread(str(path))
+        labels = cv2.imread(str(root / "annotations/training" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
+        if image is None or labels is None:
+            raise ValueError(f"root={root} lacks a readable image or label {path.stem}")
+        image, labels = (
+            cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) for picture in (image, labels)
+        )
+        picture = colours[labels]
+        for row, label in enumerate(np.unique(labels)):
+            text = names[label - 1] if label else "ignored"
+            at = (4, 14 + 15 * row)
+            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
+            colour = colours[label].tolist() if label != 1 else (255, 255, 255)
+            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+        pairs.append((image, picture))
+    return write_sheet(root / "preview.png", pairs, num_columns=num_columns)
