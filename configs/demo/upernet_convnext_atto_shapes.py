@@ -1,0 +1,90 @@
+"""UperNet on ConvNeXt-atto, generated shapes (tools/make_shapes.py data/shapes_ade --layout ade), from random weights.
+
+Run: make demo-segmentation, or python tools/train.py configs/demo/upernet_convnext_atto_shapes.py
+Batch: 1 process x 8 images; made for two CPU cores
+Source: ours; no published counterpart
+Ours: see README.md
+"""
+
+_base_ = [
+    "../_base_/models/upernet_convnext.py",
+    "../_base_/datasets/ade20k.py",
+    "../_base_/schedules/adamw_160k.py",
+]
+
+model = dict(
+    # A corner padded with zeros has no deviation over channels, and each LayerNorm multiplies gradients there by
+    # 1 / sqrt(eps) = 1000 until the biases of random weights have moved.
+    data_preprocessor=dict(pad_val=1.0, size=(128, 128)),
+    backbone=dict(
+        arch="atto",
+        # The paper's deviation of .02 suits 300 epochs: at these widths blocks start as identities and learn slowly.
+        init_cfg=dict(
+            type="Kaiming", layer=["Conv2d", "Linear"], mode="fan_in", nonlinearity="linear", distribution="normal"
+        ),
+    ),
+    decode_head=dict(in_channels=[40, 80, 160, 320], channels=64, num_classes=7),
+    auxiliary_head=dict(in_channels=160, channels=32, num_classes=7),
+    test_cfg=dict(crop_size=(128, 128), stride=(96, 96)),
+)
+
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    dict(type="RandomCrop", crop_size=(128, 128)),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PackSegInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(160, 160), keep_ratio=True),
+    dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
+]
+tta_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="TestTimeAug",
+        transforms=[
+            [
+                dict(type="Resize", scale=(int(160 * ratio), int(160 * ratio)), keep_ratio=True)
+                for ratio in (0.75, 1, 1.25)
+            ],
+            [dict(type="RandomFlip", prob=prob, direction="horizontal") for prob in (0.0, 1.0)],
+            [dict(type="LoadAnnotations")],
+            [dict(type="PackSegInputs")],
+        ],
+    ),
+]
+dataset = dict(
+    type="BaseSegDataset",
+    data_root="data/shapes_ade",
+    metainfo=dict(
+        classes=("background", "circle", "square", "triangle", "star", "cross", "crescent"),
+        palette=[
+            [40, 40, 40],
+            [255, 38, 38],
+            [38, 99, 255],
+            [160, 255, 38],
+            [255, 38, 222],
+            [38, 255, 226],
+            [255, 157, 38],
+        ],
+    ),
+)
+train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train_pipeline, **dataset))
+val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline, **dataset))
+test_dataloader = val_dataloader
+
+train_cfg = dict(max_iters=600, val_interval=600)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=600),
+]
+randomness = dict(seed=0)
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-3),
+    paramwise_cfg=dict(decay_rate=1.0),  # nothing is pre-trained
+    clip_grad=dict(max_norm=10.0),
+)
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=200, max_keep_ckpts=1))
