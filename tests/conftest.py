@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from convnext_dense.data.shapes_ade import write_ade
 from convnext_dense.data.shapes_coco import write_coco
 
 
@@ -13,6 +14,14 @@ def shapes_folder(tmp_path_factory):
     """The demo data set in COCO's layout: 8 train and 4 val images of at most 96 pixels. Not to be changed."""
     root = tmp_path_factory.mktemp("shapes")
     write_coco(root, 8, num_val=4, image_size=(96, 96), seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def ade_folder(tmp_path_factory):
+    """The same images with label images in ADE20K's layout, seven classes. Not to be changed."""
+    root = tmp_path_factory.mktemp("ade")
+    write_ade(root, 8, num_val=4, image_size=(96, 96), seed=1)
     return root
 
 

@@ -76,10 +76,10 @@ train_dataloader = dict(batch_size=8, num_workers=1, dataset=dict(pipeline=train
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline, **dataset))
 test_dataloader = val_dataloader
 
-train_cfg = dict(max_iters=600, val_interval=600)
+train_cfg = dict(max_iters=500, val_interval=500)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=600),
+    dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=False, begin=0, end=500),
 ]
 randomness = dict(seed=0)
 optim_wrapper = dict(
@@ -87,4 +87,4 @@ optim_wrapper = dict(
     paramwise_cfg=dict(decay_rate=1.0),  # nothing is pre-trained
     clip_grad=dict(max_norm=10.0),
 )
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=200, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=100, max_keep_ckpts=1))

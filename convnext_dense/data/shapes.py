@@ -7,6 +7,7 @@ wherever numpy and OpenCV are the same versions.
 Letters: H, W are the height and width of an image in pixels, V is a number of vertices.
 """
 
+import colorsys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ SMALL_RATE = 0.12
 MIN_VISIBLE_RATE = 0.35  # a shape that is hidden further is left out: people could not name it either
 _NUM_OBJECTS_RATES = (0.2, 0.25, 0.25, 0.18, 0.12)  # of 1, 2, ... 5 shapes in a picture
 _TILT = np.deg2rad(8)  # standard deviation
+_HUE_DEVIATION = 0.25  # in steps from class to class: two neighbours are beyond the middle in 1 of 22 cases each
 _SUPERSAMPLING = 4
 _SUBPIXEL_BITS = 4  # binary places that cv2.fillPoly reads of each coordinate
 
@@ -78,7 +80,9 @@ class _Layer:
     mask: np.ndarray
 
 
-def split_scene(split: str, index: int, *, seed: int, image_size: tuple[int, int]) -> Scene:
+def split_scene(
+    split: str, index: int, *, seed: int, image_size: tuple[int, int], has_class_colours: bool = False
+) -> Scene:
     """Makes picture `index` of a split, which depends on the arguments alone and not on the pictures before it.
 
     Args:
@@ -87,6 +91,7 @@ def split_scene(split: str, index: int, *, seed: int, image_size: tuple[int, int
         seed: 0 or more.
         image_size: (height, width) of the largest pictures. A third of them are 3/4 as high, a third 3/4 as wide, so
             that whoever trains on them meets padding and mixed aspect ratios, as in photographs.
+        has_class_colours: see `make_scene`.
 
     Raises:
         ValueError: unknown split, negative index or seed, or an image that is too small.
@@ -98,15 +103,17 @@ def split_scene(split: str, index: int, *, seed: int, image_size: tuple[int, int
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
     height, width = image_size
     sizes = ((height, width), (height * 3 // 4, width), (height, width * 3 // 4))
-    return make_scene(rng, sizes[rng.integers(len(sizes))])
+    return make_scene(rng, sizes[rng.integers(len(sizes))], has_class_colours=has_class_colours)
 
 
-def make_scene(rng: np.random.Generator, image_size: tuple[int, int]) -> Scene:
+def make_scene(rng: np.random.Generator, image_size: tuple[int, int], *, has_class_colours: bool = False) -> Scene:
     """Draws one scene: a textured background, no shape to five shapes that may hide each other, at times a crowd.
 
     Args:
         rng: source of every choice.
         image_size: (height, width) of the picture; each at least 48 (3/4 of `MIN_SIDE`).
+        has_class_colours: whether shapes have hues that are typical of their class, before dull backgrounds, as sky
+            and grass have; neighbouring hues overlap. Otherwise colours tell nothing.
 
     Raises:
         ValueError: the image is too small.
@@ -114,11 +121,11 @@ def make_scene(rng: np.random.Generator, image_size: tuple[int, int]) -> Scene:
     if min(image_size) < MIN_SIDE * 3 // 4:
         raise ValueError(f"image_size={image_size} is too small: height and width must be {MIN_SIDE * 3 // 4} or more")
     layers = _keep_visible(_place_layers(rng, image_size))
-    background = _pick_colour(rng, [])
+    background = _pick_dull_colour(rng) if has_class_colours else _pick_colour(rng, [])
     used_colours = [background]
     canvas = _texture(rng, image_size, background)
     for layer, _ in layers:
-        colour = _pick_colour(rng, used_colours)
+        colour = _pick_class_colour(rng, layer.class_index) if has_class_colours else _pick_colour(rng, used_colours)
         used_colours.append(colour)
         for coverage in layer.coverages:
             # Neighbours in a crowd would melt into one blob if all had exactly one colour.
@@ -261,6 +268,17 @@ def _pick_colour(rng: np.random.Generator, used_colours: list[np.ndarray]) -> np
         return candidates[0]
     distances = np.linalg.norm(candidates[:, None] - np.stack(used_colours), axis=2)
     return candidates[distances.min(axis=1).argmax()]
+
+
+def _pick_dull_colour(rng: np.random.Generator) -> np.ndarray:
+    """Picks a nearly grey RGB colour, as (3,) float in [0, 255]."""
+    return np.clip(rng.uniform(40, 215) + rng.normal(0, 12, size=3), 0, 255)
+
+
+def _pick_class_colour(rng: np.random.Generator, class_index: int) -> np.ndarray:
+    """Picks a strong RGB colour around the hue of a class, as (3,) float in [0, 255]."""
+    hue = (class_index + rng.normal(0, _HUE_DEVIATION)) / len(CLASS_NAMES)
+    return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.6, 1), rng.uniform(0.5, 0.95)))
 
 
 def _ramp(rng: np.random.Generator, image_size: tuple[int, int], period: float) -> np.ndarray:

@@ -5,7 +5,8 @@
     ROOT/classes.txt
 
 As in ADE20K, a pixel of a label image is the number of its class from 1 on (1 background, 2 circle, ...), and 0 is what
-has none: crowds, whose shapes nobody would outline one by one.
+has none: crowds, whose shapes nobody would outline one by one. Shapes have the hues of their classes here, as much of
+what ADE20K labels has.
 
 Letters: H, W are the height and width of an image in pixels.
 """
@@ -58,7 +59,7 @@ def write_ade(
             images.mkdir(parents=True)
             labels.mkdir(parents=True)
             for index in range(count):
-                scene = split_scene(split, index, seed=seed, image_size=image_size)
+                scene = split_scene(split, index, seed=seed, image_size=image_size, has_class_colours=True)
                 (images / f"{index + 1:08d}.jpg").write_bytes(encode_jpeg(scene))
                 cv2.imwrite(str(labels / f"{index + 1:08d}.png"), label_image(scene))
             logger.info("%s: %d images with labels", FOLDERS[split], count)

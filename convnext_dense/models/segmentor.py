@@ -5,8 +5,8 @@ Letters: C number of classes, H and W height and width of the original image, h 
 Source: slide_inference and postprocess_result of
 https://github.com/open-mmlab/mmsegmentation/blob/v1.2.2/mmseg/models/segmentors/encoder_decoder.py and base.py
 Differs: logits are finished, resized to the original image and turned into classes a few rows at a time, so that at no
-time more than two rows of windows are held, ``2 * 4 * C * crop height * w`` bytes, where mmseg holds (C, h, w) and
-(C, H, W) several times over. Predictions carry no ``seg_logits``.
+time more than two rows of windows are held, ``2 * 4 * C * crop height * w`` bytes, and less than ten chunks of 16 MiB,
+where mmseg holds (C, h, w) and (C, H, W) several times over. Predictions carry no ``seg_logits``.
 
 Imports mmseg: configs name this module in ``custom_imports``, and detection does without it.
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 from convnext_dense.registry import MODELS
 
 # Of logits that are resized at once: small beside a row of windows, large enough to keep a GPU busy.
-_CHUNK_BYTES = 64 * 2**20
+_CHUNK_BYTES = 16 * 2**20
 
 
 @MODELS.register_module()
@@ -49,9 +49,10 @@ class TiledEncoderDecoder(EncoderDecoder):
         if data_samples is None:
             return super().predict(inputs)
         for sample, rows in zip(data_samples, self.iterate_logits(inputs, data_samples), strict=True):
-            chunks = [(top, self._to_classes(logits)) for top, logits in rows]
-            chunks.sort(key=lambda chunk: chunk[0])
-            sample.pred_sem_seg = PixelData(data=torch.cat([classes for _, classes in chunks])[None])
+            label_map = inputs.new_empty(sample.ori_shape[:2], dtype=torch.long)
+            for top, logits in rows:
+                label_map[top : top + logits.shape[1]] = self._to_classes(logits)
+            sample.pred_sem_seg = PixelData(data=label_map[None])
         return data_samples
 
     def iterate_logits(
