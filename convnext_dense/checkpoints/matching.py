@@ -14,7 +14,8 @@ from convnext_dense.checkpoints.layouts import Match, find_layouts, to_official
 from convnext_dense.checkpoints.reading import split_wrapper, unwrap
 from convnext_dense.checkpoints.shapes import fit_input_channels
 
-_OUTPUT_NORM = re.compile(r"norm\d\.(weight|bias)")
+# What a backbone for dense outputs has beside a classifier's: output norms, and the levels of an isotropic ConvNeXt.
+_DENSE_ONLY = re.compile(r"(norm|levels\.)\d(\.\d)?\.(weight|bias)")
 _DENSE_NORM = re.compile(r"norm[0-2]\.(weight|bias)")
 _STEM = "downsample_layers.0.0.weight"
 
@@ -199,7 +200,7 @@ def _compare(
     matching = [name for name, tensor in found.items() if name in wanted and tensor.shape == wanted[name].shape]
     absent = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     from_classifier = not any(_DENSE_NORM.fullmatch(name) for name in found)
-    new = [name for name in absent if from_classifier and _OUTPUT_NORM.fullmatch(name)]
+    new = [name for name in absent if from_classifier and _DENSE_ONLY.fullmatch(name)]
     return LoadReport(
         source=os.fspath(source),
         layout=layout,
