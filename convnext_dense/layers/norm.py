@@ -52,11 +52,11 @@ class GlobalResponseNorm(nn.Module):
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """Normalises ``(N, H, W, C)``, in float32 also under autocast: the squares of the norm overflow float16.
 
-        A factor per image and channel is all that the statistics come to, so that ``x_nhwc`` is read twice, and kept
-        for the backward pass in its own type.
+        Types are promoted to float32 by the norm; autocast changes none of these operators. A factor per image and
+        channel is all that the statistics come to, so that ``x_nhwc`` is read twice, and is kept for the backward pass
+        in its own type.
         """
         precise = torch.promote_types(x_nhwc.dtype, torch.float32)
-        with torch.autocast(x_nhwc.device.type, enabled=False):
-            norm = torch.linalg.vector_norm(x_nhwc, dim=(1, 2), keepdim=True, dtype=precise)
-            factor = 1 + self.gamma * (norm / (norm.mean(dim=-1, keepdim=True) + self.eps))
-            return (x_nhwc * factor + self.beta).to(x_nhwc.dtype)
+        norm = torch.linalg.vector_norm(x_nhwc, dim=(1, 2), keepdim=True, dtype=precise)
+        factor = 1 + self.gamma * (norm / (norm.mean(dim=-1, keepdim=True) + self.eps))
+        return (x_nhwc * factor + self.beta).to(x_nhwc.dtype)
