@@ -3,7 +3,7 @@
 from convnext_dense.description.config_report import describe_config
 from convnext_dense.description.counting import count_macs, count_parameters, count_saved_bytes, image_on_meta
 from convnext_dense.description.documents import write_documents
-from convnext_dense.description.tables import TABLES, build_table
+from convnext_dense.description.tables import TABLES, build_table, roadmap_gmacs
 
 __all__ = [
     "TABLES",
@@ -13,5 +13,6 @@ __all__ = [
     "count_saved_bytes",
     "describe_config",
     "image_on_meta",
+    "roadmap_gmacs",
     "write_documents",
 ]

@@ -54,7 +54,7 @@ def describe_config(
 
 
 def test_image_size(cfg: Config) -> tuple[int, int]:
-    """(height, width) that the papers count a task's FLOPs at: 224 or the crop, 1280 x 800, 2048 x 512 or 2560 x 640."""
+    """(height, width) at which the papers count FLOPs: 1280 x 800, four crops in a row, or the crop of a classifier."""
     if cfg.get("default_scope") == "mmdet":
         return 800, 1280
     height, width = training_size(cfg)
@@ -123,7 +123,7 @@ def _mib(kept: Mapping[str, int]) -> str:
     return f"{sum(kept.values()) / 2**20:.0f}"
 
 
-def _features(model: nn.Module, image_size: tuple[int, int]) -> str:
+def _features(model: Any, image_size: tuple[int, int]) -> str:
     with torch.no_grad():
         features = model.backbone(image_on_meta(image_size, getattr(model.backbone, "in_channels", 3)))
     rows = [
@@ -164,9 +164,8 @@ def _published(
         for what, computed, value in (("params (M)", params, facts.get("params_M")), ("GFLOPs", gmacs, gflops))
         if value and (what != "GFLOPs" or image_size == test_image_size(cfg))
     ]
-    results = ", ".join(
-        f"{key} {value}" for key, value in facts.items() if key.startswith(("box_", "mask_", "mIoU", "top"))
-    )
+    kinds = ("box_", "mask_", "mIoU", "top")
+    results = ", ".join(f"{key} {value}" for key, value in facts.items() if key.startswith(kinds))
     table = format_table(["published", "computed", "published value", "difference"], rows) if rows else ""
     return "\n".join(filter(None, [table, f"Published result: {results}" if results else ""])) or "Published: no size"
 

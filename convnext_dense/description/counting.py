@@ -4,8 +4,7 @@ One multiply-accumulate (MAC) is one FLOP of the ConvNeXt papers, of mmdet's and
 one of torch's ``FlopCounterMode``, which does the counting here: convolutions and matrix products, nothing else.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -32,8 +31,8 @@ def image_on_meta(image_size: tuple[int, int], channels: int = 3) -> Tensor:
 def count_saved_bytes(module: nn.Module, function: Callable[[], object]) -> int:
     """Bytes that autograd keeps for the backward pass of what ``function`` runs, parameters and buffers left out.
 
-    Every storage counts once, however many operators keep it. A block that is recomputed (``with_cp``) keeps its input,
-    which the block before it gave out, and counts with that.
+    Every storage counts once, however many operators keep it. A block that is recomputed (``with_cp``) counts with its
+    input alone.
     """
     own = {id_of(tensor) for tensor in (*module.parameters(), *module.buffers())}
     kept: dict[int, Tensor] = {}
@@ -43,7 +42,7 @@ def count_saved_bytes(module: nn.Module, function: Callable[[], object]) -> int:
             kept[id_of(tensor)] = tensor  # held, so that no later storage gets its id
         return tensor
 
-    with torch.enable_grad(), _block_inputs(module, keep), torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         function()
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
@@ -51,17 +50,3 @@ def count_saved_bytes(module: nn.Module, function: Callable[[], object]) -> int:
 def id_of(tensor: Tensor) -> int:
     """Identity of the memory under a tensor, on the meta device too."""
     return tensor.untyped_storage()._cdata
-
-
-@contextmanager
-def _block_inputs(module: nn.Module, keep: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Hands the inputs of recomputed blocks on: torch's checkpoint keeps them out of the hooks' sight."""
-    handles = []
-    for backbone in module.modules():
-        if getattr(backbone, "with_cp", False):
-            for blocks in getattr(backbone, "stages", [getattr(backbone, "blocks", ())]):
-                for block in blocks:
-                    handles.append(block.register_forward_pre_hook(lambda _, args: keep(args[0]) and None))
-    yield
-    for handle in handles:
-        handle.remove()

@@ -9,6 +9,8 @@ open-mmlab/mmsegmentation 0.x mmseg/models/segmentors/encoder_decoder.py.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -61,31 +63,30 @@ def saved_bytes_by_part(model: nn.Module, image_size: tuple[int, int]) -> dict[s
     return kept
 
 
-def _in_channels(model: nn.Module) -> int:
+def _in_channels(model: Any) -> int:
     return getattr(model.backbone, "in_channels", 3)
 
 
-def _runs(model: nn.Module, images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
+def _runs(model: Any, images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yields the parts that see whole images or proposals, each with a function that runs it once."""
     features = model.backbone(images)
-    yield "backbone", lambda: model.backbone(images)
+    yield "backbone", partial(model.backbone, images)
     if getattr(model, "neck", None) is not None:
-        before = features
-        features = model.neck(before)
-        yield "neck", lambda: model.neck(before)
+        yield "neck", partial(model.neck, features)
+        features = model.neck(features)
     for name in ("rpn_head", "bbox_head", "decode_head", "auxiliary_head"):
         head = getattr(model, name, None)
         if head is not None:
-            yield name, lambda head=head: head(features)
+            yield name, partial(head, features)
     roi_head = getattr(model, "roi_head", None)
     if roi_head is not None:
         yield from _roi_runs(roi_head)
     if isinstance(getattr(model, "head", None), nn.Linear):
         vector = torch.empty(len(images), model.head.in_features, device="meta")
-        yield "head", lambda: model.head(vector)
+        yield "head", partial(model.head, vector)
 
 
-def _roi_runs(roi_head: nn.Module) -> Iterator[tuple[str, Callable[[], object]]]:
+def _roi_runs(roi_head: Any) -> Iterator[tuple[str, Callable[[], object]]]:
     """Yields box and mask heads, on proposals that RoIAlign has already cut out: it counts no MAC."""
     for name, kind, num_proposals in (
         ("box heads", "bbox", NUM_BOX_PROPOSALS),
@@ -96,7 +97,7 @@ def _roi_runs(roi_head: nn.Module) -> Iterator[tuple[str, Callable[[], object]]]
             continue
         extractors = getattr(roi_head, f"{kind}_roi_extractor", None) or roi_head.bbox_roi_extractor
         for index, head in enumerate(heads if isinstance(heads, nn.ModuleList) else [heads]):
-            extractor = extractors[index] if isinstance(extractors, nn.ModuleList) else extractors
+            extractor: Any = extractors[index] if isinstance(extractors, nn.ModuleList) else extractors
             size = extractor.roi_layers[0].output_size
             proposals = torch.empty(num_proposals, extractor.out_channels, *size, device="meta")
-            yield name, lambda head=head, proposals=proposals: head(proposals)
+            yield name, partial(head, proposals)

@@ -93,4 +93,4 @@ def _shade_chapters(panels: tuple[Any, Any], steps: list[str]) -> None:
         for axes in panels:
             axes.axhspan(first - 0.5, last + 0.5, color="#edf2f7" if number % 2 else "white", zorder=-1)
             axes.set_ylim(-0.5, len(steps) - 0.5)
-        panels[1].text(10.6, first - 0.4, name, ha="center", va="top", fontsize=11, style="italic", color="#4a5568")
+        panels[1].text(11, first - 0.4, name, ha="center", va="top", fontsize=10, style="italic", color="#4a5568")

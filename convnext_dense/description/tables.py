@@ -3,6 +3,7 @@
 Published values are read from ``tests/data/published.json``, where each carries its source.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -38,18 +39,17 @@ def build_table(name: str, root: Path) -> str:
     return TABLES[name](published, root)
 
 
-def classifier_size(backbone: nn.Module, image_size: int) -> tuple[float, float]:
-    """Millions of parameters and GMACs of a backbone with the paper's head: pooling, LayerNorm, 1000 classes.
-
-    Args:
-        backbone: On the meta device, without output norms.
-        image_size: Height and width.
-    """
+def classifier_params(backbone: Any) -> float:
+    """Millions of parameters of a backbone without output norms under the paper's head: LayerNorm, 1000 classes."""
     channels = backbone.channels[-1]
     norm = 2 * channels if getattr(backbone, "ends_with_norm", True) else 0
-    params = count_parameters(backbone) + norm + NUM_CLASSES * (channels + 1)
+    return (count_parameters(backbone) + norm + NUM_CLASSES * (channels + 1)) / 1e6
+
+
+def classifier_gmacs(backbone: Any, image_size: int) -> float:
+    """GMACs of a backbone on the meta device, under the paper's head, for a square image."""
     image = image_on_meta((image_size, image_size))
-    return params / 1e6, (count_macs(lambda: backbone(image)) + NUM_CLASSES * channels) / 1e9
+    return (count_macs(lambda: backbone(image)) + NUM_CLASSES * backbone.channels[-1]) / 1e9
 
 
 def _archs_table(published: Mapping[str, Any], root: Path) -> str:
@@ -66,8 +66,8 @@ def _archs_table(published: Mapping[str, Any], root: Path) -> str:
     for size in (224, 384):
         header += [f"GMACs {size}", "published", "difference"]
     return (
-        f"Whole classifiers with {NUM_CLASSES} classes. {_COUNTED} Atto to nano of V1 and small of V2 are timm's, whose "
-        "counter adds five operations per value of a LayerNorm.\n\n"
+        f"Whole classifiers with {NUM_CLASSES} classes. {_COUNTED} Atto to nano of V1 and small of V2 are timm's, "
+        "whose counter adds five operations per value of a LayerNorm.\n\n"
         f"{format_table([*header, 'note'], rows)}"
     )
 
@@ -82,18 +82,18 @@ def _build_backbone(key: str, arch: str, facts: Mapping[str, Any], kwargs: dict[
 
 def _arch_row(title: str, backbone: nn.Module, facts: Mapping[str, Any]) -> list[str]:
     row, notes = [title], []
-    params, _ = classifier_size(backbone, 224)
+    params = classifier_params(backbone)
     row += [f"{params:.2f}", _text(facts["params_M"]), format_difference(params, facts["params_M"])]
     if abs(params / facts["params_M"] - 1) > 0.005:
         notes.append(_rounding_note(params, facts["params_M"]))
     for size in (224, 384):
-        _, gmacs = classifier_size(backbone, size)
+        gmacs = classifier_gmacs(backbone, size)
         value = facts.get(f"gflops_{size}")
         row += [f"{gmacs:.2f}", _text(value), format_difference(gmacs, value) if value else "-"]
         if value and abs(gmacs / value - 1) > 0.01:
             notes.append(_rounding_note(gmacs, value))
     if "gflops_512" in facts:
-        _, gmacs = classifier_size(backbone, 512)
+        gmacs = classifier_gmacs(backbone, 512)
         value = facts["gflops_512"]
         notes.append(f"at 512: {gmacs:.1f}, published {value}, {format_difference(gmacs, value)}")
     return [*row, "; ".join(notes)]
@@ -112,10 +112,11 @@ def roadmap_gmacs() -> dict[str, dict[str, float]]:
     return {regime: {step: _roadmap_size(step, regime)[1] for step in STEPS} for regime in REGIMES}
 
 
+@functools.cache
 def _roadmap_size(step: str, regime: str) -> tuple[float, float]:
     with torch.device("meta"):
         backbone = RoadmapNet(step, regime, output_norms="none").eval()
-    return classifier_size(backbone, 224)
+    return classifier_params(backbone), classifier_gmacs(backbone, 224)
 
 
 def _roadmap_table(published: Mapping[str, Any], root: Path) -> str:
@@ -147,8 +148,8 @@ def _detection_table(published: Mapping[str, Any], root: Path) -> str:
             [*_dense_columns(cfg, facts, "gflops_1280x800", _DETECTION_SIZE), result, _recipe(cfg)],
         )
     return (
-        f"One image of 1280 x 800. {_COUNTED} As mmdet 2.x counted: backbone, pyramid, proposal head, every box head on "
-        "1000 proposals and every mask head on 100. AP is the papers', not ours.\n\n"
+        f"One image of 1280 x 800. {_COUNTED} As mmdet 2.x counted: backbone, pyramid, proposal head, every box head "
+        "on 1000 proposals and every mask head on 100. AP is the papers', not ours.\n\n"
         + format_table([*_DENSE_HEADER, "box / mask AP", "recipe"], rows)
     )
 

@@ -1,7 +1,7 @@
-"""Which step between ResNet and ConvNeXt, from the environment variables STEP and REGIME, and how wide its features are.
+"""A step between ResNet and ConvNeXt, from the environment variables STEP and REGIME, and how wide its features are.
 
-From the environment, and not from --cfg-options, because other values of a config follow from the step: the input widths
-of pyramids and heads, and where the weights lie.
+From the environment, and not from --cfg-options, because other values of a config follow from the step: the input
+widths of pyramids and heads, and where the weights lie.
 
 Source: arXiv:2201.03545v2, section 2, tables 10 and 11
 """

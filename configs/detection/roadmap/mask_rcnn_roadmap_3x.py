@@ -1,7 +1,8 @@
 """Mask R-CNN on any step between ResNet and ConvNeXt, COCO, 3x schedule. The step is an option:
 
 Run: STEP=kernel_7 REGIME=resnet50 tools/dist_train.sh configs/detection/roadmap/mask_rcnn_roadmap_3x.py 8
-     STEP=kernel_7 REGIME=resnet50 python tools/train.py configs/detection/roadmap/mask_rcnn_roadmap_3x.py --auto-scale-lr
+     STEP=kernel_7 REGIME=resnet50 python tools/train.py configs/detection/roadmap/mask_rcnn_roadmap_3x.py
+         --auto-scale-lr  (one GPU)
 Batch: 8 GPUs x 2 images = 16
 Steps and regimes are those of configs/classification/roadmap/, from whose work_dirs the weights come.
 Published: nothing; the paper trains detectors on the last step alone, by the recipe that is taken over here

@@ -1,7 +1,8 @@
 """UperNet on any step between ResNet and ConvNeXt, ADE20K, 160 000 iterations. The step is an option:
 
 Run: STEP=kernel_7 REGIME=resnet50 tools/dist_train.sh configs/segmentation/roadmap/upernet_roadmap_160k.py 8
-     STEP=kernel_7 REGIME=resnet50 python tools/train.py configs/segmentation/roadmap/upernet_roadmap_160k.py --auto-scale-lr
+     STEP=kernel_7 REGIME=resnet50 python tools/train.py configs/segmentation/roadmap/upernet_roadmap_160k.py
+         --auto-scale-lr  (one GPU)
 Batch: 8 GPUs x 2 images = 16; 160 000 x 16 / 20 210 images = 127 epochs
 Steps and regimes are those of configs/classification/roadmap/, from whose work_dirs the weights come.
 Published: nothing; the paper trains segmenters on the last step alone, by the recipe that is taken over here
