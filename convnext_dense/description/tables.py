@@ -42,7 +42,7 @@ def build_table(name: str, root: Path) -> str:
 def classifier_params(backbone: Any) -> float:
     """Millions of parameters of a backbone without output norms under the paper's head: LayerNorm, 1000 classes."""
     channels = backbone.channels[-1]
-    norm = 2 * channels if getattr(backbone, "ends_with_norm", True) else 0
+    norm = 2 * channels if backbone.ends_with_norm else 0
     return (count_parameters(backbone) + norm + NUM_CLASSES * (channels + 1)) / 1e6
 
 

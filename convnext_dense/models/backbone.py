@@ -31,10 +31,12 @@ class Backbone(BaseModule):
         channels: Number of channels of each of the four levels.
         strides: Downsampling of each of the four levels: 4, 8, 16, 32.
         out_indices: Which of the four levels are returned.
+        ends_with_norm: Whether the paper's classifier on this network normalises the pooled features.
     """
 
     strides = (4, 8, 16, 32)
     channels: tuple[int, ...]
+    ends_with_norm = True
 
     def __init__(self, in_channels: int, out_indices: Sequence[int], *, with_cp: bool, init_cfg: dict | None) -> None:
         super().__init__(init_cfg)
