@@ -83,9 +83,10 @@ def _build_backbone(key: str, arch: str, facts: Mapping[str, Any], kwargs: dict[
 def _arch_row(title: str, backbone: nn.Module, facts: Mapping[str, Any]) -> list[str]:
     row, notes = [title], []
     params = classifier_params(backbone)
-    row += [f"{params:.2f}", _text(facts["params_M"]), format_difference(params, facts["params_M"])]
-    if abs(params / facts["params_M"] - 1) > 0.005:
-        notes.append(_rounding_note(params, facts["params_M"]))
+    printed = facts.get("params_M_finer", facts["params_M"])
+    row += [f"{params:.2f}", _text(printed), format_difference(params, printed)]
+    if abs(params / printed - 1) > 0.005:
+        notes.append(_rounding_note(params, printed))
     for size in (224, 384):
         gmacs = classifier_gmacs(backbone, size)
         value = facts.get(f"gflops_{size}")
