@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ def describe_config(
     if "backbone" not in cfg.model:
         raise ValueError(f"Config {config} has no model.backbone, of which there would be something to describe.")
     model = build_on_meta(cfg)
-    test_size = image_size or test_image_size(cfg)
+    test_size = image_size or published_image_size(cfg)
     train_size = training_size(cfg)
     return "\n\n".join(
         [
@@ -53,7 +53,7 @@ def describe_config(
     )
 
 
-def test_image_size(cfg: Config) -> tuple[int, int]:
+def published_image_size(cfg: Config) -> tuple[int, int]:
     """(height, width) at which the papers count FLOPs: 1280 x 800, four crops in a row, or the crop of a classifier."""
     if cfg.get("default_scope") == "mmdet":
         return 800, 1280
@@ -62,27 +62,26 @@ def test_image_size(cfg: Config) -> tuple[int, int]:
 
 
 def training_size(cfg: Config) -> tuple[int, int]:
-    """(height, width) of training images where the config fixes it, else 1280 x 800."""
-    size = cfg.model.get("data_preprocessor", {}).get("size")
-    if size:
-        return tuple(size)
-    if cfg.get("default_scope") == "mmdet":
-        return 800, 1280
-    return (224, 224)
+    """(height, width) of training images: the crop, or 1280 x 800 where sizes vary."""
+    crop = cfg.model.get("data_preprocessor", {}).get("size")  # of a segmenter
+    if crop:
+        return tuple(crop)
+    crop = cfg.train_dataloader.dataset.get("transform", {}).get("input_size")  # of a classifier
+    return (crop, crop) if crop else (800, 1280)
 
 
 def recipe(cfg: Config) -> list[str]:
     """How a config trains, one fact a line."""
     wrapper, loader = cfg.optim_wrapper, cfg.train_dataloader
     optimizer = dict(wrapper.optimizer)
+    batch = cfg.get("effective_batch") or cfg.get("auto_scale_lr", {}).get("base_batch_size")
     lines = [
         f"{optimizer.pop('type')}: " + ", ".join(f"{key} {value}" for key, value in optimizer.items()),
         f"precision: {'mixed' if wrapper.type == 'AmpOptimWrapper' else 'float32'}",
         f"length: {cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters'))} "
         f"{'epochs' if 'max_epochs' in cfg.train_cfg else 'iterations'}",
         "schedule: " + "; ".join(_scheduler(dict(step)) for step in cfg.param_scheduler),
-        f"batch: {loader.batch_size} images per GPU, learning rate for "
-        f"{cfg.get('auto_scale_lr', {}).get('base_batch_size', 'an unknown number of')} images per step",
+        f"batch: {loader.batch_size} images per GPU, {batch or 'an unknown number of'} per step",
         f"drop path {cfg.model.backbone.get('drop_path_rate', 0.0)}, layer scale from "
         f"{cfg.model.backbone.get('layer_scale_init_value', 'the default of the backbone')}",
     ]
@@ -126,9 +125,10 @@ def _mib(kept: Mapping[str, int]) -> str:
 def _features(model: Any, image_size: tuple[int, int]) -> str:
     with torch.no_grad():
         features = model.backbone(image_on_meta(image_size, getattr(model.backbone, "in_channels", 3)))
+    levels = getattr(model.backbone, "out_indices", range(len(features)))
     rows = [
-        [str(number), str(image_size[0] // feature.shape[2]), " x ".join(map(str, feature.shape[1:]))]
-        for number, feature in enumerate(features)
+        [str(level), str(image_size[0] // feature.shape[2]), " x ".join(map(str, feature.shape[1:]))]
+        for level, feature in zip(levels, features, strict=True)
     ]
     return format_table(["feature map", "stride", "channels x height x width"], rows)
 
@@ -153,7 +153,7 @@ def _published(
 ) -> str:
     published = json.loads((root / "tests/data/published.json").read_text(encoding="utf-8"))
     name = os.path.relpath(Path(config).resolve(), root.resolve())
-    facts = next((found for found in _entries(published) if found.get("config") == name), None)
+    facts = next((found for key, found in _entries("", published) if name in (key, found.get("config"))), None)
     if facts is None:
         return "Published: nothing for this config"
     params = sum(parameters_by_part(model).values()) / 1e6
@@ -162,7 +162,7 @@ def _published(
     rows = [
         [what, f"{computed:.2f}", f"{value}", format_difference(computed, value)]
         for what, computed, value in (("params (M)", params, facts.get("params_M")), ("GFLOPs", gmacs, gflops))
-        if value and (what != "GFLOPs" or image_size == test_image_size(cfg))
+        if value and (what != "GFLOPs" or image_size == published_image_size(cfg))
     ]
     kinds = ("box_", "mask_", "mIoU", "top")
     results = ", ".join(f"{key} {value}" for key, value in facts.items() if key.startswith(kinds))
@@ -170,8 +170,9 @@ def _published(
     return "\n".join(filter(None, [table, f"Published result: {results}" if results else ""])) or "Published: no size"
 
 
-def _entries(node: Any) -> list[dict[str, Any]]:
-    """Every object of the published values, however deep."""
-    if not isinstance(node, dict):
-        return []
-    return [node, *(entry for child in node.values() for entry in _entries(child))]
+def _entries(key: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of the published values, however deep, with its key."""
+    if isinstance(node, dict):
+        yield key, node
+        for name, child in node.items():
+            yield from _entries(name, child)

@@ -83,7 +83,7 @@ def _build_backbone(key: str, arch: str, facts: Mapping[str, Any], kwargs: dict[
 def _arch_row(title: str, backbone: nn.Module, facts: Mapping[str, Any]) -> list[str]:
     row, notes = [title], []
     params = classifier_params(backbone)
-    printed = facts.get("params_M_finer", facts["params_M"])
+    printed = _printed_params(facts)
     row += [f"{params:.2f}", _text(printed), format_difference(params, printed)]
     if abs(params / printed - 1) > 0.005:
         notes.append(_rounding_note(params, printed))
@@ -98,6 +98,11 @@ def _arch_row(title: str, backbone: nn.Module, facts: Mapping[str, Any]) -> list
         value = facts["gflops_512"]
         notes.append(f"at 512: {gmacs:.1f}, published {value}, {format_difference(gmacs, value)}")
     return [*row, "; ".join(notes)]
+
+
+def _printed_params(facts: Mapping[str, Any]) -> float:
+    """Published millions of parameters, with the most digits that are published."""
+    return facts.get("params_M_finer", facts["params_M"])
 
 
 def _rounding_note(computed: float, published: float) -> str:
@@ -145,9 +150,8 @@ def _detection_table(published: Mapping[str, Any], root: Path) -> str:
     for facts in models:
         cfg = read_config(root / facts["config"])
         result = f"{facts['box_AP']} / {facts['mask_AP']}"
-        rows.append(
-            [*_dense_columns(cfg, facts, "gflops_1280x800", _DETECTION_SIZE), result, _recipe(cfg)],
-        )
+        columns = _computed_columns(cfg, facts, "gflops_1280x800", _DETECTION_SIZE)
+        rows.append([Path(facts["config"]).stem, *columns, result, _recipe(cfg)])
     return (
         f"One image of 1280 x 800. {_COUNTED} As mmdet 2.x counted: backbone, pyramid, proposal head, every box head "
         "on 1000 proposals and every mask head on 100. AP is the papers', not ours.\n\n"
@@ -161,8 +165,8 @@ def _segmentation_table(published: Mapping[str, Any], root: Path) -> str:
     for facts in models:
         cfg = read_config(root / facts["config"])
         single, multi = facts.get("mIoU_ss", "-"), facts.get("mIoU_ms_flip", facts.get("mIoU_ms"))
-        columns = _dense_columns(cfg, facts, "gflops", _SEGMENTATION_SIZES[facts["crop"]])
-        rows.append([*columns, f"{single} / {multi}", _recipe(cfg)])
+        columns = _computed_columns(cfg, facts, "gflops", _SEGMENTATION_SIZES[facts["crop"]])
+        rows.append([Path(facts["config"]).stem, *columns, f"{single} / {multi}", _recipe(cfg)])
     return (
         f"One image of 2048 x 512, or of 2560 x 640 where crops are 640. {_COUNTED} As mmseg 0.x counted: backbone and "
         "decode head, without the auxiliary head. mIoU (single scale / multi-scale) is the papers', not ours.\n\n"
@@ -177,12 +181,11 @@ def _with_configs(models: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     return [facts for facts in models.values() if "config" in facts]
 
 
-def _dense_columns(cfg: Any, facts: Mapping[str, Any], key: str, image_size: tuple[int, int]) -> list[str]:
+def _computed_columns(cfg: Any, facts: Mapping[str, Any], key: str, image_size: tuple[int, int]) -> list[str]:
     model = build_on_meta(cfg)
     params, gmacs = count_parameters(model) / 1e6, sum(macs_by_part(model, image_size).values()) / 1e9
     known = facts.get("params_M")
     return [
-        Path(facts["config"]).stem,
         f"{params:.2f}",
         _text(known),
         format_difference(params, known) if known else "-",
