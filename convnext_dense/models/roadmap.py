@@ -100,6 +100,8 @@ def get_decisions(step: str, regime: str) -> Decisions:
 class RoadmapNet(StagedBackbone):
     """One step between ResNet and ConvNeXt, as a backbone of four stages.
 
+    A strided block rounds the size of its output up, as ResNet's do; the last step's downsampling layers round it down.
+
     Args:
         step: A name of ``STEPS``: all of the paper's decisions up to and including this one are taken.
         regime: ``'resnet50'`` leads to ConvNeXt-T (table 10), ``'resnet200'`` to ConvNeXt-B (table 11).
