@@ -5,7 +5,7 @@ python tools/write_docs.py
 
 from pathlib import Path
 
-from convnext_dense.description import write_documents
+from convnext_dense.description.documents import write_documents
 from convnext_dense.engine.command_line import run_command
 
 

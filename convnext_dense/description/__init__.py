@@ -2,7 +2,6 @@
 
 from convnext_dense.description.config_report import describe_config
 from convnext_dense.description.counting import count_macs, count_parameters, count_saved_bytes, image_on_meta
-from convnext_dense.description.documents import write_documents
 from convnext_dense.description.tables import TABLES, build_table, roadmap_gmacs
 
 __all__ = [
@@ -14,5 +13,4 @@ __all__ = [
     "describe_config",
     "image_on_meta",
     "roadmap_gmacs",
-    "write_documents",
 ]

@@ -4,10 +4,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # a file is all that is wanted, whatever display there is
-import matplotlib.pyplot as plt
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 # Headings of the paper's section 2 that its steps stand under.
@@ -35,8 +33,9 @@ def draw_roadmap(facts: Mapping[str, Any], gmacs: Mapping[str, Mapping[str, floa
         path: File to write, a PNG.
     """
     steps = list(gmacs["resnet50"])
-    with plt.rc_context({"font.size": 12}):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(12, 9), dpi=100, sharey=True, width_ratios=(3, 2))
+    with rc_context({"font.size": 12}):
+        figure = Figure(figsize=(12, 9), dpi=100)
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         for offset, regime in ((-_BAR / 2, "resnet50"), (_BAR / 2, "resnet200")):
             _draw_accuracies(left, facts, regime, steps, offset)
             _draw_macs(right, facts, gmacs[regime], regime, offset)
@@ -51,7 +50,6 @@ def draw_roadmap(facts: Mapping[str, Any], gmacs: Mapping[str, Mapping[str, floa
         figure.legend(handles, labels, loc="upper center", ncols=4, frameon=False)
         figure.tight_layout(rect=(0, 0, 1, 0.96))
         figure.savefig(path, metadata={"Software": None})
-        plt.close(figure)
 
 
 def _draw_accuracies(axes: Any, facts: Mapping[str, Any], regime: str, steps: list[str], offset: float) -> None:
