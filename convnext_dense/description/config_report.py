@@ -81,7 +81,7 @@ def recipe(cfg: Config) -> list[str]:
         f"length: {cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters'))} "
         f"{'epochs' if 'max_epochs' in cfg.train_cfg else 'iterations'}",
         "schedule: " + "; ".join(_scheduler(dict(step)) for step in cfg.param_scheduler),
-        f"batch: {loader.batch_size} images per GPU, {batch or 'an unknown number of'} per step",
+        f"batch: {loader.batch_size} images per GPU, learning rate for {batch or '?'} per step",
         f"drop path {cfg.model.backbone.get('drop_path_rate', 0.0)}, layer scale from "
         f"{cfg.model.backbone.get('layer_scale_init_value', 'the default of the backbone')}",
     ]
