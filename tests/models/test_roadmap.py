@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from convnext_dense.data.shapes import CLASS_NAMES, split_scene
-from convnext_dense.description import count_parameters, image_on_meta, roadmap_gmacs
+from convnext_dense.description import count_parameters, roadmap_gmacs
 from convnext_dense.models import ConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
 
