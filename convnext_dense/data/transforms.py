@@ -1,0 +1,50 @@
+"""timm's transforms and mixing for classification, and random numbers that belong to a sample."""
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import timm.data
+import torch
+
+from convnext_dense.registry import TRANSFORMS
+
+Mixup = timm.data.Mixup
+TRANSFORMS.register_module(module=Mixup)
+
+
+def build_transform(transform: Mapping[str, Any]) -> Any:
+    """Builds what turns a PIL image into a normalised tensor ``(3, H, W)``.
+
+    Args:
+        transform: Arguments of timm's ``create_transform``.
+
+    Raises:
+        ValueError: timm refuses the arguments; the message is timm's.
+    """
+    try:
+        return timm.data.create_transform(**transform)
+    except (TypeError, AssertionError) as error:
+        raise ValueError(f"transform={dict(transform)} is not what timm's create_transform takes: {error}") from error
+
+
+@contextlib.contextmanager
+def random_state_of(*key: int) -> Iterator[None]:
+    """Makes python's, numpy's and torch's random numbers inside of the block a function of the key alone.
+
+    Afterwards all three go on from where they were. An augmentation that is drawn so does not depend on the number of
+    workers, nor on whether the run was resumed.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the generators of all devices
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
