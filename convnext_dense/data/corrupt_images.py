@@ -49,7 +49,8 @@ class CorruptImages:
             with Image.open(io.BytesIO(content)) as image:
                 return image.convert("RGB")
         except _UNREADABLE as error:
-            return self.skip(name, error)
+            self.skip(name, error)
+            return None
 
     def skip(self, name: str, error: BaseException) -> None:
         """Counts and names a corrupt image.

@@ -32,7 +32,8 @@ class ImageFolder(Dataset):
     Args:
         root: Folder with one folder per class.
         transform: Arguments of timm's ``create_transform``.
-        classes: Class names in the order of their labels; by default all folders, in timm's (natural) order.
+        metainfo: ``dict(classes=...)``, class names in the order of their labels; by default all folders, in timm's
+            (natural) order.
         max_corrupt_rate: Share of the images that may be corrupt; each is replaced by the next one that is not. The
             default stops at the first.
 
@@ -48,10 +49,10 @@ class ImageFolder(Dataset):
         root: str | os.PathLike,
         transform: Mapping[str, Any],
         *,
-        classes: Sequence[str] | None = None,
+        metainfo: Mapping[str, Any] | None = None,
         max_corrupt_rate: float = 0.0,
     ) -> None:
-        self.samples, names = find_samples(Path(root), classes)
+        self.samples, names = find_samples(Path(root), (metainfo or {}).get("classes"))
         self.metainfo = dict(classes=names)
         self.transform = build_transform(transform)
         self.corrupt = CorruptImages(-(-len(self.samples) // get_world_size()), max_corrupt_rate)
@@ -89,6 +90,17 @@ class ImageFolder(Dataset):
         raise ValueError(f"None of the {len(self.samples)} images can be decoded, {self.samples[0][0]} first.")
 
 
+def class_folders(root: Path) -> list[str]:
+    """Lists the folders in a folder.
+
+    Raises:
+        ValueError: It does not exist.
+    """
+    if not root.is_dir():
+        raise ValueError(f"Image folder {root} does not exist.")
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
+
+
 def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """Lists the images of a folder with their labels.
 
@@ -102,9 +114,7 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
     Raises:
         ValueError: As for ``ImageFolder``, or ``classes`` are not the folders.
     """
-    if not root.is_dir():
-        raise ValueError(f"Image folder {root} does not exist.")
-    folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+    folders = class_folders(root)
     samples, labels = find_images_and_targets(str(root))
     if not samples:
         raise ValueError(f"There is no image in the class folders of {root}. Expected: {root}/CLASS/*.jpg")

@@ -2,7 +2,7 @@
 
 A leaf gives `arch` and `drop_path_rate`.
 
-Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/models/convnext.py and main.py; arXiv:2201.03545v2, Table 5
+Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/models/convnext.py and main.py; arXiv:2201.03545v2
 """
 
 model = dict(

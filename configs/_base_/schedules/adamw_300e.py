@@ -1,6 +1,6 @@
 """Training from scratch on ImageNet-1K: AdamW for 300 epochs, 20 of them warm-up, cosine per iteration, moving average.
 
-Every leaf runs with the same 4096 images per step; how many batches are accumulated for that follows from the processes.
+Every leaf has the same 4096 images per step; how many batches are accumulated for that follows from the processes.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/main.py, TRAINING.md; arXiv:2201.03545v2, Table 5
 Differs: with accumulation, the learning rate also moves between the batches of one step.
