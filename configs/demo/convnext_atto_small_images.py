@@ -26,7 +26,17 @@ model = dict(
 train_dataloader = dict(
     batch_size=32,
     num_workers=1,
-    dataset=dict(transform=dict(_delete_=True, input_size=64, is_training=True, scale=(0.6, 1.0), hflip=0.0, color_jitter=0.2, interpolation="bicubic")),
+    dataset=dict(
+        transform=dict(
+            _delete_=True,
+            input_size=64,
+            is_training=True,
+            scale=(0.6, 1.0),
+            hflip=0.0,
+            color_jitter=0.2,
+            interpolation="bicubic",
+        )
+    ),
 )
 val_dataloader = dict(batch_size=64, num_workers=1, dataset=dict(transform=dict(input_size=64, crop_pct=1.0)))
 test_dataloader = val_dataloader

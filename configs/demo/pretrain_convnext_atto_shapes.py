@@ -13,9 +13,9 @@ val_dataloader = dict(dataset=dict(root="data/shapes_crops/val"))
 test_dataloader = val_dataloader
 model = dict(num_classes=6)
 optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
-train_cfg = dict(max_epochs=4, val_interval=4)
+train_cfg = dict(max_epochs=5, val_interval=5)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", begin=0, end=4, eta_min_ratio=0.01, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", begin=0, end=5, eta_min_ratio=0.01, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=31))

@@ -1,6 +1,6 @@
 """Writes single objects of the scenes of `shapes.py` as class folders, for pre-training a classifier.
 
-    ROOT/train/circle/000001.png ...   ROOT/val/circle/000001.png ...
+ROOT/train/circle/000001.png ...   ROOT/val/circle/000001.png ...
 """
 
 import json
@@ -69,8 +69,30 @@ def write_crops(
     return True
 
 
+def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: int = 96) -> Path:
+    """Draws the first training crops of every class, a row per class, `root/preview.png`.
+
+    Args:
+        root: Folder made by `write_crops`.
+        num_images: Crops per class.
+        side: Pixels that each is scaled to.
+
+    Returns:
+        The picture.
+    """
+    rows = []
+    for name in CLASS_NAMES:
+        paths = sorted((Path(root) / "train" / name).iterdir())[:num_images]
+        crops = [cv2.resize(cv2.imread(str(path)), (side, side)) for path in paths]
+        blank = np.full((side, side, 3), 255, np.uint8)
+        rows.append(np.hstack(crops + [blank] * (num_images - len(crops))))
+    picture = Path(root) / "preview.png"
+    cv2.imwrite(str(picture), np.vstack(rows))
+    return picture
+
+
 def crop_object(scene: Scene, scene_object: SceneObject) -> np.ndarray:
-    """Cuts the square around an object out of its picture, (side, side, 3) RGB; what lies outside repeats the border."""
+    """Cuts the square around an object out, (side, side, 3) RGB; beyond the picture its border is repeated."""
     x, y, width, height = scene_object.box
     side = round(MARGIN * max(width, height))
     left, top = x + (width - side) // 2, y + (height - side) // 2

@@ -56,7 +56,7 @@ def use_folder(
     task = task_of(cfg.model)
     if task is None:
         raise ValueError(
-            f"--data needs a model with box, mask or decode heads or a classifier, and {cfg.model.get('type')} is none: "
+            f"--data needs a classifier or a model with box, mask or decode heads, not {cfg.model.get('type')}: "
             "name the data in the config instead."
         )
     return TASKS[task].use_folder(cfg, folder, classes, trained)
