@@ -15,7 +15,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from convnext_dense.data import ImageFolder, ImageShards
+from convnext_dense.data import ImageFolder, ImageShards, build_transform
 from convnext_dense.data.tasks import check_data, use_folder
 from convnext_dense.data.transforms import random_state_of
 
@@ -92,6 +92,17 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(folder):
         assert torch.equal(batch, images[0, seed, epoch]), f"{workers} workers, seed {seed}, epoch {epoch}"
     assert not torch.equal(images[0, 3, 0], images[0, 3, 1])
     assert not torch.equal(images[0, 3, 0], images[0, 4, 0])
+
+
+def test_posterize_to_no_bit_is_black():
+    """RandAugment draws magnitude 10 at m9-mstd0.5: 4 - int(10 / 10 * 4) = 0 bits, a black image before Pillow 13."""
+    operations = build_transform(AUGMENTED).transforms[2].ops
+    posterize = next(operation for operation in operations if operation.name == "PosterizeIncreasing")
+    posterize.prob, posterize.magnitude, posterize.magnitude_std = 1.0, 10, 0
+    image = Image.open(io.BytesIO(png(200)))
+    assert posterize(image).getextrema() == ((0, 0),) * 3
+    posterize.magnitude = 5  # 4 - int(5 / 10 * 4) = 2 bits: 200 = 0b11001000 becomes 0b11000000
+    assert posterize(image).getextrema() == ((192, 192),) * 3
 
 
 def test_random_numbers_go_on_after_a_sample():

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import timm.data
 import torch
+from PIL import Image
+from timm.data import auto_augment
 
 from convnext_dense.registry import TRANSFORMS
 
@@ -25,9 +27,21 @@ def build_transform(transform: Mapping[str, Any]) -> Any:
         ValueError: timm refuses the arguments; the message is timm's.
     """
     try:
-        return timm.data.create_transform(**transform)
+        built = timm.data.create_transform(**transform)
     except (TypeError, AssertionError) as error:
         raise ValueError(f"transform={dict(transform)} is not what timm's create_transform takes: {error}") from error
+    for step in built.transforms:
+        for operation in getattr(step, "ops", ()):
+            if operation.aug_fn is auto_augment.posterize:
+                operation.aug_fn = _posterize
+    return built
+
+
+def _posterize(image: Image.Image, bits_to_keep: int, **kwargs: Any) -> Image.Image:
+    """Does what timm's posterize did until Pillow 13 refused to keep no bit, which RandAugment draws now and then."""
+    if bits_to_keep == 0:
+        return Image.new(image.mode, image.size)
+    return auto_augment.posterize(image, bits_to_keep, **kwargs)
 
 
 @contextlib.contextmanager

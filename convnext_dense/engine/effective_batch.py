@@ -29,17 +29,18 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
         return []
     world_size = int(os.environ[_WORLD_SIZE[cfg.launcher]]) if cfg.launcher in _WORLD_SIZE else 1
     batch_size = cfg.train_dataloader.batch_size
+    processes = f"{world_size} process{'' if world_size == 1 else 'es'}"
     counts, rest = divmod(effective, world_size * batch_size)
     if rest or not counts:
         raise ValueError(
-            f"effective_batch={effective} cannot be met: it is no multiple of {world_size} processes x {batch_size} "
+            f"effective_batch={effective} cannot be met: it is no multiple of {processes} x {batch_size} "
             "images (train_dataloader.batch_size). Change one of the three."
         )
     cfg.optim_wrapper.accumulative_counts = counts
     for hook in _moving_averages(cfg):
         # mmengine calls the average after every batch. It counts from 0, so that it sees each step one batch later.
         hook["interval"] = counts
-    return [f"Effective batch {effective} = {world_size} processes x {batch_size} x {counts}."]
+    return [f"Effective batch {effective} = {processes} x {batch_size} x {counts}."]
 
 
 def _moving_averages(cfg: Config) -> Iterator[Any]:
