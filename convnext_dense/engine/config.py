@@ -18,6 +18,7 @@ _MORE_KEYS = {
     "activation_checkpointing",
     "find_unused_parameters",
     "effective_batch",
+    "strategy",
 }
 
 

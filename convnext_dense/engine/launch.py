@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import fetch, read_checkpoint
 from convnext_dense.data.dataset_configs import class_names, leaf_datasets, quote
@@ -18,6 +18,7 @@ from convnext_dense.data.tasks import check_data, task_of, use_folder
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.device import fit_to_device
 from convnext_dense.engine.effective_batch import accumulate_to_effective_batch
+from convnext_dense.engine.fsdp import fit_to_strategy
 
 _UNREADABLE = "failed to load image: "  # what mmcv's LoadImageFromFile asserts
 _IN_WORKER = "in DataLoader worker process"  # what torch puts before an error of a data set
@@ -151,16 +152,16 @@ def _prepare(
         notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained))}.")
     elif classes is not None:
         raise ValueError("--classes names the classes of a folder that is given with --data DIR.")
-    notes += fit_to_device(cfg, amp=amp)
+    notes += fit_to_device(cfg, amp=amp) + fit_to_strategy(cfg)
     guard = dict(type="convnext_dense.CheckpointGuardHook")
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), guard]
     return cfg, notes
 
 
-def _build_runner(cfg: Config, notes: list[str]) -> Runner:
+def _build_runner(cfg: Config, notes: list[str]) -> Runner | FlexibleRunner:
     if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
         torch.distributed.init_process_group("gloo")  # mmengine's own start sets a CUDA device, whatever the backend
-    runner = Runner.from_cfg(cfg)
+    runner = (FlexibleRunner if cfg.get("strategy") else Runner).from_cfg(cfg)
     for note in notes:
         runner.logger.info(note)
     return runner

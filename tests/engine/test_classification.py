@@ -246,35 +246,74 @@ def effective(effective_batch, batch_size, launcher):
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_classifier_like_one_and_the_detector(folder, shapes_folder, tmp_path):
+def test_two_processes_train_like_one_whole_or_in_shards(folder, shapes_folder, tmp_path):
+    """The classifier in two processes, the same under FSDP and resumed there, and a detector."""
     alone = losses_of(folder, tmp_path / "alone.json", {**EXACT, "train_dataloader.batch_size": 16})
-    detector = {
-        "train_cfg.max_epochs": 1,
-        "train_cfg.val_interval": 9,
-        **{f"{loader}_dataloader.num_workers": 0 for loader in ("train", "val", "test")},
-        **{f"{loader}_dataloader.persistent_workers": False for loader in ("train", "val", "test")},
+    halves = {**EXACT, "train_dataloader.batch_size": 8}
+    policy = dict(type="torch.distributed.fsdp.wrap.size_based_auto_wrap_policy", min_num_params=1000)
+    sharded = {
+        **halves,
+        "+strategy": dict(type="convnext_dense.FSDPStrategy", model_wrapper=dict(auto_wrap_policy=policy)),
     }
+    longer = {"train_cfg.max_epochs": 2, "default_hooks.checkpoint.max_keep_ckpts": 2}
     jobs = [
-        job(tmp_path / "two.json", CONFIG, {**EXACT, "train_dataloader.batch_size": 8}, folder),
-        job(
-            tmp_path / "detector.json",
-            ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py",
-            {f"+{key}" if key == "custom_hooks" else key: value for key, value in detector.items()},
-            shapes_folder,
-        ),
+        job(tmp_path / "two.json", CONFIG, halves, folder),
+        job(tmp_path / "sharded.json", CONFIG, sharded, folder),
+        job(tmp_path / "resumed.json", CONFIG, {**sharded, **longer}, folder, resume="auto"),
+        job(tmp_path / "detector.json", DETECTOR, SMALL_DETECTOR, shapes_folder),
     ]
-    together, detections = launch(jobs, tmp_path)
+    jobs[2]["work_dir"] = jobs[1]["work_dir"]
+    two, shards, resumed, detector = launch(jobs, tmp_path)
     assert len(alone) == 5
-    assert together == pytest.approx(alone, abs=1e-4)
-    assert len(detections) == 1  # 8 images, 2 processes x 4
-    assert all(map(math.isfinite, detections))
+    assert two == pytest.approx(alone, abs=1e-4)
+    assert shards == pytest.approx(alone, abs=1e-4)
+    assert len(resumed) == 5
+    assert max(resumed) < shards[0]
+    assert len(detector) == 1  # 8 images, 2 processes x 4
+    assert all(map(math.isfinite, detector))
+
+    ends = [read_checkpoint(tmp_path / name / "epoch_1.pth") for name in ("two", "sharded")]
+    for name, tensor in ends[0]["state_dict"].items():
+        assert torch.allclose(tensor, ends[1]["state_dict"][name], atol=1e-5), name
+    # Decayed: the depthwise and two linear weights of four blocks, four convolutions between them, and the head.
+    decays = {"two": decays_of(tmp_path / "two"), "sharded": decays_of(tmp_path / "sharded")}
+    assert decays["two"] == decays["sharded"] == {"0": 56 - 17, "0.05": 17}
 
 
-def job(out, config, options, folder):
+def test_sharding_refuses_a_moving_average(folder, tmp_path):
+    options = {**SMALL, "+strategy": dict(type="convnext_dense.FSDPStrategy")}
+    options["+custom_hooks"] = [dict(type="EMAHook")]
+    with pytest.raises(ValueError, match=r"EMAHook cannot copy: set custom_hooks=\[\]"):
+        train_model(CONFIG, options, data=str(folder), work_dir=str(tmp_path))
+
+
+def decays_of(work_dir):
+    """Number of tensors by weight decay, from the logged table of learning rates."""
+    log = sorted(work_dir.glob("*/*.log"))[0].read_text().splitlines()
+    start = next(number for number, line in enumerate(log) if line.startswith("layer  multiplier"))
+    rows = [line.split() for line in log[start + 1 :]]
+    rows = rows[: next(number for number, row in enumerate(rows) if not row or not row[0].isdigit())]
+    decays = {row[3]: 0 for row in rows}
+    for row in rows:
+        decays[row[3]] += int(row[4])
+    return decays
+
+
+DETECTOR = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"
+SMALL_DETECTOR = {
+    "train_cfg.max_epochs": 1,
+    "train_cfg.val_interval": 9,
+    **{f"{loader}_dataloader.num_workers": 0 for loader in ("train", "val", "test")},
+    **{f"{loader}_dataloader.persistent_workers": False for loader in ("train", "val", "test")},
+}
+
+
+def job(out, config, options, folder, **kwargs):
     return dict(
         out=str(out),
         config=str(config),
         options=options,
         data=str(folder),
         work_dir=str(out.with_suffix("")),
+        **kwargs,
     )
