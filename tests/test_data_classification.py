@@ -182,6 +182,15 @@ def test_folder_of_ones_own_sizes_the_head(folder):
     assert check_data(cfg, ("train", "val")) == [f"Images of {s}: 2 classes in {folder / s}." for s in ("train", "val")]
 
 
+def test_fewer_images_than_a_batch_are_an_error(folder):
+    cfg = config()
+    cfg.train_dataloader.batch_size = 32
+    with pytest.raises(
+        ValueError, match=r"train has 20 images, fewer than one batch: lower train_dataloader\.batch_si"
+    ):
+        use_folder(cfg, folder)
+
+
 def test_folder_of_ones_own_is_read_in_the_order_that_was_trained(folder):
     cfg = config()
     (folder / "train").rename(folder / "elsewhere")

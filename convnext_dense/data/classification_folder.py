@@ -34,7 +34,12 @@ def use_image_folder(
             raise ValueError(f"--data {root} has no folder {split}. Expected:\n{LAYOUT}")
     names = classes or trained
     for split in splits:
-        names = find_samples(root / split, names)[1]
+        samples, names = find_samples(root / split, names)
+        if split == "train" and len(samples) < cfg.train_dataloader.batch_size:
+            raise ValueError(
+                f"{root / split} has {len(samples)} images, fewer than one batch: lower train_dataloader.batch_size="
+                f"{cfg.train_dataloader.batch_size} and effective_batch."
+            )
     assert names is not None
     for loader, split in (("train", "train"), ("val", "val"), ("test", "val")):
         if cfg.get(f"{loader}_dataloader") is None:

@@ -83,7 +83,7 @@ def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: i
     rows = []
     for name in CLASS_NAMES:
         paths = sorted((Path(root) / "train" / name).iterdir())[:num_images]
-        crops = [cv2.resize(cv2.imread(str(path)), (side, side)) for path in paths]
+        crops = [cv2.resize(np.asarray(cv2.imread(str(path))), (side, side)) for path in paths]
         blank = np.full((side, side, 3), 255, np.uint8)
         rows.append(np.hstack(crops + [blank] * (num_images - len(crops))))
     picture = Path(root) / "preview.png"

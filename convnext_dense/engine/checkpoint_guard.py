@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import find_latest_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from convnext_dense.checkpoints import hash_in_background, match_weights
@@ -38,7 +38,7 @@ class CheckpointGuardHook(Hook):
         runner.logger.info(str(report))
 
 
-def _whole_state_dict(model: nn.Module) -> dict[str, Tensor]:
+def _whole_state_dict(model: Any) -> dict[str, Tensor]:
     """The state dict of the model within wrappers, in every process also where it is sharded."""
     while not isinstance(model, FullyShardedDataParallel) and (
         is_model_wrapper(model) or isinstance(model, BaseTTAModel)
