@@ -185,9 +185,7 @@ def test_folder_of_ones_own_sizes_the_head(folder):
 def test_fewer_images_than_a_batch_are_an_error(folder):
     cfg = config()
     cfg.train_dataloader.batch_size = 32
-    with pytest.raises(
-        ValueError, match=r"train has 20 images, fewer than one batch: lower train_dataloader\.batch_si"
-    ):
+    with pytest.raises(ValueError, match=r"train has 20 images, fewer than one batch: lower train_dataload"):
         use_folder(cfg, folder)
 
 

@@ -7,6 +7,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from convnext_dense.registry import STRATEGIES
 
+_BY_SIZE = "torch.distributed.fsdp.wrap.size_based_auto_wrap_policy"
+
 
 def fit_to_strategy(cfg: Config) -> list[str]:
     """Changes what a config with a ``strategy``, which runs on mmengine's FlexibleRunner, cannot have.
@@ -43,6 +45,8 @@ class FSDPStrategy(MMEngineFSDPStrategy):
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs) -> None:
         wrapper = dict(model_wrapper or {}, use_orig_params=True)  # or the optimizer would see one flat parameter
         wrapper.setdefault("type", "MMFullyShardedDataParallel")
+        # Parts are gathered one after the other; XL's widest linear layers have 17 million parameters each.
+        wrapper.setdefault("auto_wrap_policy", dict(type=_BY_SIZE, min_num_params=10_000_000))
         super().__init__(model_wrapper=wrapper, state_dict_cfg="full", **kwargs)
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
