@@ -3,7 +3,8 @@
 python benchmarks/input_pipeline.py --json benchmarks/results/input_pipeline.json
 
 Both give batches of normalised float tensors, timm's through create_dataset and create_loader without its prefetcher.
-Every measurement is a process of its own with one worker, in turns; decoding and transforms run in the worker alone.
+Both read at the same time, with one worker each, and what counts is the CPU time of the worker, which decodes and
+transforms: so other programs on the machine slow both alike.
 RandAugment's magnitude does not vary, or timm's loader would stop where it keeps no bit (see data/transforms.py).
 The images are generated JPEGs of ImageNet's usual 500 x 375 pixels, in the page cache.
 """
@@ -42,21 +43,23 @@ RECIPE = dict(
 def main() -> None:
     """Reads the arguments, measures, and prints and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7, help="processes per reader (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="processes (default: %(default)s)")
     parser.add_argument("--images", type=int, default=640, help="images per process (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="where to write the result")
-    parser.add_argument("--measure", nargs=2, metavar=("READER", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--measure", nargs=2, metavar=("FIRST", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
-        print(measure(*args.measure))
+        print(json.dumps(measure(*args.measure)))
         return
-    rates: dict[str, list[float]] = {"ours": [], "timm": []}
+    rates: dict[str, list[float]] = {reader: [] for reader in READERS}
     with tempfile.TemporaryDirectory() as folder:
         write_images(Path(folder), args.images)
         for turn in range(args.repeats):
-            for reader in ("ours", "timm") if turn % 2 else ("timm", "ours"):
-                command = [sys.executable, __file__, "--measure", reader, folder]
-                rates[reader].append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            first = list(READERS)[turn % 2]
+            command = [sys.executable, __file__, "--measure", first, folder]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            for reader, rate in json.loads(output).items():
+                rates[reader].append(rate)
     ratios = [ours / theirs for ours, theirs in zip(rates["ours"], rates["timm"], strict=True)]
     result = {
         "images_per_second_and_core": {reader: round(median(values), 1) for reader, values in rates.items()},
@@ -82,19 +85,25 @@ def write_images(folder: Path, count: int) -> None:
         coarse.resize(tuple(SIZES.values()), Image.Resampling.BICUBIC).save(path, quality=90)
 
 
-def measure(reader: str, folder: str) -> float:
-    """CPU seconds of the worker are what counts: other programs on the machine do not slow them down much."""
+def measure(first: str, folder: str) -> dict[str, float]:
+    """Reads with both at once, batch by batch in turns; images per CPU second of each one's worker."""
     torch.set_num_threads(1)
-    loader = our_loader(folder) if reader == "ours" else timm_loader(folder)
-    batches = iter(loader)
-    next(batches)  # starts the worker
-    start, images = worker_seconds(), 0
-    for batch in batches:
-        images += len(batch["inputs"] if reader == "ours" else batch[0])
-        seconds = worker_seconds() - start
-        if images >= len(loader.dataset) - 3 * BATCH:  # the worker is still at work: its clock can be read
-            break
-    return images / seconds
+    order = sorted(READERS, key=lambda reader: reader != first)
+    loaders, workers = {}, {}
+    for reader in order:
+        before = set(multiprocessing.active_children())
+        loaders[reader] = iter(READERS[reader](folder))
+        (workers[reader],) = set(multiprocessing.active_children()) - before
+        next(loaders[reader])
+    start = {reader: cpu_seconds(worker.pid) for reader, worker in workers.items()}
+    # Batches are fetched two ahead; the workers are to be at work, and alive, when their clocks are read.
+    num_batches = len(loaders[first]) - 4
+    for _ in range(num_batches):
+        for reader in order:
+            next(loaders[reader])
+    return {
+        reader: num_batches * BATCH / (cpu_seconds(worker.pid) - start[reader]) for reader, worker in workers.items()
+    }
 
 
 def our_loader(folder: str) -> torch.utils.data.DataLoader:
@@ -131,13 +140,13 @@ def timm_loader(folder: str) -> torch.utils.data.DataLoader:
     )
 
 
-def worker_seconds() -> float:
-    """CPU time of this process's worker, on Linux."""
-    total = 0
-    for worker in multiprocessing.active_children():
-        fields = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])  # utime, stime: fields 14 and 15 of the whole line
-    return total / os.sysconf("SC_CLK_TCK")
+def cpu_seconds(pid: int | None) -> float:
+    """CPU time of a process, on Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: fields 14 and 15 of the line
+
+
+READERS = {"ours": our_loader, "timm": timm_loader}
 
 
 def cpu_name() -> str:

@@ -10,6 +10,7 @@ import timm.data
 import torch
 from PIL import Image
 from timm.data import auto_augment
+from torch.utils.data import get_worker_info
 
 from convnext_dense.registry import TRANSFORMS
 
@@ -48,17 +49,21 @@ def _posterize(image: Image.Image, bits_to_keep: int, **kwargs: Any) -> Image.Im
 def random_state_of(*key: int) -> Iterator[None]:
     """Makes python's, numpy's and torch's random numbers inside of the block a function of the key alone.
 
-    Afterwards all three go on from where they were. An augmentation that is drawn so does not depend on the number of
-    workers, nor on whether the run was resumed.
+    An augmentation that is drawn so does not depend on the number of workers, nor on whether the run was resumed.
+    Outside of a data loader's worker, all three go on afterwards from where they were.
     """
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    # Saving numpy's state costs more than everything else here, and a worker draws nothing else.
+    states = None
+    if get_worker_info() is None:
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)
     torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the generators of all devices
     try:
         yield
     finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        if states is not None:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            torch.set_rng_state(states[2])
