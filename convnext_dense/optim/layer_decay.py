@@ -91,7 +91,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 (item for item in backbones.items() if name.startswith(item[0])), next(iter(backbones.items()))
             )
             layer_id, num_layers = getattr(backbone, method)(name, prefix)
-            no_decay = param.dim() <= 1 or name.endswith(_NO_DECAY_SUFFIXES)
+            num_dims = getattr(param, "num_dims", param.dim())  # a slice of a sharded parameter has one dimension
+            no_decay = num_dims <= 1 or name.endswith(_NO_DECAY_SUFFIXES)
             weight_decay = 0.0 if no_decay else (self.base_wd or 0.0)
             # Counted from the head, because two backbones of one model may have different depths.
             depth = num_layers - layer_id - 1

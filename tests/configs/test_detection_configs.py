@@ -108,7 +108,7 @@ def test_no_config_types_layers_by_hand_or_replaces_a_backbone(path):
     values = [
         node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.keyword) and node.arg == "backbone"
     ]
-    deleting = [value.lineno for value in values if "_delete_" in ast.dump(value)]
+    deleting = [value.lineno for value in values if any(kw.arg == "_delete_" for kw in value.keywords)]
     assert not deleting, f"{path.name}: a backbone is deleted on lines {deleting}; start from one of our bases"
 
 
