@@ -144,6 +144,21 @@ def _roadmap_table(published: Mapping[str, Any], root: Path) -> str:
     return "\n\n".join(parts)
 
 
+def _classification_table(published: Mapping[str, Any], root: Path) -> str:
+    rows = []
+    for config, facts in published["classification"]["models"].items():
+        if "top1" not in facts:  # pre-training on ImageNet-22K, for which no result is published
+            continue
+        cfg, size = read_config(root / config), (facts["size"], facts["size"])
+        known = dict(facts, params_M=_printed_params(published["architectures"][facts["arch"]]))
+        columns = _computed_columns(cfg, known, "gflops", size)
+        rows.append([Path(config).stem, *columns, f"{facts['top1']}", _recipe(cfg)])
+    return (
+        f"One image of 224 x 224, or of 384 x 384 where the name has it. {_COUNTED} Top-1 is the papers', not ours.\n\n"
+        + format_table([*_DENSE_HEADER, "top-1", "recipe"], rows)
+    )
+
+
 def _detection_table(published: Mapping[str, Any], root: Path) -> str:
     rows = []
     models = [*published["coco"]["models"].values(), *_with_configs(published["dense_v2"]["mask_rcnn"])]
@@ -212,4 +227,5 @@ TABLES: dict[str, Callable[[Mapping[str, Any], Path], str]] = {
     "roadmap": _roadmap_table,
     "detection": _detection_table,
     "segmentation": _segmentation_table,
+    "classification": _classification_table,
 }

@@ -49,7 +49,9 @@ class ImageClassifier(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.norm = nn.LayerNorm(self.backbone.channels[-1], eps=LAYER_NORM_EPS)
+        # The steps between ResNet and ConvNeXt have none.
+        has_norm = getattr(self.backbone, "ends_with_norm", True)
+        self.norm = nn.LayerNorm(self.backbone.channels[-1], eps=LAYER_NORM_EPS) if has_norm else nn.Identity()
         self.head = nn.Linear(self.backbone.channels[-1], num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)  # std .02 is the code's value; the paper prints .2
         self.head.weight.data.mul_(head_init_scale)

@@ -66,6 +66,17 @@ def test_dense_models_have_the_published_size(name, models):
         assert row[3] == "-" or max(differences(row[3:4])) < 1.0
 
 
+def test_classifiers_have_the_published_size():
+    wanted = {
+        Path(leaf).stem: facts for leaf, facts in PUBLISHED["classification"]["models"].items() if "top1" in facts
+    }
+    _, _, *found = rows("classification")
+    assert {row[0] for row in found} == set(wanted)
+    for row in found:
+        assert float(row[4]) == pytest.approx(wanted[row[0]]["gflops"], rel=0.01)
+        assert max(differences(row[1:7])) < 1.0
+
+
 def test_roadmap_table_shows_the_two_values_that_follow_from_nothing():
     noted = [row for row in rows("roadmap") if "follows from no definition" in row[-1]]
     assert [(row[0], row[2], row[3]) for row in noted] == [
