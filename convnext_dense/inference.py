@@ -5,15 +5,16 @@ Letters: n objects in an image, H and W its height and width in pixels.
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.device import get_device
 from mmengine.registry import MODELS, init_default_scope
 
@@ -22,6 +23,7 @@ from convnext_dense.data.coco_folder import detection_heads, resize_heads
 from convnext_dense.data.dataset_configs import leaf_datasets
 from convnext_dense.data.segmentation_folder import make_palette, resize_decode_heads
 from convnext_dense.data.tasks import task_of
+from convnext_dense.data.transforms import build_transform
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.device import fit_to_device
 
@@ -39,7 +41,7 @@ def predict(
     device: str | None = None,
     batch_size: int = 1,
 ) -> list[dict[str, Any]]:
-    """Runs a detector or a segmenter on images.
+    """Runs a detector, a segmenter or a classifier on images.
 
     Args:
         config: Config that the checkpoint was trained with; its heads are sized to the classes in the checkpoint.
@@ -55,7 +57,8 @@ def predict(
           ``scores`` (n,) in [0, 1], ``labels`` (n,), ``names`` (n strings) and, if the model has a mask head, ``masks``
           (n, H, W) of booleans;
         - segmentation: ``label_map`` (H, W), the position in ``class_names`` of each pixel's class, and ``palette``, an
-          RGB colour per class.
+          RGB colour per class;
+        - classification, the five most probable classes: ``scores`` (5,) in [0, 1], ``labels`` (5,), ``names``.
 
     Raises:
         ValueError: The config, the checkpoint or an image cannot be read, or the checkpoint does not fit the model.
@@ -83,6 +86,8 @@ def iterate_predictions(
     task = task_of(cfg.model)
     if task == "segmentation":
         resize_decode_heads(cfg.model, len(names))
+    elif task == "classification":
+        cfg.model.num_classes = len(names)
     elif any(head.num_classes != len(names) for head in detection_heads(cfg.model)):
         resize_heads(cfg.model, len(names))
     fit_to_device(cfg)
@@ -91,24 +96,28 @@ def iterate_predictions(
     model = MODELS.build(cfg.model)
     load_weights(model, checkpoint)
     model.to(device).eval()
-    pipeline = _pipeline(cfg)
+    pipeline = _classifier_input(cfg) if task == "classification" else _pipeline(cfg)
+    collate = default_collate if task == "classification" else pseudo_collate
     for start in range(0, len(images), batch_size):
         batch = [
             pipeline(dict(img=_read_image(image), img_id=start + offset, img_path=str(image)))
             for offset, image in enumerate(images[start : start + batch_size])
         ]
         with torch.inference_mode():
-            samples = model.test_step(pseudo_collate(batch))
+            samples = model.test_step(collate(batch))
         for sample in samples:
             if task == "segmentation":
                 label_map = sample.pred_sem_seg.data[0].cpu().numpy()
                 yield dict(label_map=label_map, class_names=tuple(names), palette=palette)
+            elif task == "classification":
+                yield _top_classes(sample["scores"].cpu(), names)
             else:
                 yield _plain_result(sample.pred_instances.cpu(), names)
 
 
 def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *, score_thr: float = 0.3) -> None:
-    """Writes a picture of an image with boxes, masks, names and scores, or with coloured classes and a legend.
+    """Writes a picture of an image with boxes, masks, names and scores, or with coloured classes and a legend, or with
+    the names of the most probable classes.
 
     Args:
         image: As for ``predict``.
@@ -118,6 +127,9 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
     """
     if "label_map" in result:
         cv2.imwrite(os.fspath(path), _draw_label_map(_enlarge(_read_image(image)), result))
+        return
+    if "boxes" not in result:
+        cv2.imwrite(os.fspath(path), _draw_classes(_enlarge(_read_image(image)), result))
         return
     from mmdet.structures import DetDataSample
     from mmdet.visualization import DetLocalVisualizer
@@ -177,6 +189,30 @@ def _draw_label_map(pixels: np.ndarray, result: dict[str, Any]) -> np.ndarray:
         for picture in (pixels, overlay)
     ]
     return np.hstack([*pictures, legend])
+
+
+def _draw_classes(pixels: np.ndarray, result: dict[str, Any]) -> np.ndarray:
+    """Writes the most probable classes below the image."""
+    line = 24  # pixels from one row of text to the next
+    rows = [f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True)]
+    legend = np.full((line * len(rows) + 12, pixels.shape[1], 3), 255, np.uint8)
+    for row, text in enumerate(rows):
+        cv2.putText(legend, text, (8, 21 + row * line), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([pixels, legend])
+
+
+def _classifier_input(cfg: Config) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The config's test transform, for BGR arrays."""
+    transform = build_transform(next(leaf_datasets(cfg.test_dataloader.dataset)).transform)
+    return lambda sample: dict(inputs=transform(PIL.Image.fromarray(np.ascontiguousarray(sample["img"][..., ::-1]))))
+
+
+def _top_classes(scores: torch.Tensor, names: Sequence[str]) -> dict[str, Any]:
+    top = scores.topk(min(5, len(names)))
+    labels = top.indices.numpy()
+    return dict(
+        scores=top.values.numpy(), labels=labels, names=[names[label] for label in labels], class_names=tuple(names)
+    )
 
 
 def _pipeline(cfg: Config) -> Compose:

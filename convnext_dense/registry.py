@@ -5,10 +5,13 @@ nobody needs ``custom_imports``. Keep it free of everything but mmengine: the mo
 imported by mmengine, on first use, from the ``locations`` given here.
 """
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 SCOPE = "convnext_dense"
@@ -22,3 +25,6 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
 )
 HOOKS = Registry("hook", parent=MMENGINE_HOOKS, scope=SCOPE, locations=["convnext_dense.engine"])
 METRICS = Registry("metric", parent=MMENGINE_METRICS, scope=SCOPE, locations=["convnext_dense.evaluation"])
+DATASETS = Registry("dataset", parent=MMENGINE_DATASETS, scope=SCOPE, locations=["convnext_dense.data"])
+TRANSFORMS = Registry("transform", parent=MMENGINE_TRANSFORMS, scope=SCOPE, locations=["convnext_dense.data"])
+STRATEGIES = Registry("strategy", parent=MMENGINE_STRATEGIES, scope=SCOPE, locations=["convnext_dense.engine.fsdp"])

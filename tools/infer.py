@@ -40,6 +40,8 @@ def describe(result: dict, score_thr: float) -> str:
         labels, counts = np.unique(result["label_map"], return_counts=True)
         order = np.argsort(-counts)
         return ", ".join(f"{result['class_names'][labels[i]]} {counts[i] / counts.sum():.1%}" for i in order)
+    if "boxes" not in result:
+        return ", ".join(f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True))
     kept = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= score_thr]
     return f"{len(kept)} objects ({', '.join(sorted(set(kept))) or 'none'})"
 

@@ -5,10 +5,15 @@ import logging
 
 from convnext_dense.data.shapes_ade import draw_ade_preview, write_ade
 from convnext_dense.data.shapes_coco import draw_preview, write_coco
+from convnext_dense.data.shapes_crops import draw_crops_preview, write_crops
 from convnext_dense.engine.command_line import run_command
 
 # Layout -> what writes it, and what draws it.
-LAYOUTS = {"coco": (write_coco, draw_preview), "ade": (write_ade, draw_ade_preview)}
+LAYOUTS = {
+    "coco": (write_coco, draw_preview),
+    "ade": (write_ade, draw_ade_preview),
+    "crops": (write_crops, draw_crops_preview),
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,7 +24,8 @@ def parse_args() -> argparse.Namespace:
         "--layout",
         choices=LAYOUTS,
         default="coco",
-        help="coco: boxes and masks for detectors; ade: label images for segmenters (default: %(default)s)",
+        help="coco: boxes and masks for detectors; ade: label images for segmenters; crops: single shapes in class "
+        "folders for classifiers (default: %(default)s)",
     )
     parser.add_argument("--num-train", type=int, default=600, help="training images (default: %(default)s)")
     parser.add_argument("--num-val", type=int, default=120, help="validation images (default: %(default)s)")

@@ -60,6 +60,9 @@ class Layout:
     writable: bool = False
 
 
+# convnext_dense.ImageClassifier has the official names, with the backbone's under a prefix of their own.
+_OUTSIDE_OF_BACKBONE = {"norm.*": "norm.*", "head.*": "head.*"}
+
 # facebookresearch/ConvNeXt@048efcea models/convnext.py, object_detection/mmdet/models/backbones/convnext.py (norm0 to
 # norm3); facebookresearch/ConvNeXt-V2@25538957 models/convnextv2.py; facebookresearch/dinov3@6876159a
 # dinov3/models/convnext.py. MIT, CC-BY-NC-4.0 and the DINOv3 licence for the weights, in this order.
@@ -70,6 +73,8 @@ OFFICIAL = Layout(
     block=BLOCK,
     parts=PARTS,
     tail={"norm{s}.*": "norm{s}.*", "norm.*": "norm.*", "head.*": "head.*"},
+    outer=_OUTSIDE_OF_BACKBONE,
+    inner_prefix=r"backbone\.",
     writable=True,
 )
 
@@ -82,6 +87,8 @@ ISOTROPIC = Layout(
     block=_ISOTROPIC_NAMES[2],
     parts=PARTS,
     tail={"norm.*": "norm.*", "head.*": "head.*"},
+    outer=_OUTSIDE_OF_BACKBONE,
+    inner_prefix=r"backbone\.",
     official=_ISOTROPIC_NAMES,
 )
 

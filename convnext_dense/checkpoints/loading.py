@@ -22,6 +22,7 @@ def load_weights(
     source: str | os.PathLike,
     *,
     prefix: str | None = None,
+    head: str | None = None,
     allow_partial: bool = False,
 ) -> LoadReport:
     """Loads a checkpoint, in any published layout of ConvNeXt, into a backbone or a whole model.
@@ -32,7 +33,10 @@ def load_weights(
         source: A path, an ``http(s)://`` address, ``timm:NAME`` or ``hf:OWNER/NAME``; see ``sources.fetch``.
         prefix: What stands before the wanted names in the file, such as ``'backbone.'``; by default it is found. It
             may begin with what the weights lie under: ``'model_ema.'`` takes the moving average of an official
-            training file instead of the trained weights.
+            training file instead of the trained weights, ``'ema_state_dict.'`` the trained weights of a file of ours
+            whose ``state_dict`` is their moving average.
+        head: Name of a linear layer of the model that may be for another number of classes than the file's, as when a
+            classifier is fine-tuned: it keeps its start then, and the report says so.
         allow_partial: Whether to go on when tensors of the model are missing or have another shape in the file.
 
     Returns:
@@ -47,13 +51,13 @@ def load_weights(
     wanted = model.state_dict()
     content = read_checkpoint(path)
     digest = hash_in_background(path)
-    report, tensors = match_weights(wanted, content, source, prefix=prefix, digest=digest)
+    report, tensors = match_weights(wanted, content, source, prefix=prefix, head=head, digest=digest)
     if not allow_partial:
         report.raise_if_incomplete()
     sizes = {name: tensors[name].nbytes for name in report.loaded}
     for names in _groups(sizes) if is_mapped(path) else [list(sizes)]:
         if not tensors:
-            tensors = match_weights(wanted, read_checkpoint(path), source, prefix=prefix)[1]
+            tensors = match_weights(wanted, read_checkpoint(path), source, prefix=prefix, head=head)[1]
         model.load_state_dict({name: tensors[name] for name in names}, strict=False)
         content, tensors = {}, {}
     digest.add_done_callback(lambda _: logger.info(str(report)))

@@ -14,8 +14,11 @@ from convnext_dense.checkpoints.layouts import Match, find_layouts, to_official
 from convnext_dense.checkpoints.reading import split_wrapper, unwrap
 from convnext_dense.checkpoints.shapes import fit_input_channels
 
-_OUTPUT_NORM = re.compile(r"norm\d\.(weight|bias)")
+# What a backbone for dense outputs has beside a classifier's: output norms, and the levels of an isotropic ConvNeXt.
+_DENSE_ONLY = re.compile(r"(norm|levels\.)\d(\.\d)?\.(weight|bias)")
 _DENSE_NORM = re.compile(r"norm[0-2]\.(weight|bias)")
+# What a classifier has beside its backbone, which stands under `backbone.` in ours.
+_CLASSIFIER = ("norm.weight", "norm.bias", "head.weight", "head.bias")
 _STEM = "downsample_layers.0.0.weight"
 
 
@@ -35,6 +38,8 @@ class LoadReport:
         unexpected: Tensors of the file that the model has no place for.
         reshaped: Those of ``loaded`` whose shape in the file was another way of keeping the same tensor, or which were
             fitted to another number of input channels.
+        left_new: Tensors of a classifier's head that keep their start because the file has another number of classes,
+            as text like ``mismatched``.
         file_variant: Which ConvNeXt the file has, or None.
         model_variant: Which ConvNeXt the model has, or None.
     """
@@ -48,15 +53,17 @@ class LoadReport:
     mismatched: tuple[str, ...]
     unexpected: tuple[str, ...]
     reshaped: tuple[str, ...]
+    left_new: tuple[str, ...]
     file_variant: Architecture | None
     model_variant: Architecture | None
 
     def __str__(self) -> str:
-        total = len(self.loaded) + len(self.new) + len(self.missing) + len(self.mismatched)
+        total = sum(map(len, (self.loaded, self.new, self.missing, self.mismatched, self.left_new)))
+        head = f"the head is new because the classes differ: {', '.join(self.left_new)}; " if self.left_new else ""
         return (
             f"Loaded {len(self.loaded)} of {total} tensors from {self.source}: {len(self.new)} output norms are new, "
             f"{len(self.missing)} missing, {len(self.mismatched)} of another shape, {len(self.reshaped)} reshaped, "
-            f"{len(self.unexpected)} in the file are not used; layout {self.layout}, "
+            f"{len(self.unexpected)} in the file are not used; {head}layout {self.layout}, "
             f"sha256 {self.sha256 or 'not known'}."
         )
 
@@ -92,6 +99,7 @@ def match_weights(
     source: str | os.PathLike,
     *,
     prefix: str | None = None,
+    head: str | None = None,
     digest: Future[str] | None = None,
 ) -> tuple[LoadReport, dict[str, Tensor]]:
     """Finds the tensors of a model in a checkpoint.
@@ -105,6 +113,8 @@ def match_weights(
         source: Name of the file, for the report.
         prefix: What stands before the wanted names, such as ``'backbone.'``; by default it is found. It may begin with
             the wrapper that is to be read: ``'model_ema.'``.
+        head: Name of a linear layer of the model that may be for another number of classes than the file's; it is left
+            as it is then.
         digest: What ``hash_in_background`` gives for the file, for the report.
 
     Returns:
@@ -119,9 +129,11 @@ def match_weights(
     home = homes[0] if len(homes) == 1 else None
     match = _choose(find_layouts(found), home, found, source) if home else None
     if home is None or match is None:
-        return _compare(wanted, found, source, digest=digest), {name: found[name] for name in wanted if name in found}
+        report = _compare(wanted, found, source, head=head, digest=digest)
+        return report, {name: found[name] for name in report.loaded}
 
-    official = to_official(found, match, with_outer=home.prefix == "")
+    classifier = {name: name for name in _CLASSIFIER if home.prefix.endswith("backbone.") and name in wanted}
+    official = to_official(found, match, with_outer=home.prefix == "" or bool(classifier))
     inner = {name[len(home.prefix) :]: tensor for name, tensor in wanted.items() if name.startswith(home.prefix)}
     tensors, reshaped = dict(official.tensors), _reshaped(official.tensors, found, official.sources)
     if match.norm_on_map and "norm3.weight" in inner and "norm3.weight" not in tensors:
@@ -130,12 +142,13 @@ def match_weights(
     if _STEM in tensors and _STEM in inner and _differ_in_channels(tensors[_STEM], inner[_STEM]):
         tensors[_STEM] = fit_input_channels(tensors[_STEM], inner[_STEM].shape[1])
         reshaped.append(_STEM)
-    tensors = {home.prefix + name: tensor for name, tensor in tensors.items()}
+    tensors = {classifier.get(name, home.prefix + name): tensor for name, tensor in tensors.items()}
     tensors |= {name: found[name] for name in official.left_out if name not in tensors}
     report = _compare(
         wanted,
         tensors,
         source,
+        head=head,
         digest=digest,
         layout=match.name,
         reshaped={home.prefix + name for name in reshaped},
@@ -182,11 +195,17 @@ def _differ_in_channels(in_file: Tensor, in_model: Tensor) -> bool:
     return len(shape) == len(other) == 4 and shape[1] != other[1] and (shape[0], *shape[2:]) == (other[0], *other[2:])
 
 
+def _differ_in_classes(name: str, head: str | None, in_file: Tensor, in_model: Tensor) -> bool:
+    """Whether a tensor has one row per class, of the same width, for another number of classes."""
+    return head is not None and name in (f"{head}.weight", f"{head}.bias") and in_file.shape[1:] == in_model.shape[1:]
+
+
 def _compare(
     wanted: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
     source: str | os.PathLike,
     *,
+    head: str | None,
     digest: Future[str] | None,
     layout: str = "own names",
     reshaped: set[str] | None = None,
@@ -197,9 +216,15 @@ def _compare(
     Batch norm's count of batches is not asked for: it came with torch 0.4.1 and does not change a result.
     """
     matching = [name for name, tensor in found.items() if name in wanted and tensor.shape == wanted[name].shape]
+    differing = {
+        name: f"{name} (file {tuple(tensor.shape)}, model {tuple(wanted[name].shape)})"
+        for name, tensor in found.items()
+        if name in wanted and tensor.shape != wanted[name].shape
+    }
+    left_new = {name for name in differing if _differ_in_classes(name, head, found[name], wanted[name])}
     absent = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     from_classifier = not any(_DENSE_NORM.fullmatch(name) for name in found)
-    new = [name for name in absent if from_classifier and _OUTPUT_NORM.fullmatch(name)]
+    new = [name for name in absent if from_classifier and _DENSE_ONLY.fullmatch(name)]
     return LoadReport(
         source=os.fspath(source),
         layout=layout,
@@ -207,13 +232,10 @@ def _compare(
         loaded=tuple(matching),
         new=tuple(new),
         missing=tuple(name for name in absent if name not in new),
-        mismatched=tuple(
-            f"{name} (file {tuple(tensor.shape)}, model {tuple(wanted[name].shape)})"
-            for name, tensor in found.items()
-            if name in wanted and tensor.shape != wanted[name].shape
-        ),
+        mismatched=tuple(text for name, text in differing.items() if name not in left_new),
         unexpected=tuple(name for name in found if name not in wanted),
         reshaped=tuple(name for name in matching if name in (reshaped or ())),
+        left_new=tuple(text for name, text in differing.items() if name in left_new),
         file_variant=variants[0],
         model_variant=variants[1],
     )

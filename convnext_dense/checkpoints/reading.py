@@ -15,9 +15,10 @@ from torch import Tensor
 
 from convnext_dense.checkpoints.sources import fetch
 
-# Where training programs keep the weights, and the first of these that a file has is taken: the trained ones, which
-# are what detectors are trained from, before their moving average.
-_WRAPPERS = ("state_dict", "model", "model_ema")
+# Where training programs keep the weights, and the first of these that a file has is taken. The official programs keep
+# the moving average under `model_ema`; mmengine's EMAHook puts it under `state_dict`, and the raw weights, which are
+# what the paper's detectors are trained from, under `ema_state_dict`.
+_WRAPPERS = ("state_dict", "model", "model_ema", "ema_state_dict")
 
 
 class _Namespace:
@@ -78,7 +79,8 @@ def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, 
     """Takes the state dict out of a training file.
 
     Args:
-        content: What a file holds: weights under ``state_dict``, ``model`` or ``model_ema``, or the weights.
+        content: What a file holds: weights under ``state_dict``, ``model``, ``model_ema`` or ``ema_state_dict``, or
+            the weights.
         wrapper: Which of these to take; by default the first of them that is there.
 
     Returns:

@@ -1,1 +1,7 @@
-"""Data sets: generated demo data, folders of one's own, and checks before training."""
+"""Data sets: readers for classification, checks of one's own folders, and the generated demo set."""
+
+from convnext_dense.data.image_folder import ImageFolder
+from convnext_dense.data.shards import ImageShards
+from convnext_dense.data.transforms import Mixup, build_transform
+
+__all__ = ["ImageFolder", "ImageShards", "Mixup", "build_transform"]

@@ -25,7 +25,7 @@ def class_names(dataset: ConfigDict) -> Sequence[str] | None:
 def known_class_names(dataset: ConfigDict) -> Sequence[str] | None:
     """Gives the class names that the type of a data set brings along, such as ADE20K's 150."""
     with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
-        return registry.get(dataset.type).METAINFO.get("classes")
+        return getattr(registry.get(dataset.type), "METAINFO", {}).get("classes")
 
 
 def quote(names: Sequence[str], limit: int = 10) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
+from convnext_dense.data.classification_folder import check_classification_data, is_classifier, use_image_folder
 from convnext_dense.data.coco_check import check_detection_data
 from convnext_dense.data.coco_folder import detection_heads, use_coco_folder
 from convnext_dense.data.segmentation_check import check_segmentation_data
@@ -28,6 +29,7 @@ class Task(NamedTuple):
 
 TASKS = {
     "detection": Task(use_coco_folder, check_detection_data),
+    "classification": Task(use_image_folder, check_classification_data),
     "segmentation": Task(use_segmentation_folder, check_segmentation_data),
 }
 
@@ -38,6 +40,8 @@ def task_of(model: ConfigDict) -> str | None:
         return "detection"
     if decode_heads(model):
         return "segmentation"
+    if is_classifier(model):
+        return "classification"
     return None
 
 
@@ -52,8 +56,8 @@ def use_folder(
     task = task_of(cfg.model)
     if task is None:
         raise ValueError(
-            f"--data needs a model with box, mask or decode heads, and {cfg.model.get('type')} has none: name the data "
-            "in the config instead."
+            f"--data needs a classifier or a model with box, mask or decode heads, not {cfg.model.get('type')}: "
+            "name the data in the config instead."
         )
     return TASKS[task].use_folder(cfg, folder, classes, trained)
 

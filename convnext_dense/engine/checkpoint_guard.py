@@ -6,6 +6,8 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import find_latest_checkpoint
+from torch import Tensor
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from convnext_dense.checkpoints import hash_in_background, match_weights
 from convnext_dense.registry import HOOKS
@@ -27,13 +29,23 @@ class CheckpointGuardHook(Hook):
         Raises:
             ValueError: A tensor of the model is missing in the checkpoint or has another shape there.
         """
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
         # runner.cfg lacks load_from when the runner was not built from a config
         source = runner._load_from or find_latest_checkpoint(runner.work_dir) or "the checkpoint"
         digest = hash_in_background(Path(source)) if Path(source).is_file() else None
-        report, tensors = match_weights(model.state_dict(), checkpoint, source, digest=digest)
+        report, tensors = match_weights(_whole_state_dict(runner.model), checkpoint, source, digest=digest)
         report.raise_if_incomplete()
         checkpoint["state_dict"] = tensors
         runner.logger.info(str(report))
+
+
+def _whole_state_dict(model: Any) -> dict[str, Tensor]:
+    """The state dict of the model within wrappers, in every process also where it is sharded."""
+    while not isinstance(model, FullyShardedDataParallel) and (
+        is_model_wrapper(model) or isinstance(model, BaseTTAModel)
+    ):
+        model = model.module
+    if not isinstance(model, FullyShardedDataParallel):
+        return model.state_dict()
+    whole = StateDictType.FULL_STATE_DICT
+    with FullyShardedDataParallel.state_dict_type(model, whole, FullStateDictConfig(offload_to_cpu=True)):
+        return model.state_dict()

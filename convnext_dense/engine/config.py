@@ -11,7 +11,15 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 # Keys that a config may have at its top besides the Runner's own arguments.
-_MORE_KEYS = {"tta_model", "tta_pipeline", "compile", "activation_checkpointing", "find_unused_parameters"}
+_MORE_KEYS = {
+    "tta_model",
+    "tta_pipeline",
+    "compile",
+    "activation_checkpointing",
+    "find_unused_parameters",
+    "effective_batch",
+    "strategy",
+}
 
 
 def read_config(path: str | os.PathLike, options: Mapping[str, Any] | None = None) -> Config:

@@ -50,6 +50,9 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
         # mmengine hands the wrapper a GPU's number unless the config says otherwise.
         cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
 
+    if device == "cpu" and cfg.get("strategy") is not None:
+        cfg.strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
+
     if cfg.get("launcher", "none") == "none" or device == "cpu":
         norms = [node for node in _dicts(cfg.model) if node.get("type") == "SyncBN"]
         for norm in norms:

@@ -10,15 +10,18 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import fetch, read_checkpoint
 from convnext_dense.data.dataset_configs import class_names, leaf_datasets, quote
 from convnext_dense.data.tasks import check_data, task_of, use_folder
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.device import fit_to_device
+from convnext_dense.engine.effective_batch import accumulate_to_effective_batch
+from convnext_dense.engine.fsdp import fit_to_strategy
 
 _UNREADABLE = "failed to load image: "  # what mmcv's LoadImageFromFile asserts
+_IN_WORKER = "in DataLoader worker process"  # what torch puts before an error of a data set
 
 
 def train_model(
@@ -62,6 +65,7 @@ def train_model(
     if cfg.get("load_from"):
         cfg.load_from = str(fetch(cfg.load_from))
         read_checkpoint(cfg.load_from)  # a missing or broken file is found now, not after the data is read
+    notes += accumulate_to_effective_batch(cfg)
     notes += check_data(cfg, ("train", "val"))
 
     runner = _build_runner(cfg, notes)
@@ -109,6 +113,8 @@ def evaluate_model(
     cfg, notes = _prepare(
         config, options, data=data, classes=classes, trained=trained, work_dir=work_dir, launcher=launcher
     )
+    if cfg.get("test_dataloader") is None:
+        raise ValueError(f"Config {config} has no data to test on (test_dataloader).")
     cfg.load_from = checkpoint
     _check_checkpoint_classes(cfg, checkpoint, trained)
     notes += check_data(cfg, ("test",))
@@ -146,16 +152,16 @@ def _prepare(
         notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained))}.")
     elif classes is not None:
         raise ValueError("--classes names the classes of a folder that is given with --data DIR.")
-    notes += fit_to_device(cfg, amp=amp)
+    notes += fit_to_device(cfg, amp=amp) + fit_to_strategy(cfg)
     guard = dict(type="convnext_dense.CheckpointGuardHook")
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), guard]
     return cfg, notes
 
 
-def _build_runner(cfg: Config, notes: list[str]) -> Runner:
+def _build_runner(cfg: Config, notes: list[str]) -> Runner | FlexibleRunner:
     if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
         torch.distributed.init_process_group("gloo")  # mmengine's own start sets a CUDA device, whatever the backend
-    runner = Runner.from_cfg(cfg)
+    runner = (FlexibleRunner if cfg.get("strategy") else Runner).from_cfg(cfg)
     for note in notes:
         runner.logger.info(note)
     return runner
@@ -171,6 +177,10 @@ def _run(function: Any) -> Any:
                 f"Image {file} cannot be decoded: it is truncated or not an image. Copy it again or take it out of the "
                 "annotation file; checkpoints written so far are kept."
             ) from error
+        raise
+    except ValueError as error:
+        if _IN_WORKER in str(error):  # torch hands over the traceback as text
+            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
         raise
 
 
@@ -214,9 +224,12 @@ def _draw_into(cfg: Config, show_dir: str, config: str | os.PathLike) -> None:
 
 
 def _write_predictions_to(cfg: Config, out: str) -> None:
-    if task_of(cfg.model.get("module") or cfg.model) == "segmentation":
+    task = task_of(cfg.model.get("module") or cfg.model)
+    if task == "segmentation":
         cfg.test_evaluator.output_dir = out
         return
+    if task == "classification":
+        raise ValueError("--out is for detection and segmentation; predict gives the classes of images.")
     if not out.endswith(".json"):
         raise ValueError(f"--out {out} must end in .json.")
     cfg.test_evaluator.outfile_prefix = out.removesuffix(".json")

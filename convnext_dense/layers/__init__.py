@@ -1,6 +1,8 @@
 """Parts of the networks."""
 
+from timm.layers import DropPath
+
 from convnext_dense.layers.block import ConvNeXtBlock
 from convnext_dense.layers.norm import GlobalResponseNorm, LayerNorm2d
 
-__all__ = ["ConvNeXtBlock", "GlobalResponseNorm", "LayerNorm2d"]
+__all__ = ["ConvNeXtBlock", "DropPath", "GlobalResponseNorm", "LayerNorm2d"]

@@ -50,8 +50,13 @@ class GlobalResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
-        """Normalises ``(N, H, W, C)``. The norm over H x W is taken in float32: its square overflows float16."""
-        with torch.autocast(x_nhwc.device.type, enabled=False):
-            norm = torch.linalg.vector_norm(x_nhwc.float(), dim=(1, 2), keepdim=True)
-            scale = (norm / (norm.mean(dim=-1, keepdim=True) + self.eps)).to(x_nhwc.dtype)
-        return x_nhwc + self.gamma.to(x_nhwc.dtype) * (x_nhwc * scale) + self.beta.to(x_nhwc.dtype)
+        """Normalises ``(N, H, W, C)``, in float32 also under autocast: the squares of the norm overflow float16.
+
+        Types are promoted to float32 by the norm; autocast changes none of these operators. A factor per image and
+        channel is all that the statistics come to, so that ``x_nhwc`` is read twice, and is kept for the backward pass
+        in its own type.
+        """
+        precise = torch.promote_types(x_nhwc.dtype, torch.float32)
+        norm = torch.linalg.vector_norm(x_nhwc, dim=(1, 2), keepdim=True, dtype=precise)
+        factor = 1 + self.gamma * (norm / (norm.mean(dim=-1, keepdim=True) + self.eps))
+        return (x_nhwc * factor + self.beta).to(x_nhwc.dtype)

@@ -1,6 +1,17 @@
-"""Backbones."""
+"""Backbones, and the classifier that they are pre-trained in."""
 
+from convnext_dense.models.classifier import ImageClassifier
 from convnext_dense.models.convnext import ConvNeXt
-from convnext_dense.models.variants import VARIANTS, Variant
+from convnext_dense.models.isotropic import IsotropicConvNeXt
+from convnext_dense.models.roadmap import RoadmapNet
+from convnext_dense.models.variants import ISOTROPIC_VARIANTS, VARIANTS, Variant
 
-__all__ = ["VARIANTS", "ConvNeXt", "Variant"]
+__all__ = [
+    "ISOTROPIC_VARIANTS",
+    "VARIANTS",
+    "ConvNeXt",
+    "ImageClassifier",
+    "IsotropicConvNeXt",
+    "RoadmapNet",
+    "Variant",
+]

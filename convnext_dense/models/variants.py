@@ -1,13 +1,15 @@
 """Names, depths and widths of the ConvNeXt family.
 
-Source: arXiv 2201.03545, section 3 (tiny to xlarge);
-https://github.com/huggingface/pytorch-image-models/blob/aa4b5850/timm/models/convnext.py (atto to nano, which come
-from arXiv 2301.00808, appendix A.1).
+V1, V2 (``use_grn=True``, ``layer_scale_init_value=0``) and DINOv3's ConvNeXt (``output_norms='last'``) share them.
+
+Source: arXiv 2201.03545, section 3 (tiny to xlarge) and table 2 (isotropic); arXiv 2301.00808, appendix A.1 (atto to
+nano, huge); https://github.com/huggingface/pytorch-image-models/blob/aa4b5850/timm/models/convnext.py (atto to nano
+without GRN).
 """
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 
 class Variant(NamedTuple):
@@ -27,6 +29,21 @@ VARIANTS: dict[str, Variant] = {
     "base": Variant((3, 3, 27, 3), (128, 256, 512, 1024)),
     "large": Variant((3, 3, 27, 3), (192, 384, 768, 1536)),
     "xlarge": Variant((3, 3, 27, 3), (256, 512, 1024, 2048)),
+    "huge": Variant((3, 3, 27, 3), (352, 704, 1408, 2816)),
+}
+
+
+class IsotropicVariant(NamedTuple):
+    """Number of blocks, all of one width, at stride 16."""
+
+    depth: int
+    channels: int
+
+
+ISOTROPIC_VARIANTS: dict[str, IsotropicVariant] = {
+    "small": IsotropicVariant(18, 384),
+    "base": IsotropicVariant(18, 768),
+    "large": IsotropicVariant(36, 1024),
 }
 
 
@@ -37,11 +54,7 @@ def get_variant(arch: str | Mapping[str, Any]) -> Variant:
         ValueError: The name is unknown (the nearest one is given), or the dict is not four depths and four widths.
     """
     if isinstance(arch, str):
-        if arch in VARIANTS:
-            return VARIANTS[arch]
-        nearest = difflib.get_close_matches(arch, VARIANTS, n=1)
-        hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-        raise ValueError(f"arch='{arch}' is not a ConvNeXt variant; there are {', '.join(VARIANTS)}.{hint}")
+        return _look_up(arch, VARIANTS, "a ConvNeXt")
     if set(arch) != {"depths", "channels"}:
         raise ValueError(f"arch as a dict has exactly the keys depths and channels, got {sorted(arch)}.")
     variant = Variant(tuple(arch["depths"]), tuple(arch["channels"]))
@@ -50,3 +63,27 @@ def get_variant(arch: str | Mapping[str, Any]) -> Variant:
             f"arch needs four depths and four channels, got depths={variant.depths}, channels={variant.channels}."
         )
     return variant
+
+
+def get_isotropic_variant(arch: str | Mapping[str, Any]) -> IsotropicVariant:
+    """Looks an isotropic variant up by name, or checks one given as ``dict(depth=..., channels=...)``.
+
+    Raises:
+        ValueError: The name is unknown, or the dict has other keys, or the width is no multiple of 4.
+    """
+    if isinstance(arch, str):
+        return _look_up(arch, ISOTROPIC_VARIANTS, "an isotropic ConvNeXt")
+    if set(arch) != {"depth", "channels"} or arch["channels"] % 4:
+        raise ValueError(f"arch as a dict has exactly the keys depth and channels, a multiple of 4; got {dict(arch)}.")
+    return IsotropicVariant(arch["depth"], arch["channels"])
+
+
+_Found = TypeVar("_Found")
+
+
+def _look_up(arch: str, variants: Mapping[str, _Found], kind: str) -> _Found:
+    if arch in variants:
+        return variants[arch]
+    nearest = difflib.get_close_matches(arch, variants, n=1)
+    hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    raise ValueError(f"arch='{arch}' is not {kind} variant; there are {', '.join(variants)}.{hint}")

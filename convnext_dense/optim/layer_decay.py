@@ -61,6 +61,24 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
     def add_params(self, params: list[dict], module: nn.Module, **_: object) -> None:
         """Appends the groups of every trainable parameter of ``module`` to ``params``."""
+        groups = self._group(module)
+        print_log(_table(groups, self.base_lr, self.paramwise_cfg), logger="current")
+        params.extend(
+            dict(
+                params=group.params,
+                param_names=group.names,
+                lr=self.base_lr * group.multiplier,
+                lr_scale=group.multiplier,
+                weight_decay=group.weight_decay,
+            )
+            for group in groups
+        )
+
+    def summary(self, module: nn.Module) -> str:
+        """The table that is logged when the groups of ``module`` are built."""
+        return _table(self._group(module), self.base_lr, self.paramwise_cfg)
+
+    def _group(self, module: nn.Module) -> list[_Group]:
         decay_rate = self.paramwise_cfg["decay_rate"]
         method = _METHODS[self.paramwise_cfg.get("decay_type", "layer_wise")]
         backbones = _find_backbones(module, method)
@@ -73,7 +91,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 (item for item in backbones.items() if name.startswith(item[0])), next(iter(backbones.items()))
             )
             layer_id, num_layers = getattr(backbone, method)(name, prefix)
-            no_decay = param.dim() <= 1 or name.endswith(_NO_DECAY_SUFFIXES)
+            num_dims = getattr(param, "num_dims", param.dim())  # a slice of a sharded parameter has one dimension
+            no_decay = num_dims <= 1 or name.endswith(_NO_DECAY_SUFFIXES)
             weight_decay = 0.0 if no_decay else (self.base_wd or 0.0)
             # Counted from the head, because two backbones of one model may have different depths.
             depth = num_layers - layer_id - 1
@@ -81,18 +100,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             group.names.append(name)
             group.params.append(param)
 
-        ordered = [groups[key] for key in sorted(groups, key=lambda key: (-key[0], key[1]))]
-        print_log(_table(ordered, self.base_lr, self.paramwise_cfg), logger="current")
-        params.extend(
-            dict(
-                params=group.params,
-                param_names=group.names,
-                lr=self.base_lr * group.multiplier,
-                lr_scale=group.multiplier,
-                weight_decay=group.weight_decay,
-            )
-            for group in ordered
-        )
+        return [groups[key] for key in sorted(groups, key=lambda key: (-key[0], key[1]))]
 
 
 def _find_backbones(model: nn.Module, method: str) -> dict[str, nn.Module]:

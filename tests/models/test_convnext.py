@@ -1,6 +1,7 @@
 """The backbone. Expected features come from the official implementation (tests/data/official_v1.npz, made with depths
 2, 1, 3, 1 and widths 8, 16, 32, 64); parameter counts from arXiv 2201.03545 and torchvision's num_params."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from convnext_dense.checkpoints import load_weights
+from convnext_dense.layers import GlobalResponseNorm
 from convnext_dense.models import VARIANTS, ConvNeXt
 
 DATA = Path(__file__).parents[1] / "data"
@@ -24,6 +26,8 @@ NUM_PARAMS = {
     "xlarge": 350_196_968,
 }
 TIMM_MILLIONS = {"atto": 3.70, "femto": 5.22, "pico": 9.05, "nano": 15.59}
+
+V2 = json.loads((DATA / "published.json").read_text(encoding="utf-8"))["architectures_v2"]
 
 
 def head_size(channels: int) -> int:
@@ -47,6 +51,69 @@ def test_number_of_parameters_is_timms(arch):
     model = build_on_meta(arch)
     total = sum(param.numel() for param in model.parameters()) + head_size(model.channels[-1])
     assert total / 1e6 == pytest.approx(TIMM_MILLIONS[arch], abs=0.005)
+
+
+@pytest.mark.parametrize("arch", V2)
+def test_v2_has_the_published_number_of_parameters(arch):
+    """arXiv 2301.00808, tables 14 and 15; the two digits that are printed allow for half of the last one."""
+    with torch.device("meta"):
+        model = ConvNeXt(arch, use_grn=True, layer_scale_init_value=0.0, output_norms="none")
+    assert (list(model.depths), list(model.channels)) == (V2[arch]["depths"], V2[arch]["channels"])
+    millions = (sum(param.numel() for param in model.parameters()) + head_size(model.channels[-1])) / 1e6
+    printed = V2[arch]["params_M"]
+    assert millions == pytest.approx(printed, abs=0.5 if printed == round(printed) else 0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("brightness", [1, 100])
+def test_v2_under_autocast_is_finite_and_close_to_float32(dtype, brightness):
+    torch.manual_seed(0)
+    model = ConvNeXt(SMALL, use_grn=True, layer_scale_init_value=0.0).eval()
+    for name, param in model.named_parameters():  # at its start GRN is an identity, and the branches are faint
+        if ".grn." in name:
+            torch.nn.init.normal_(param, std=0.5)
+        elif param.dim() > 1:
+            torch.nn.init.normal_(param, std=param[0].numel() ** -0.5)
+    image = brightness * torch.randn(2, 3, 96, 96)
+    with torch.no_grad():
+        expected = model(image)
+        with torch.autocast("cpu", dtype):
+            features = model(image)
+    for feature, full in zip(features, expected, strict=True):
+        assert torch.isfinite(feature).all()
+        assert (feature.float() - full).norm() / full.norm() < 2e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_global_response_norm_reads_half_precision_in_float32(dtype):
+    """Over 64 x 64 positions of 300 the sum of squares is 3.7e8, far above the 65504 of float16."""
+    torch.manual_seed(0)
+    norm = GlobalResponseNorm(8)
+    torch.nn.init.normal_(norm.gamma)
+    x_nhwc = (300 * torch.rand(1, 64, 64, 8)).to(dtype)
+    with torch.autocast("cpu", dtype):
+        result = norm(x_nhwc)
+    x = x_nhwc.double().numpy()
+    response = np.sqrt((x**2).sum(axis=(1, 2), keepdims=True))
+    gamma = norm.gamma.detach().double().numpy()
+    expected = gamma * x * response / (response.mean(axis=-1, keepdims=True) + 1e-6) + x
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result.detach().double().numpy(), expected, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_dinov3_policy_normalises_the_last_output_only():
+    """facebookresearch/dinov3, models/convnext.py: norms 0 to 2 are identities, norm 3 is the final norm."""
+    torch.manual_seed(0)
+    model, raw = ConvNeXt(SMALL, output_norms="last").eval(), ConvNeXt(SMALL, output_norms="none").eval()
+    raw.load_state_dict(model.state_dict(), strict=False)
+    torch.nn.init.normal_(model.norm3.weight)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        *shallow, deep = model(image)
+        *raw_shallow, raw_deep = raw(image)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(shallow, raw_shallow, strict=True))
+    expected = torch.nn.functional.layer_norm(raw_deep.permute(0, 2, 3, 1), (64,), model.norm3.weight, eps=1e-6)
+    torch.testing.assert_close(deep, expected.permute(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
 
 
 def test_official_weights_give_official_features():

@@ -1,0 +1,12 @@
+"""ImageNet-22K in class folders under `data/imagenet22k/`, at 224 pixels; like the official runs, without evaluation.
+
+Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md (--data_set image_folder --disable_eval)
+"""
+
+_base_ = "imagenet_1k.py"
+
+train_dataloader = dict(batch_size=32, dataset=dict(root="data/imagenet22k"))
+val_dataloader = None
+val_evaluator = None
+test_dataloader = None
+test_evaluator = None

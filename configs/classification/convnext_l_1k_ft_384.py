@@ -1,0 +1,25 @@
+"""ConvNeXt-L, ImageNet-1K weights fine-tuned on ImageNet-1K, 30 epochs at 384 pixels.
+
+Run: NNODES=2 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh configs/classification/convnext_l_1k_ft_384.py 8
+     python tools/train.py configs/classification/convnext_l_1k_ft_384.py  (one GPU, more batches per step)
+Batch: 2 nodes x 8 GPUs x 32 images = 512
+Source: arXiv:2201.03545v2, Table 1 (results) and Table 6 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
+Published: top-1 85.5; 198 M parameters, 101.0 GFLOPs at 384x384
+Ours: not measured
+"""
+
+_base_ = [
+    "../_base_/models/convnext_classifier_ft.py",
+    "../_base_/datasets/imagenet_1k_384.py",
+    "../_base_/schedules/adamw_ft_30e.py",
+]
+
+model = dict(
+    backbone=dict(arch="large", drop_path_rate=0.95),
+    # the best moving average, where B starts from the final weights
+    init_cfg=dict(
+        type="Pretrained", checkpoint="https://dl.fbaipublicfiles.com/convnext/convnext_large_1k_224_ema.pth"
+    ),
+)
+train_dataloader = dict(batch_size=32)
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.7))

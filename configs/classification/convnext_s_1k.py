@@ -1,0 +1,17 @@
+"""ConvNeXt-S, ImageNet-1K from scratch, 300 epochs at 224 pixels.
+
+Run: NNODES=4 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh configs/classification/convnext_s_1k.py 8
+     python tools/train.py configs/classification/convnext_s_1k.py  (one GPU, more batches per step)
+Batch: 4 nodes x 8 GPUs x 128 images = 4096
+Source: arXiv:2201.03545v2, Table 1 (results) and Table 5 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
+Published: top-1 83.1 (moving average); 50 M parameters, 8.7 GFLOPs at 224x224
+Ours: not measured
+"""
+
+_base_ = [
+    "../_base_/models/convnext_classifier.py",
+    "../_base_/datasets/imagenet_1k.py",
+    "../_base_/schedules/adamw_300e.py",
+]
+
+model = dict(backbone=dict(arch="small", drop_path_rate=0.4))

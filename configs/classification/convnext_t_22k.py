@@ -1,0 +1,17 @@
+"""ConvNeXt-T, ImageNet-22K pre-training, 90 epochs at 224 pixels, 21841 classes.
+
+Run: NNODES=16 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh configs/classification/convnext_t_22k.py 8
+     python tools/train.py configs/classification/convnext_t_22k.py  (one GPU, more batches per step)
+Batch: 16 nodes x 8 GPUs x 32 images = 4096
+Source: arXiv:2201.03545v2, Table 5 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
+Published: no accuracy; after fine-tuning at 224 pixels, top-1 82.9 on ImageNet-1K
+Ours: not measured
+"""
+
+_base_ = [
+    "../_base_/models/convnext_classifier.py",
+    "../_base_/datasets/imagenet_22k.py",
+    "../_base_/schedules/adamw_90e.py",
+]
+
+model = dict(backbone=dict(arch="tiny", drop_path_rate=0.0), num_classes=21841)

@@ -1,0 +1,22 @@
+"""ConvNeXt-T, ImageNet-22K weights fine-tuned on ImageNet-1K, 30 epochs at 384 pixels.
+
+Run: NNODES=4 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh configs/classification/convnext_t_22k_ft_384.py 8
+     python tools/train.py configs/classification/convnext_t_22k_ft_384.py  (one GPU, more batches per step)
+Batch: 4 nodes x 8 GPUs x 16 images = 512
+Source: arXiv:2201.03545v2, Table 1 (results) and Table 6 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
+Published: top-1 84.1; 29 M parameters, 13.1 GFLOPs at 384x384
+Ours: not measured
+"""
+
+_base_ = [
+    "../_base_/models/convnext_classifier_ft.py",
+    "../_base_/datasets/imagenet_1k_384.py",
+    "../_base_/schedules/adamw_ft_30e.py",
+]
+
+model = dict(
+    backbone=dict(arch="tiny", drop_path_rate=0.0),
+    init_cfg=dict(type="Pretrained", checkpoint="https://dl.fbaipublicfiles.com/convnext/convnext_tiny_22k_224.pth"),
+)
+train_dataloader = dict(batch_size=16)
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8))

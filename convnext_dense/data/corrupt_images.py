@@ -1,0 +1,70 @@
+"""Counts images that cannot be decoded, over all workers of a process, and stops when there are too many."""
+
+import io
+import logging
+import multiprocessing
+import struct
+
+from mmengine.logging import print_log
+from PIL import Image
+
+# What PIL raises for bytes that are no image or only the beginning of one; a file that is gone is an OSError too.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class CorruptImages:
+    """Decodes images, and counts and names those that are corrupt.
+
+    Args:
+        num_images: Images that this process reads in an epoch.
+        max_rate: Share of them, in [0, 1], that may be corrupt.
+
+    Raises:
+        ValueError: ``max_rate`` is outside of [0, 1].
+    """
+
+    def __init__(self, num_images: int, max_rate: float) -> None:
+        if not 0.0 <= max_rate <= 1.0:
+            raise ValueError(f"max_corrupt_rate={max_rate} must be in [0, 1].")
+        self.num_images = num_images
+        self.max_rate = max_rate
+        self._count = multiprocessing.Value("q", 0)
+
+    @property
+    def count(self) -> int:
+        """Corrupt images met since the last ``start_epoch``."""
+        return self._count.value
+
+    def start_epoch(self) -> None:
+        """Starts counting anew."""
+        self._count.value = 0
+
+    def decode(self, content: bytes, name: str) -> Image.Image | None:
+        """Decodes an image file to RGB; None if it is corrupt.
+
+        Raises:
+            ValueError: More than the stated share of the images is corrupt.
+        """
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                return image.convert("RGB")
+        except _UNREADABLE as error:
+            self.skip(name, error)
+            return None
+
+    def skip(self, name: str, error: BaseException) -> None:
+        """Counts and names a corrupt image.
+
+        Raises:
+            ValueError: As for ``decode``.
+        """
+        with self._count.get_lock():
+            self._count.value += 1
+            count = self._count.value
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if count > self.max_rate * self.num_images:
+            raise ValueError(
+                f"Image {name} cannot be decoded ({reason}); that makes {count} of the {self.num_images} images of "
+                f"this epoch, more than max_corrupt_rate={self.max_rate:g} allows. Copy the data again."
+            )
+        print_log(f"Skipped corrupt image {count}: {name} ({reason})", logger="current", level=logging.WARNING)

@@ -1,0 +1,137 @@
+"""Images in one folder per class.
+
+    ROOT/CLASS/*.jpg
+
+Letters: H, W are the height and width of a transformed image in pixels.
+
+Source: file search and order of classes are timm's ``find_images_and_targets``.
+Differs: the augmentation of an image depends on the seed, the epoch and its index only; corrupt images are counted.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from timm.data.readers.reader_image_folder import find_images_and_targets
+from torch.utils.data import Dataset
+
+from convnext_dense.data.corrupt_images import CorruptImages
+from convnext_dense.data.transforms import build_transform, random_state_of
+from convnext_dense.registry import DATASETS
+
+LAYOUT = "    DIR/train/CLASS/*.jpg  DIR/val/CLASS/*.jpg"
+
+
+@DATASETS.register_module()
+class ImageFolder(Dataset):
+    """Map-style data set of the images in class folders.
+
+    Args:
+        root: Folder with one folder per class.
+        transform: Arguments of timm's ``create_transform``.
+        metainfo: ``dict(classes=...)``, class names in the order of their labels; by default all folders, in timm's
+            (natural) order.
+        max_corrupt_rate: Share of the images that may be corrupt; each is replaced by the next one that is not. The
+            default stops at the first.
+
+    Attributes:
+        metainfo: ``dict(classes=...)``, which mmengine stores in checkpoints.
+
+    Raises:
+        ValueError: There is no folder, no image, a class without images or an image in no class.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike,
+        transform: Mapping[str, Any],
+        *,
+        metainfo: Mapping[str, Any] | None = None,
+        max_corrupt_rate: float = 0.0,
+    ) -> None:
+        self.samples, names = find_samples(Path(root), (metainfo or {}).get("classes"))
+        self.metainfo = dict(classes=names)
+        self.transform = build_transform(transform)
+        self.corrupt = CorruptImages(-(-len(self.samples) // get_world_size()), max_corrupt_rate)
+        # Seed and number of the epoch, in memory that workers share, so that those which outlive an epoch see the next.
+        self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    def start_epoch(self, seed: int, epoch: int, batch_size: int = 1) -> None:
+        """Says which epoch of which run the next images are for; ``EpochSeedHook`` does so in training.
+
+        The batch size is for data sets that deal batches to workers; here the sampler does.
+        """
+        self._epoch.copy_(torch.tensor([seed, epoch]))
+        self.corrupt.start_epoch()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Gives ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
+
+        Raises:
+            ValueError: More than ``max_corrupt_rate`` of the images are corrupt.
+        """
+        for number in range(index, index + len(self.samples)):
+            path, label = self.samples[number % len(self.samples)]
+            try:
+                content = Path(path).read_bytes()
+            except OSError as error:
+                self.corrupt.skip(path, error)
+                continue
+            image = self.corrupt.decode(content, path)
+            if image is not None:
+                with random_state_of(*self._epoch.tolist(), index):
+                    return dict(inputs=self.transform(image), labels=label)
+        raise ValueError(f"None of the {len(self.samples)} images can be decoded, {self.samples[0][0]} first.")
+
+
+def class_folders(root: Path) -> list[str]:
+    """Lists the folders in a folder.
+
+    Raises:
+        ValueError: It does not exist.
+    """
+    if not root.is_dir():
+        raise ValueError(f"Image folder {root} does not exist.")
+    return sorted(path.name for path in root.iterdir() if path.is_dir())
+
+
+def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    """Lists the images of a folder with their labels.
+
+    Args:
+        root: Folder with one folder per class.
+        classes: Class names in the order of their labels; by default all folders, in natural order.
+
+    Returns:
+        (path, label) of every image, and the class names.
+
+    Raises:
+        ValueError: As for ``ImageFolder``, or ``classes`` are not the folders.
+    """
+    folders = class_folders(root)
+    samples, labels = find_images_and_targets(str(root))
+    if not samples:
+        raise ValueError(f"There is no image in the class folders of {root}. Expected: {root}/CLASS/*.jpg")
+    empty = sorted(set(folders) - set(labels))
+    if empty:
+        raise ValueError(f"Class folder {root / empty[0]} has no image: fill it or delete it.")
+    stray = sorted(set(labels) - set(folders))
+    if stray:
+        where = next(path for path, label in samples if label == labels[stray[0]])
+        raise ValueError(f"Image {where} is not in a class folder. Expected: {root}/CLASS/*.jpg")
+    names = tuple(labels)
+    if classes is None:
+        return samples, names
+    if set(classes) != set(names):
+        odd = sorted(set(classes) ^ set(names))
+        raise ValueError(
+            f"{root} has {len(names)} classes and {len(classes)} are expected; '{odd[0]}' is on one side only."
+        )
+    position = {name: label for label, name in enumerate(classes)}
+    return [(path, position[names[label]]) for path, label in samples], tuple(classes)

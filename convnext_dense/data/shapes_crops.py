@@ -1,0 +1,123 @@
+"""Writes single objects of the scenes of `shapes.py` as class folders, for pre-training a classifier.
+
+ROOT/train/circle/000001.png ...   ROOT/val/circle/000001.png ...
+"""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, Scene, SceneObject, split_scene
+
+MARGIN = 1.3  # side of a crop over the longer side of the object's box: detectors see an object's surroundings too
+MIN_OBJECT_SIDE = 12  # pixels; smaller objects are hard to name even for people
+_RECORD = "shapes.json"
+
+logger = logging.getLogger(__name__)
+
+
+def write_crops(
+    root: str | os.PathLike[str],
+    num_train: int = 3000,
+    *,
+    num_val: int = 600,
+    image_size: tuple[int, int] = (160, 160),
+    seed: int = 0,
+) -> bool:
+    """Generates the crops, or finds them already made. The same arguments give the same pictures.
+
+    Args:
+        root: Folder to fill; made if missing.
+        num_train: Crops of the training split.
+        num_val: Crops of the validation split, from scenes that the training split does not have.
+        image_size: (height, width) of the largest scenes, see ``split_scene``; crops keep their pixels.
+        seed: 0 or more.
+
+    Returns:
+        Whether the crops were written: False if `root` already holds those that were asked for.
+
+    Raises:
+        ValueError: A number is not positive, or `root` holds other crops.
+    """
+    for name, count in (("num_train", num_train), ("num_val", num_val)):
+        if count < 1:
+            raise ValueError(f"{name}={count} must be 1 or more")
+    root = Path(root)
+    parameters = dict(num_train=num_train, num_val=num_val, image_size=list(image_size), seed=seed)
+    record = root / _RECORD
+    if record.is_file() or any((root / split).exists() for split in SPLITS):
+        made_with = json.loads(record.read_text()) if record.is_file() else "another program"
+        if made_with != parameters:
+            raise ValueError(
+                f"root={root} was made with {made_with}, not with {parameters}: delete it or choose another folder"
+            )
+        logger.info("%s already holds these crops, nothing to do", root)
+        return False
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as partial:
+        for split, count in zip(SPLITS, (num_train, num_val), strict=True):
+            _write_split(Path(partial) / split, _crops(split, image_size, seed), count)
+        for split in SPLITS:
+            (Path(partial) / split).rename(root / split)
+        record.write_text(json.dumps(parameters))  # last: it says that the crops are complete
+    return True
+
+
+def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: int = 96) -> Path:
+    """Draws the first training crops of every class, a row per class, `root/preview.png`.
+
+    Args:
+        root: Folder made by `write_crops`.
+        num_images: Crops per class.
+        side: Pixels that each is scaled to.
+
+    Returns:
+        The picture.
+    """
+    rows = []
+    for name in CLASS_NAMES:
+        paths = sorted((Path(root) / "train" / name).iterdir())[:num_images]
+        crops = [cv2.resize(np.asarray(cv2.imread(str(path))), (side, side)) for path in paths]
+        blank = np.full((side, side, 3), 255, np.uint8)
+        rows.append(np.hstack(crops + [blank] * (num_images - len(crops))))
+    picture = Path(root) / "preview.png"
+    cv2.imwrite(str(picture), np.vstack(rows))
+    return picture
+
+
+def crop_object(scene: Scene, scene_object: SceneObject) -> np.ndarray:
+    """Cuts the square around an object out, (side, side, 3) RGB; beyond the picture its border is repeated."""
+    x, y, width, height = scene_object.box
+    side = round(MARGIN * max(width, height))
+    left, top = x + (width - side) // 2, y + (height - side) // 2
+    rows = np.clip(np.arange(top, top + side), 0, scene.image.shape[0] - 1)
+    columns = np.clip(np.arange(left, left + side), 0, scene.image.shape[1] - 1)
+    return scene.image[rows[:, None], columns]
+
+
+def _crops(split: str, image_size: tuple[int, int], seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields class and crop of one object after the other, scene by scene, without an end."""
+    index = 0
+    while True:
+        scene = split_scene(split, index, seed=seed, image_size=image_size)
+        for scene_object in scene.objects:
+            if not scene_object.is_crowd and max(scene_object.box[2:]) >= MIN_OBJECT_SIDE:
+                yield scene_object.class_index, crop_object(scene, scene_object)
+        index += 1
+
+
+def _write_split(folder: Path, crops: Iterator[tuple[int, np.ndarray]], count: int) -> None:
+    for name in CLASS_NAMES:
+        (folder / name).mkdir(parents=True)
+    for number in range(1, count + 1):
+        class_index, crop = next(crops)
+        path = folder / CLASS_NAMES[class_index] / f"{number:06d}.png"
+        is_written = cv2.imwrite(str(path), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
+        assert is_written
+    logger.info("%s: %d crops", folder.name, count)

@@ -1,0 +1,16 @@
+"""What a model is made of and what it costs, beside what was published."""
+
+from convnext_dense.description.config_report import describe_config
+from convnext_dense.description.counting import count_macs, count_parameters, count_saved_bytes, image_on_meta
+from convnext_dense.description.tables import TABLES, build_table, roadmap_gmacs
+
+__all__ = [
+    "TABLES",
+    "build_table",
+    "count_macs",
+    "count_parameters",
+    "count_saved_bytes",
+    "describe_config",
+    "image_on_meta",
+    "roadmap_gmacs",
+]

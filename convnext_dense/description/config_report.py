@@ -1,0 +1,178 @@
+"""Describes the run of one config: sizes by part, feature maps, memory, learning rates, recipe, published values."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from convnext_dense.description.counting import image_on_meta
+from convnext_dense.description.dense import build_on_meta, macs_by_part, parameters_by_part, saved_bytes_by_part
+from convnext_dense.description.markdown import format_difference, format_table
+from convnext_dense.engine import read_config
+from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+
+def describe_config(
+    config: str | os.PathLike,
+    root: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> str:
+    """Describes a config.
+
+    Args:
+        config: Path of the config.
+        root: The repository, for published values.
+        options: See ``read_config``.
+        image_size: (height, width) that MACs and feature maps are given for; by default the papers' for the task.
+
+    Raises:
+        ValueError: The config cannot be read or has no backbone.
+    """
+    cfg = read_config(config, options)
+    if "backbone" not in cfg.model:
+        raise ValueError(f"Config {config} has no model.backbone, of which there would be something to describe.")
+    model = build_on_meta(cfg)
+    test_size = image_size or published_image_size(cfg)
+    train_size = training_size(cfg)
+    return "\n\n".join(
+        [
+            f"{config}: {cfg.model.type} on {cfg.model.backbone.type}",
+            _sizes(model, test_size, train_size),
+            _features(model, test_size),
+            _learning_rates(cfg, model),
+            "Recipe\n" + "\n".join(f"- {line}" for line in recipe(cfg)),
+            _published(cfg, config, root, model, test_size),
+        ]
+    )
+
+
+def published_image_size(cfg: Config) -> tuple[int, int]:
+    """(height, width) at which the papers count FLOPs: 1280 x 800, four crops in a row, or the crop of a classifier."""
+    if cfg.get("default_scope") == "mmdet":
+        return 800, 1280
+    height, width = training_size(cfg)
+    return (height, 4 * height) if cfg.get("default_scope") == "mmseg" else (height, width)
+
+
+def training_size(cfg: Config) -> tuple[int, int]:
+    """(height, width) of training images: the crop, or 1280 x 800 where sizes vary."""
+    crop = cfg.model.get("data_preprocessor", {}).get("size")  # of a segmenter
+    if crop:
+        return tuple(crop)
+    crop = cfg.train_dataloader.dataset.get("transform", {}).get("input_size")  # of a classifier
+    return (crop, crop) if crop else (800, 1280)
+
+
+def recipe(cfg: Config) -> list[str]:
+    """How a config trains, one fact a line."""
+    wrapper, loader = cfg.optim_wrapper, cfg.train_dataloader
+    optimizer = dict(wrapper.optimizer)
+    batch = cfg.get("effective_batch") or cfg.get("auto_scale_lr", {}).get("base_batch_size")
+    lines = [
+        f"{optimizer.pop('type')}: " + ", ".join(f"{key} {value}" for key, value in optimizer.items()),
+        f"precision: {'mixed' if wrapper.type == 'AmpOptimWrapper' else 'float32'}",
+        f"length: {cfg.train_cfg.get('max_epochs', cfg.train_cfg.get('max_iters'))} "
+        f"{'epochs' if 'max_epochs' in cfg.train_cfg else 'iterations'}",
+        "schedule: " + "; ".join(_scheduler(dict(step)) for step in cfg.param_scheduler),
+        f"batch: {loader.batch_size} images per GPU, learning rate for {batch or '?'} per step",
+        f"drop path {cfg.model.backbone.get('drop_path_rate', 0.0)}, layer scale from "
+        f"{cfg.model.backbone.get('layer_scale_init_value', 'the default of the backbone')}",
+    ]
+    weights = (cfg.model.backbone.get("init_cfg") or cfg.model.get("init_cfg") or {}).get("checkpoint")
+    return [*lines, f"weights: {weights or cfg.get('load_from') or 'random'}"]
+
+
+def _scheduler(step: dict[str, Any]) -> str:
+    return f"{step.pop('type')}({', '.join(f'{key}={value}' for key, value in step.items())})"
+
+
+def _sizes(model: nn.Module, test_size: tuple[int, int], train_size: tuple[int, int]) -> str:
+    params, macs = parameters_by_part(model), macs_by_part(model, test_size)
+    kept = saved_bytes_by_part(model, train_size)
+    # Counts of a model's children and of what runs have other names for the heads on proposals.
+    names = [*params, *(name for name in (*macs, *kept) if name not in params)]
+    rows = [
+        [
+            name,
+            f"{params[name] / 1e6:.2f}" if name in params else "-",
+            f"{macs[name] / 1e9:.2f}" if name in macs else "-",
+            f"{kept[name] / 2**20:.0f}" if name in kept else "-",
+        ]
+        for name in names
+    ]
+    rows.append(
+        ["total", f"{sum(params.values()) / 1e6:.2f}", f"{sum(macs.values()) / 1e9:.2f}", f"{_mib(kept)}"],
+    )
+    header = ["part", "params (M)", f"GMACs {test_size[1]} x {test_size[0]}", "activations (MiB)"]
+    return (
+        f"{format_table(header, rows)}\n"
+        f"Activations: what autograd keeps for the backward pass of one {train_size[1]} x {train_size[0]} image in "
+        "float32, without heads on proposals; counted by saved-tensor hooks on the meta device."
+    )
+
+
+def _mib(kept: Mapping[str, int]) -> str:
+    return f"{sum(kept.values()) / 2**20:.0f}"
+
+
+def _features(model: Any, image_size: tuple[int, int]) -> str:
+    with torch.no_grad():
+        features = model.backbone(image_on_meta(image_size, getattr(model.backbone, "in_channels", 3)))
+    levels = getattr(model.backbone, "out_indices", range(len(features)))
+    rows = [
+        [str(level), str(image_size[0] // feature.shape[2]), " x ".join(map(str, feature.shape[1:]))]
+        for level, feature in zip(levels, features, strict=True)
+    ]
+    return format_table(["feature map", "stride", "channels x height x width"], rows)
+
+
+def _learning_rates(cfg: Config, model: nn.Module) -> str:
+    """The groups that the run's own constructor makes."""
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get("constructor", "DefaultOptimWrapperConstructor")
+    if not kind.startswith("convnext_dense."):
+        return f"Learning rates: {wrapper.optimizer.lr:g} for every layer (multiplier 1)"
+    settings = dict(optim_wrapper_cfg=dict(type="OptimWrapper", optimizer=wrapper.optimizer))
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(type=kind, paramwise_cfg=dict(wrapper.get("paramwise_cfg", {})), **settings)
+    )
+    if not hasattr(constructor, "summary"):
+        return f"Learning rates: {wrapper.optimizer.lr:g}, grouped by {kind}"
+    return constructor.summary(model)
+
+
+def _published(
+    cfg: Config, config: str | os.PathLike, root: Path, model: nn.Module, image_size: tuple[int, int]
+) -> str:
+    published = json.loads((root / "tests/data/published.json").read_text(encoding="utf-8"))
+    name = os.path.relpath(Path(config).resolve(), root.resolve())
+    facts = next((found for key, found in _entries("", published) if name in (key, found.get("config"))), None)
+    if facts is None:
+        return "Published: nothing for this config"
+    params = sum(parameters_by_part(model).values()) / 1e6
+    gmacs = sum(macs_by_part(model, image_size).values()) / 1e9
+    gflops = facts.get("gflops_1280x800", facts.get("gflops"))
+    rows = [
+        [what, f"{computed:.2f}", f"{value}", format_difference(computed, value)]
+        for what, computed, value in (("params (M)", params, facts.get("params_M")), ("GFLOPs", gmacs, gflops))
+        if value and (what != "GFLOPs" or image_size == published_image_size(cfg))
+    ]
+    kinds = ("box_", "mask_", "mIoU", "top")
+    results = ", ".join(f"{key} {value}" for key, value in facts.items() if key.startswith(kinds))
+    table = format_table(["published", "computed", "published value", "difference"], rows) if rows else ""
+    return "\n".join(filter(None, [table, f"Published result: {results}" if results else ""])) or "Published: no size"
+
+
+def _entries(key: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object of the published values, however deep, with its key."""
+    if isinstance(node, dict):
+        yield key, node
+        for name, child in node.items():
+            yield from _entries(name, child)

@@ -1,0 +1,49 @@
+"""Keeps the number of images per optimizer step that a recipe was published with, whatever the number of processes."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+# Where each launcher tells a process how many there are; mmengine itself asks only when the Runner is built.
+_WORLD_SIZE = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}
+
+
+def accumulate_to_effective_batch(cfg: Config) -> list[str]:
+    """Derives ``optim_wrapper.accumulative_counts`` from the config's ``effective_batch``.
+
+    A moving average follows the steps of the optimizer, not the batches between them.
+
+    Args:
+        cfg: Changed in place; without ``effective_batch`` nothing is done. ``launcher`` must be set.
+
+    Returns:
+        One sentence with the factors, or none.
+
+    Raises:
+        ValueError: The effective batch is no multiple of processes x batch size.
+    """
+    effective = cfg.get("effective_batch")
+    if effective is None:
+        return []
+    world_size = int(os.environ[_WORLD_SIZE[cfg.launcher]]) if cfg.launcher in _WORLD_SIZE else 1
+    batch_size = cfg.train_dataloader.batch_size
+    processes = f"{world_size} process{'' if world_size == 1 else 'es'}"
+    counts, rest = divmod(effective, world_size * batch_size)
+    if rest or not counts:
+        raise ValueError(
+            f"effective_batch={effective} cannot be met: it is no multiple of {processes} x {batch_size} "
+            "images (train_dataloader.batch_size). Change one of the three."
+        )
+    cfg.optim_wrapper.accumulative_counts = counts
+    for hook in _moving_averages(cfg):
+        # mmengine calls the average after every batch. It counts from 0, so that it sees each step one batch later.
+        hook["interval"] = counts
+    return [f"Effective batch {effective} = {processes} x {batch_size} x {counts}."]
+
+
+def _moving_averages(cfg: Config) -> Iterator[Any]:
+    for hook in cfg.get("custom_hooks") or []:
+        if hook.get("type") == "EMAHook":
+            yield hook

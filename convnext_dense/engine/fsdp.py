@@ -1,0 +1,61 @@
+"""mmengine's FSDP strategy, with what parameter groups need to know."""
+
+from mmengine._strategy import FSDPStrategy as MMEngineFSDPStrategy
+from mmengine.config import Config
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from convnext_dense.registry import STRATEGIES
+
+_BY_SIZE = "torch.distributed.fsdp.wrap.size_based_auto_wrap_policy"
+
+
+def fit_to_strategy(cfg: Config) -> list[str]:
+    """Changes what a config with a ``strategy``, which runs on mmengine's FlexibleRunner, cannot have.
+
+    Args:
+        cfg: Changed in place.
+
+    Returns:
+        One sentence per change.
+
+    Raises:
+        ValueError: The config has a moving average.
+    """
+    if cfg.get("strategy") is None:
+        return []
+    if any(hook.get("type") == "EMAHook" for hook in cfg.get("custom_hooks") or []):
+        raise ValueError("strategy shards the model, which mmengine's EMAHook cannot copy: set custom_hooks=[].")
+    if cfg.default_hooks.checkpoint.get("save_best") is None:
+        return []
+    # FlexibleRunner then writes the checkpoint of an epoch again with the number of the next, where a resume begins.
+    cfg.default_hooks.checkpoint.save_best = None
+    return ["The best checkpoint is not kept apart: save_best does not go with strategy."]
+
+
+@STRATEGIES.register_module()
+class FSDPStrategy(MMEngineFSDPStrategy):
+    """Shards weights, gradients and optimizer states over processes; takes mmengine's arguments.
+
+    Sharded parameters are one-dimensional slices, by which weight decay could not be decided any more: here each keeps
+    its number of dimensions as ``num_dims``. Checkpoints are whole (``state_dict_cfg='full'``), so that they load like
+    any other. A moving average is not possible: mmengine's copies the model, which is in slices.
+    """
+
+    def __init__(self, *, model_wrapper: dict | None = None, **kwargs) -> None:
+        wrapper = dict(model_wrapper or {}, use_orig_params=True)  # or the optimizer would see one flat parameter
+        wrapper.setdefault("type", "MMFullyShardedDataParallel")
+        # Parts are gathered one after the other; XL's widest linear layers have 17 million parameters each.
+        wrapper.setdefault("auto_wrap_policy", dict(type=_BY_SIZE, min_num_params=10_000_000))
+        super().__init__(model_wrapper=wrapper, state_dict_cfg="full", **kwargs)
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        for param in model.parameters():
+            param.num_dims = param.dim()  # type: ignore[attr-defined]
+        return super()._wrap_model(model)
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        """Loads the optimizer's state; mmengine calls torch with the order of arguments of torch 2.0.0."""
+        optimizer = self.optim_wrapper.optimizer
+        sharded = FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, state_dict)
+        self.optim_wrapper.load_state_dict(sharded)

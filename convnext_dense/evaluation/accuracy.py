@@ -1,0 +1,42 @@
+"""Top-k accuracy of classifiers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from convnext_dense.registry import METRICS
+
+
+@METRICS.register_module()
+class Accuracy(BaseMetric):
+    """Share of images whose class is among the k most probable ones, for every k of ``topk``, in [0, 1].
+
+    Results are ``accuracy/top1``, ``accuracy/top5``; a k above the number of classes is counted as that number.
+
+    Args:
+        topk: Values of k.
+        collect_device: See ``mmengine.evaluator.BaseMetric``.
+    """
+
+    default_prefix = "accuracy"
+
+    def __init__(self, topk: Sequence[int] = (1, 5), *, collect_device: str = "cpu") -> None:
+        super().__init__(collect_device)
+        self.topk = tuple(topk)
+
+    def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
+        """Notes the rank of the true class, from 0, for each image of a batch."""
+        for label, sample in zip(data_batch["labels"], data_samples, strict=True):
+            order = sample["scores"].argsort(descending=True, stable=True)
+            self.results.append(int((order == label).nonzero()))
+
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
+        """Evaluates what ``process`` collected."""
+        ranks = torch.tensor(results)
+        metrics = {f"top{k}": float((ranks < k).double().mean()) for k in self.topk}
+        values = "  ".join(f"top-{k} {metrics[f'top{k}']:.4f}" for k in self.topk)
+        print_log(f"Accuracy on {len(results)} images: {values}", logger="current")
+        return metrics

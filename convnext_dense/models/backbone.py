@@ -1,0 +1,256 @@
+"""What the backbones share: checks of arguments and images, recomputation, weights, output norms, stages and layer ids.
+
+Letters: N images, C channels, H height, W width.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from convnext_dense.checkpoints import load_weights
+from convnext_dense.layers import LayerNorm2d
+
+NUM_STAGES = 4
+OUTPUT_NORMS = ("all", "last", "none")
+
+
+class Backbone(BaseModule):
+    """A network that maps images to one feature map per entry of ``out_indices``.
+
+    Args:
+        in_channels: Channels of the image.
+        out_indices: Levels that are returned, increasing.
+        with_cp: Whether blocks are recomputed in the backward pass to save memory.
+        init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``: loaded whole or an error.
+
+    Attributes:
+        channels: Number of channels of each of the four levels.
+        strides: Downsampling of each of the four levels: 4, 8, 16, 32.
+        out_indices: Which of the four levels are returned.
+        ends_with_norm: Whether the paper's classifier on this network normalises the pooled features.
+    """
+
+    strides = (4, 8, 16, 32)
+    channels: tuple[int, ...]
+    ends_with_norm = True
+
+    def __init__(self, in_channels: int, out_indices: Sequence[int], *, with_cp: bool, init_cfg: dict | None) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.with_cp = with_cp
+
+    def init_weights(self) -> None:
+        """Loads the checkpoint of ``init_cfg``, whole or not at all; the constructor has already initialised the rest.
+
+        Raises:
+            ValueError: The checkpoint does not hold every tensor of this backbone, or cannot be read.
+        """
+        init_cfg = self.init_cfg
+        if isinstance(init_cfg, dict) and init_cfg["type"] == "Pretrained":
+            if not self.is_init:
+                load_weights(self, init_cfg["checkpoint"], prefix=init_cfg.get("prefix"))
+                self._is_init = True
+        else:
+            super().init_weights()
+
+    def _add_output_norms(self, output_norms: str) -> None:
+        for level in self.out_indices:
+            if output_norms == "all" or (output_norms == "last" and level == NUM_STAGES - 1):
+                self.add_module(f"norm{level}", LayerNorm2d(self.channels[level]))
+
+    def _output(self, x_nchw: Tensor, level: int) -> Tensor:
+        norm = getattr(self, f"norm{level}", None)
+        return x_nchw if norm is None else norm(x_nchw)
+
+    def _run_blocks(self, blocks: nn.Module, x_nchw: Tensor) -> Tensor:
+        for block in blocks.children():
+            if self.with_cp and x_nchw.requires_grad:
+                x_nchw = checkpoint(block, x_nchw, use_reentrant=False)
+            else:
+                x_nchw = block(x_nchw)
+        return x_nchw
+
+    def _check_images(self, x_nchw: Tensor) -> None:
+        if x_nchw.dim() != 4 or x_nchw.shape[1] != self.in_channels:
+            raise ValueError(
+                f"{type(self).__name__} expects images of shape (N, {self.in_channels}, H, W), got "
+                f"{tuple(x_nchw.shape)}."
+            )
+
+
+class StagedBackbone(Backbone):
+    """A backbone of four stages at strides 4, 8, 16 and 32, under the official repository's parameter paths.
+
+    Args:
+        downsample_layers: One module per stage, run before it; the first one is the stem.
+        stages: One sequence of blocks per stage. Both end with the highest requested stage.
+        depths: Number of blocks of all four stages.
+        channels: Number of channels that all four stages put out.
+        output_norms: See ``ConvNeXt``.
+        frozen_stages: See ``ConvNeXt``.
+        **kwargs: See ``Backbone``.
+    """
+
+    def __init__(
+        self,
+        downsample_layers: Iterable[nn.Module],
+        stages: Iterable[nn.Sequential],
+        *,
+        depths: tuple[int, ...],
+        channels: tuple[int, ...],
+        output_norms: str,
+        frozen_stages: int,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.depths, self.channels, self.frozen_stages = depths, channels, frozen_stages
+        self.downsample_layers = nn.ModuleList(downsample_layers)
+        self.stages = nn.ModuleList(stages)
+        self._add_output_norms(output_norms)
+        self.apply(reset_parameters)
+        self._frozen_at_random = self._freeze_stages()
+
+    def forward(self, x_nchw: Tensor) -> tuple[Tensor, ...]:
+        """Maps images to feature maps.
+
+        Args:
+            x_nchw: ``(N, in_channels, H, W)`` with H and W at least 32 when stage 3 is asked for.
+
+        Returns:
+            One ``(N, channels[i], H // strides[i], W // strides[i])`` per entry of ``out_indices``.
+
+        Raises:
+            ValueError: The image has another shape, or this is training and frozen weights were never loaded.
+        """
+        self._check_images(x_nchw)
+        if self.training and self._frozen_at_random and torch.is_grad_enabled():
+            raise ValueError(
+                f"frozen_stages={self.frozen_stages} would keep {len(self._frozen_at_random)} tensors at their random "
+                f"start, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or load_weights) or "
+                "set frozen_stages=0."
+            )
+        outputs = []
+        for stage, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
+            x_nchw = self._run_blocks(blocks, downsample(x_nchw))
+            if stage in self.out_indices:
+                outputs.append(self._output(x_nchw, stage))
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> "StagedBackbone":
+        """Sets the mode; frozen stages stay in evaluation mode, that is without dropping paths."""
+        super().train(mode)
+        self._freeze_stages()
+        return self
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        """Notes which frozen weights are loaded. torch and mmengine call it whatever the way that weights come by."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._frozen_at_random -= {
+            name
+            for name in self._frozen_at_random
+            if prefix + name in state_dict and state_dict[prefix + name].shape == self.get_parameter(name).shape
+        }
+
+    def _freeze_stages(self) -> set[str]:
+        """Freezes what is to be frozen and names it."""
+        frozen = zip(self.downsample_layers[: self.frozen_stages], self.stages[: self.frozen_stages], strict=True)
+        for modules in frozen:
+            for module in modules:
+                module.eval().requires_grad_(False)
+        return {name for name, param in self.named_parameters() if not param.requires_grad}
+
+    def get_layer_depth(self, name: str, prefix: str = "") -> tuple[int, int]:
+        """Layer id of a parameter under the paper's layer-wise learning-rate decay.
+
+        Stem 0, stage 0 is 1, stage 1 is 2, stage 2 counts up from 3 every three blocks, stage 3 is the last.
+        A downsampling layer has the id of the stage that it feeds, except the one into stage 2, which keeps 3 whatever
+        the depth. Output norms and everything outside of the backbone follow after the last.
+
+        Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/
+        object_detection/mmcv_custom/layer_decay_optimizer_constructor.py
+        Differs: the highest id follows from the depth of stage 2 (6 for nine blocks, 12 for 27) instead of being typed
+        into each config.
+
+        Args:
+            name: Parameter name as ``named_parameters`` of the whole model gives it.
+            prefix: What stands before this backbone's own names, with the dot.
+
+        Returns:
+            The layer id, and the number of ids; a parameter's multiplier is ``decay ** (number - id - 1)``.
+        """
+        last_id = 3 + -(-self.depths[2] // 3)
+        num_layers = last_id + 2
+        kind, stage, block = _locate(name, prefix)
+        if kind is None:
+            return num_layers - 1, num_layers
+        if stage < 2:
+            return (stage + 1 if kind == "stages" or stage else 0), num_layers
+        if stage == 2:
+            return (3 + block // 3 if kind == "stages" else 3), num_layers
+        return last_id, num_layers
+
+    def get_stage_depth(self, name: str, prefix: str = "") -> tuple[int, int]:
+        """Layer id of a parameter under the official stage-wise decay; arguments and result as ``get_layer_depth``.
+
+        Two quirks of the official code are kept because the published numbers were made with them: the number of ids
+        is that of the layer-wise rule although only stages are told apart, and every downsampling layer, the deepest
+        too, counts as layer 0.
+        """
+        _, num_layers = self.get_layer_depth(name, prefix)
+        kind, stage, _ = _locate(name, prefix)
+        if kind is None:
+            return num_layers - 1, num_layers
+        return (stage + 1 if kind == "stages" else 0), num_layers
+
+
+def _locate(name: str, prefix: str) -> tuple[str | None, int, int]:
+    """Splits a parameter name into 'downsample_layers' or 'stages' (None elsewhere), stage and index in it."""
+    parts = name.removeprefix(prefix).split(".") if name.startswith(prefix) else []
+    if parts and parts[0] in ("downsample_layers", "stages"):
+        return parts[0], int(parts[1]), int(parts[2])
+    return None, 0, 0
+
+
+def check_arguments(
+    *, drop_path_rate: float, out_indices: Sequence[int], output_norms: str, frozen_stages: int = 0
+) -> None:
+    """Checks what every backbone takes.
+
+    Raises:
+        ValueError: One of them is outside of its range.
+    """
+    out_indices = tuple(out_indices)
+    if not 0.0 <= drop_path_rate < 1.0:
+        raise ValueError(f"drop_path_rate={drop_path_rate} is not in [0, 1).")
+    if not out_indices or any(index not in range(NUM_STAGES) for index in out_indices):
+        raise ValueError(f"out_indices={out_indices} must name stages out of 0, 1, 2, 3.")
+    if list(out_indices) != sorted(set(out_indices)):
+        raise ValueError(f"out_indices={out_indices} must be increasing, each stage once.")
+    if output_norms not in OUTPUT_NORMS:
+        raise ValueError(f"output_norms='{output_norms}' must be one of {', '.join(OUTPUT_NORMS)}.")
+    if frozen_stages not in range(NUM_STAGES + 1):
+        raise ValueError(f"frozen_stages={frozen_stages} must be in 0..{NUM_STAGES}.")
+
+
+def drop_path_rates(drop_path_rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Rate of each block of each stage: it grows linearly over the whole network, from 0 at the first block."""
+    last_block = max(sum(depths) - 1, 1)
+    firsts = [sum(depths[:stage]) for stage in range(len(depths))]
+    return [
+        [drop_path_rate * (first + block) / last_block for block in range(depth)]
+        for first, depth in zip(firsts, depths, strict=True)
+    ]
+
+
+def reset_parameters(module: nn.Module) -> None:
+    """Draws the weights of one layer as the official code does."""
+    # std .02 is the code's value; the paper's table 5 prints .2.
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,45 @@
+"""Trains as tools/train.py does and writes the loss of every iteration, averaged over processes, as JSON.
+
+torchrun --nproc_per_node=2 tests/engine/record_losses.py JOB.json, where JOB.json holds the arguments of `train_model`
+and ``out``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from mmengine.dist import all_reduce, is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from convnext_dense.engine import train_model
+
+
+@HOOKS.register_module(force=True)
+class RecordLossesHook(Hook):
+    """Collects what the trained model returns as its loss."""
+
+    def __init__(self, out):
+        self.out = Path(out)
+        self.losses = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        loss = torch.as_tensor(outputs["loss"]).detach().clone().double()
+        all_reduce(loss, op="mean")
+        self.losses.append(loss.item())
+
+    def after_train(self, runner):
+        if is_main_process():
+            self.out.write_text(json.dumps(self.losses))
+
+
+def record_losses(out, config, options, **kwargs):
+    """Trains and gives the losses."""
+    hooks = [*options.get("+custom_hooks", []), dict(type="RecordLossesHook", out=str(out))]
+    train_model(config, {**options, "+custom_hooks": hooks}, **kwargs)
+
+
+if __name__ == "__main__":
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        record_losses(**job, launcher="pytorch")

@@ -1,0 +1,19 @@
+"""Writes the computed tables in docs/ and docs/roadmap.png anew.
+
+python tools/write_docs.py
+"""
+
+from pathlib import Path
+
+from convnext_dense.description.documents import write_documents
+from convnext_dense.engine.command_line import run_command
+
+
+def main() -> None:
+    """Writes and says what."""
+    for path in write_documents(Path(__file__).parents[1]):
+        print(path)
+
+
+if __name__ == "__main__":
+    run_command(main)
