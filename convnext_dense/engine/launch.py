@@ -1,5 +1,6 @@
 """Training and testing: config in, mmengine Runner out. One path for every task."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -164,6 +165,10 @@ def _build_runner(cfg: Config, notes: list[str]) -> Runner | FlexibleRunner:
     runner = (FlexibleRunner if cfg.get("strategy") else Runner).from_cfg(cfg)
     for note in notes:
         runner.logger.info(note)
+    # `load_weights` knows nothing of mmengine; what it loads into parts of a model belongs into the log of this run.
+    reports = logging.getLogger("mmengine")
+    reports.handlers = list(runner.logger.handlers)
+    reports.setLevel(logging.INFO)  # the handlers have the level of the config
     return runner
 
 

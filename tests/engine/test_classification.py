@@ -199,6 +199,21 @@ def test_classes_are_in_the_checkpoint_and_predictions_name_them(folder, tmp_pat
         evaluate_model(CONFIG, str(checkpoint), deepcopy(SMALL), data=str(other), work_dir=str(tmp_path / "test"))
 
 
+def test_backbone_starts_from_a_classifier_and_the_log_says_so_in_one_line(folder, tmp_path):
+    train_model(CONFIG, SMALL, data=str(folder), work_dir=str(tmp_path / "first"))
+    MMLogger._instance_dict.clear()
+    checkpoint = tmp_path / "first" / "epoch_1.pth"
+    start = {"model.backbone.init_cfg": dict(_delete_=True, type="Pretrained", checkpoint=str(checkpoint))}
+    frozen = {"optim_wrapper.optimizer.lr": 0.0}
+    train_model(CONFIG, {**SMALL, **start, **frozen}, data=str(folder), work_dir=str(tmp_path / "second"))
+    before, after = (read_checkpoint(tmp_path / run / "epoch_1.pth")["state_dict"] for run in ("first", "second"))
+    assert all(torch.equal(after[name], before[name]) for name in before if name.startswith("backbone."))
+    log = next((tmp_path / "second").glob("*/*.log")).read_text().splitlines()
+    lines = [line for line in log if f"Loaded 52 of 52 tensors from {checkpoint}: " in line]
+    assert len(lines) == 1
+    assert "0 missing, 0 of another shape, 0 reshaped, 4 in the file are not used; layout official" in lines[0]
+
+
 def test_corrupt_images_stop_the_run_from_within_a_worker(folder, tmp_path):
     options = {**SMALL, "train_dataloader.num_workers": 1, "train_dataloader.dataset.max_corrupt_rate": 0.01}
     broken = tmp_path / "images"
