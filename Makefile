@@ -13,7 +13,11 @@ DEMO := mask_rcnn_convnext_atto_shapes_pretrained
 DEMO_CONFIG := configs/demo/$(DEMO).py
 DEMO_CHECKPOINT = $$(cat work_dirs/$(DEMO)/last_checkpoint)
 
-.PHONY: setup demo test check
+SEGMENTATION := upernet_convnext_atto_shapes
+SEGMENTATION_CONFIG := configs/demo/$(SEGMENTATION).py
+SEGMENTATION_CHECKPOINT = $$(cat work_dirs/$(SEGMENTATION)/last_checkpoint)
+
+.PHONY: setup demo demo-segmentation test check
 
 setup: $(INSTALLED)
 
@@ -42,6 +46,18 @@ demo: $(INSTALLED)
 	$(BIN)/python tools/infer.py $(DEMO_CONFIG) $(DEMO_CHECKPOINT) $$(ls data/shapes/val2017/*.jpg | head -n 12) \
 		--out-dir outputs/demo --score-thr 0.5
 	@echo "== Done. Checkpoint: $(DEMO_CHECKPOINT)   Pictures: outputs/demo"
+
+demo-segmentation: $(INSTALLED)
+	@echo "== 1/4 Data: drawing images with labels into data/shapes_ade"
+	$(BIN)/python tools/make_shapes.py data/shapes_ade --layout ade
+	@echo "== 2/4 Training UperNet on ConvNeXt-atto from random weights, on two CPU cores about three minutes"
+	$(BIN)/python tools/train.py $(SEGMENTATION_CONFIG) --resume
+	@echo "== 3/4 Testing on held-out images"
+	$(BIN)/python tools/test.py $(SEGMENTATION_CONFIG) $(SEGMENTATION_CHECKPOINT)
+	@echo "== 4/4 Pictures of predictions"
+	$(BIN)/python tools/infer.py $(SEGMENTATION_CONFIG) $(SEGMENTATION_CHECKPOINT) \
+		$$(ls data/shapes_ade/images/validation/*.jpg | head -n 12) --out-dir outputs/demo-segmentation
+	@echo "== Done. Checkpoint: $(SEGMENTATION_CHECKPOINT)   Pictures: outputs/demo-segmentation"
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest

@@ -3,10 +3,8 @@
 ROOT/train/circle/000001.png ...   ROOT/val/circle/000001.png ...
 """
 
-import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +12,10 @@ import cv2
 import numpy as np
 
 from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, Scene, SceneObject, split_scene
+from convnext_dense.data.shapes_files import check_parameters, write_once
 
 MARGIN = 1.3  # side of a crop over the longer side of the object's box: detectors see an object's surroundings too
 MIN_OBJECT_SIDE = 12  # pixels; smaller objects are hard to name even for people
-_RECORD = "shapes.json"
 
 logger = logging.getLogger(__name__)
 
@@ -43,30 +41,18 @@ def write_crops(
         Whether the crops were written: False if `root` already holds those that were asked for.
 
     Raises:
-        ValueError: A number is not positive, or `root` holds other crops.
+        ValueError: An argument is out of range, or `root` holds a data set that is not the one asked for.
     """
-    for name, count in (("num_train", num_train), ("num_val", num_val)):
-        if count < 1:
-            raise ValueError(f"{name}={count} must be 1 or more")
-    root = Path(root)
-    parameters = dict(num_train=num_train, num_val=num_val, image_size=list(image_size), seed=seed)
-    record = root / _RECORD
-    if record.is_file() or any((root / split).exists() for split in SPLITS):
-        made_with = json.loads(record.read_text()) if record.is_file() else "another program"
-        if made_with != parameters:
-            raise ValueError(
-                f"root={root} was made with {made_with}, not with {parameters}: delete it or choose another folder"
-            )
-        logger.info("%s already holds these crops, nothing to do", root)
-        return False
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as partial:
+    parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="crops")
+
+    def write(partial: Path) -> None:
         for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-            _write_split(Path(partial) / split, _crops(split, image_size, seed), count)
-        for split in SPLITS:
-            (Path(partial) / split).rename(root / split)
-        record.write_text(json.dumps(parameters))  # last: it says that the crops are complete
-    return True
+            _write_split(partial / split, _crops(split, image_size, seed), count)
+
+    is_written = write_once(root, SPLITS, parameters, write)
+    if not is_written:
+        logger.info("%s already holds this data set, nothing to do", root)
+    return is_written
 
 
 def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: int = 96) -> Path:
