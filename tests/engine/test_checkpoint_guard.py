@@ -30,12 +30,6 @@ class Detector(BaseModel):
         return {"loss": self.head(pooled).square().mean()}
 
 
-@pytest.fixture(autouse=True)
-def _fresh_logger():
-    yield
-    MMLogger._instance_dict.clear()
-
-
 def build_runner(model, tmp_path, **settings):
     return Runner(
         model=model,

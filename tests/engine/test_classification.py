@@ -53,15 +53,6 @@ EXACT = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_logger():
-    yield
-    for logger in list(MMLogger._instance_dict.values()):
-        for handler in list(logger.handlers):
-            handler.close()
-    MMLogger._instance_dict.clear()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Two classes of noise, bright and dark."""

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import MMLogger
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.engine import evaluate_model, train_model
@@ -53,16 +52,6 @@ SMALL_DEMO = {
     "test_dataloader.num_workers": 0,
     "test_dataloader.persistent_workers": False,
 }
-
-
-@pytest.fixture(autouse=True)
-def _fresh_logger():
-    """mmengine keeps loggers by name; each run of a test is to log into its own folder."""
-    yield
-    for logger in list(MMLogger._instance_dict.values()):
-        for handler in list(logger.handlers):
-            handler.close()
-    MMLogger._instance_dict.clear()
 
 
 def log_of(work_dir):

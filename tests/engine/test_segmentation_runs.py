@@ -50,16 +50,6 @@ SMALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_logger():
-    """mmengine keeps loggers by name; each run of a test is to log into its own folder."""
-    yield
-    for logger in list(MMLogger._instance_dict.values()):
-        for handler in list(logger.handlers):
-            handler.close()
-    MMLogger._instance_dict.clear()
-
-
 def log_of(work_dir):
     return "\n".join(path.read_text() for path in sorted(Path(work_dir).rglob("*.log")))
 
