@@ -13,6 +13,7 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from convnext_dense.kernels import DepthwiseConv2d
 from convnext_dense.layers.norm import LAYER_NORM_EPS, GlobalResponseNorm
 
 
@@ -35,7 +36,7 @@ class ConvNeXtBlock(nn.Module):
         use_grn: bool = False,
     ) -> None:
         super().__init__()
-        self.dwconv = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels)
+        self.dwconv = DepthwiseConv2d(channels, kernel_size=7)
         self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
         self.pwconv1 = nn.Linear(channels, 4 * channels)  # expansion 4: arXiv 2201.03545, section 2.4
         self.act = nn.GELU()

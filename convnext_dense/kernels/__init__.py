@@ -1,0 +1,5 @@
+"""Fast paths of the network's parts; each has a plain torch reference that it falls back to."""
+
+from convnext_dense.kernels.depthwise import DepthwiseConv2d, depthwise_conv2d, depthwise_weight_grad
+
+__all__ = ["DepthwiseConv2d", "depthwise_conv2d", "depthwise_weight_grad"]
