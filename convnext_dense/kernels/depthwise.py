@@ -137,15 +137,15 @@ def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
 
     together = max(1, _CALL_BYTES // (x_strips[0, 0].numel() * dtype.itemsize))
     image_step, strip_step = (together // strips, strips) if together > strips else (1, together)
-    total = x_nhwc.new_zeros(channels, 1, kernel_size, kernel_size)
+    total = x_nhwc.new_zeros(kernel_size, kernel_size, channels)
     for image in range(0, images, image_step):
         for strip in range(0, strips, strip_step):
             place = slice(image, image + image_step), slice(strip, strip + strip_step)
             inputs = x_strips[place].permute(4, 2, 0, 1, 3).flatten(2)[None].permute(0, 3, 1, 2)
             kernels = grad_strips[place].permute(0, 1, 4, 2, 3).flatten(0, 2)[:, None]
             partial = conv2d(inputs, kernels, padding=(0, halo), groups=len(kernels))
-            total += partial.view(-1, *total.shape).sum(0)
-    return total.to(x_nchw.dtype)
+            total += partial[0].permute(1, 2, 0).unflatten(2, (-1, channels)).sum(2)
+    return total.permute(2, 0, 1)[:, None].to(x_nchw.dtype, memory_format=torch.contiguous_format, copy=True)
 
 
 @depthwise_weight_grad.register_fake
