@@ -12,11 +12,11 @@ Each image, and each strip of rows of it, becomes a group of channels of its own
 Strips bound the length of the sums, so that the rounding error stays that of torch's own kernel.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
+
+from convnext_dense.kernels.precision import emulates_products, to_autocast
 
 # Strips are as high as they can be without a larger error against float64 than torch's own kernel, which adds up about
 # this many partial sums (measured in float32 from 4 x 4 to 200 x 336 positions, batches of 1 to 16).
@@ -59,13 +59,11 @@ def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None)
     """
     if not _has_fast_path(x_nchw):
         return conv2d(x_nchw, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
-        x_nchw, weight = x_nchw.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    if torch.is_grad_enabled() and weight.requires_grad:
-        return _DepthwiseConv2d.apply(x_nchw, weight, bias)
-    return _convolve(x_nchw, weight, bias)
+    x_nchw, weight, bias = to_autocast(x_nchw, weight, bias)
+    with torch.autocast("cpu", enabled=False):
+        if torch.is_grad_enabled() and weight.requires_grad:
+            return _DepthwiseConv2d.apply(x_nchw, weight, bias)
+        return _convolve(x_nchw, weight, bias)
 
 
 def _has_fast_path(x_nchw: Tensor) -> bool:
@@ -168,16 +166,7 @@ depthwise_weight_grad.register_autograd(_differentiate_again, setup_context=_sav
 
 def _convolve(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     dtype = x_nchw.dtype
-    if dtype == torch.bfloat16 and not _multiplies_bfloat16():
-        # torch would emulate the products, which takes three times as long as float32 with its conversions.
-        x_nchw, weight = x_nchw.float(), weight.float()
-        bias = None if bias is None else bias.float()
+    if emulates_products(x_nchw):
+        x_nchw, weight, bias = x_nchw.float(), weight.float(), None if bias is None else bias.float()
     x_nchw = x_nchw.contiguous(memory_format=torch.channels_last)
     return conv2d(x_nchw, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight)).to(dtype)
-
-
-@cache
-def _multiplies_bfloat16() -> bool:
-    """Whether this processor has bfloat16 products; what is not an x86 is left to torch."""
-    capabilities = torch.cpu.get_capabilities()
-    return capabilities["architecture"] != "x86_64" or capabilities.get("avx512_bf16", False)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from convnext_dense.kernels import DepthwiseConv2d, depthwise, depthwise_conv2d, depthwise_weight_grad
+from convnext_dense.kernels import DepthwiseConv2d, depthwise, depthwise_conv2d, depthwise_weight_grad, precision
 from convnext_dense.layers import ConvNeXtBlock
 from convnext_dense.models import ConvNeXt
 
@@ -68,7 +68,7 @@ def test_weight_gradient_of_the_same_input_is_the_same_to_the_last_bit():
 @pytest.mark.parametrize("emulated", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_output_and_gradients_are_as_exact_as_torchs(dtype, emulated, monkeypatch):
-    monkeypatch.setattr(depthwise, "_multiplies_bfloat16", lambda: not emulated)
+    monkeypatch.setattr(precision, "_multiplies_bfloat16", lambda: not emulated)
     x, weight, bias = draw((2, 40, 30, 21), dtype), draw((40, 1, 7, 7), dtype, seed=1) / 7, torch.ones(40, dtype=dtype)
     inputs = [x, weight, bias]
     grad = draw((2, 40, 30, 21), dtype, seed=2)
