@@ -72,7 +72,7 @@ def _has_fast_path(x_nchw: Tensor) -> bool:
         x_nchw.device.type == "cpu"
         and x_nchw.dim() == 4
         and x_nchw.dtype in (torch.float32, torch.bfloat16)
-        and x_nchw.numel() >= _MIN_ELEMENTS
+        and (torch.compiler.is_compiling() or x_nchw.numel() >= _MIN_ELEMENTS)  # one compiled graph for all sizes
         # Function transforms need rules for every operator, and traces of TorchScript its own operators.
         and not torch._C._are_functorch_transforms_active()
         and not torch.jit.is_tracing()
@@ -121,6 +121,8 @@ def depthwise_weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -
 
 
 def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
+    if x_nchw.numel() == 0:
+        return x_nchw.new_zeros(x_nchw.shape[1], 1, kernel_size, kernel_size)
     dtype = torch.promote_types(x_nchw.dtype, torch.float32)
     x_nhwc, grad_nhwc = x_nchw.permute(0, 2, 3, 1).to(dtype), grad_nchw.permute(0, 2, 3, 1).to(dtype)
     images, height, width, channels = x_nhwc.shape

@@ -13,8 +13,12 @@ class ScaledLinear(nn.Linear):
         """Maps ``(..., in)`` to ``(..., out)``, times ``scale`` of shape ``(out,)`` if there is one.
 
         ``scale * (W x + b) = (scale W) x + (scale b)``: the same function of the same parameters, without a pass over
-        the output, forward or backward, and without keeping the output for the gradient of the scale.
+        the output, forward or backward, and without keeping the output for the gradient of the scale. That is cheaper
+        where there are more vectors than ``in``, which is where the output is larger than the weights; a compiled
+        graph, which serves all sizes, always does it.
         """
+        if scale is not None and not torch.compiler.is_compiling() and x.numel() <= self.in_features**2:
+            return scale * self(x)
         weight: Tensor = self.weight
         bias: Tensor = self.bias
         if scale is not None:

@@ -60,6 +60,10 @@ def test_weight_gradient_of_other_kernels_layouts_and_sizes(kernel_size, layout,
     torch.testing.assert_close(depthwise_weight_grad(x, grad, kernel_size).double(), exact, rtol=1e-5, atol=1e-4)
 
 
+def test_weight_gradient_of_no_images_is_zero():
+    assert depthwise_weight_grad(*[torch.zeros(0, 8, 9, 9)] * 2, 7).equal(torch.zeros(8, 1, 7, 7))
+
+
 def test_weight_gradient_of_the_same_input_is_the_same_to_the_last_bit():
     x, grad = draw((4, 40, 40, 40)), draw((4, 40, 40, 40), seed=1)
     assert depthwise_weight_grad(x, grad, 7).equal(depthwise_weight_grad(x, grad, 7))

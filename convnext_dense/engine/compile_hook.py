@@ -1,0 +1,42 @@
+"""torch.compile for the backbone of a model, by one key of its config."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from convnext_dense.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CompileBackboneHook(Hook):
+    """Compiles the backbone in place before the first step; the rest of the model stays as it is.
+
+    ``custom_hooks = [dict(type="convnext_dense.CompileBackboneHook")]`` in a config. Names in checkpoints do not
+    change. Batch, height and width are symbols in what is compiled, so that after the first training and the first
+    evaluation step other image sizes compile nothing new, unless a map has a single row or column (sides below 64
+    pixels); a batch of one image compiles once more.
+
+    Args:
+        backend: torch.compile's.
+        mode: torch.compile's.
+    """
+
+    def __init__(self, backend: str = "inductor", mode: str | None = None) -> None:
+        self.backend, self.mode = backend, mode
+        self._compiled = False
+
+    def before_run(self, runner: Any) -> None:
+        """Wraps the backbone's call; compilation itself happens at its first use.
+
+        Raises:
+            ValueError: The model has no backbone.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = getattr(model, "module", model)  # what test-time augmentation wraps
+        backbone = getattr(model, "backbone", None)
+        if backbone is None:
+            raise ValueError(f"CompileBackboneHook needs a model with a backbone, and {type(model).__name__} has none.")
+        if not self._compiled:
+            backbone.compile(dynamic=True, backend=self.backend, mode=self.mode)
+            self._compiled = True
