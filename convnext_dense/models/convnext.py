@@ -41,7 +41,8 @@ class ConvNeXt(BaseModule):
             stage's only, ``'none'`` returns raw features.
         frozen_stages: How many stages, counted from the stem, neither learn nor drop paths. 0 freezes nothing. They
             must have been loaded, by whatever way, when training starts.
-        with_cp: Whether blocks are recomputed in the backward pass to save memory.
+        with_cp: Whether the backward pass recomputes activations to save memory: True recomputes whole blocks,
+            ``'mlp'`` only their norm and hidden layer, which is most of the memory for less of the time.
         gap_before_final_norm: Here for configs written for mmpretrain; only False means anything for dense outputs.
         init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``, which goes through
             ``convnext_dense.checkpoints.load_weights``: whole or an error.
@@ -68,7 +69,7 @@ class ConvNeXt(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         output_norms: str = "all",
         frozen_stages: int = 0,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
         gap_before_final_norm: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -83,6 +84,7 @@ class ConvNeXt(BaseModule):
             out_indices=self.out_indices,
             output_norms=output_norms,
             frozen_stages=frozen_stages,
+            with_cp=with_cp,
             gap_before_final_norm=gap_before_final_norm,
         )
 
@@ -106,6 +108,7 @@ class ConvNeXt(BaseModule):
                     drop_path_rate=drop_path_rate * (first_block + block) / last_block,
                     layer_scale_init_value=layer_scale_init_value,
                     use_grn=use_grn,
+                    rebuild_hidden=with_cp == "mlp",
                 )
                 for block in range(self.depths[stage])
             ]
@@ -144,7 +147,7 @@ class ConvNeXt(BaseModule):
         for stage, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
             x_nchw = downsample(x_nchw)
             for block in blocks.children():
-                if self.with_cp and x_nchw.requires_grad:
+                if self.with_cp and self.with_cp != "mlp" and x_nchw.requires_grad:
                     x_nchw = checkpoint(block, x_nchw, use_reentrant=False)
                 else:
                     x_nchw = block(x_nchw)
@@ -248,6 +251,7 @@ def _check_arguments(
     out_indices: tuple[int, ...],
     output_norms: str,
     frozen_stages: int,
+    with_cp: bool | str,
     gap_before_final_norm: bool,
 ) -> None:
     if not 0.0 <= drop_path_rate < 1.0:
@@ -260,6 +264,8 @@ def _check_arguments(
         raise ValueError(f"output_norms='{output_norms}' must be one of {', '.join(OUTPUT_NORMS)}.")
     if frozen_stages not in range(NUM_STAGES + 1):
         raise ValueError(f"frozen_stages={frozen_stages} must be in 0..{NUM_STAGES}.")
+    if with_cp not in (False, True, "mlp"):
+        raise ValueError(f"with_cp={with_cp!r} must be False, True or 'mlp'.")
     if gap_before_final_norm:
         raise ValueError(
             "gap_before_final_norm=True pools the features to one vector per image, which a detector or segmenter "
