@@ -59,7 +59,7 @@ def measure_backbones(
         models = {name: model.bfloat16() for name, model in models.items()}
     times = {}
     for mode in modes:
-        ways = _ways(models, x_nchw, precision=precision, mode=mode, with_compiled=with_compiled)
+        ways = ways_of(models, x_nchw, precision=precision, mode=mode, with_compiled=with_compiled)
         times[mode] = measure_in_turns(ways, device=device, rounds=rounds, warmups=warmups)
     return {
         "task": "backbone", "arch": arch, "size": list(size), "precision": precision,
@@ -100,14 +100,15 @@ def _results(model: nn.Module, x_nchw: Tensor, precision: str) -> list[Tensor]:
     return [*(feature.detach() for feature in maps), x_nchw.grad]
 
 
-def _ways(
+def ways_of(
     models: dict[str, nn.Module], x_nchw: Tensor, *, precision: str, mode: str, with_compiled: bool
 ) -> dict[str, Callable[[], object]]:
+    """Every model in both layouts, eager and on wish compiled, as calls without arguments, named by the three."""
     ways = {}
     for name, model in models.items():
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True) if mode == "optimizer" else None
         for layout, memory_format in LAYOUTS.items():
-            given = x_nchw.contiguous(memory_format=memory_format)
+            given = x_nchw.detach().contiguous(memory_format=memory_format).requires_grad_(x_nchw.requires_grad)
             runs = {"eager": model, **({"compiled": torch.compile(model)} if with_compiled else {})}
             for kind, run in runs.items():
                 way = _Way(run, given, precision=precision, mode=mode, optimizer=optimizer)
@@ -127,17 +128,18 @@ class _Way:
                 _forward(self.model, self.x_nchw, self.precision)
             return
         self.model.zero_grad(set_to_none=True)
-        _loss(_forward(self.model, self.x_nchw, self.precision)).backward()
+        maps = _forward(self.model, self.x_nchw, self.precision)
+        _loss([maps] if isinstance(maps, Tensor) else list(maps)).backward()
         if self.optimizer is not None:
             self.optimizer.step()
 
 
-def _forward(model: nn.Module, x_nchw: Tensor, precision: str) -> list[Tensor]:
+def _forward(model: nn.Module, x_nchw: Tensor, precision: str) -> Any:
     context: AbstractContextManager = nullcontext()
     if precision == "autocast":
         context = torch.autocast(x_nchw.device.type, torch.bfloat16)
     with context:
-        return list(model(x_nchw))
+        return model(x_nchw)
 
 
 def _loss(maps: list[Tensor]) -> Tensor:

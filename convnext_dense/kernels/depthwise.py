@@ -59,11 +59,13 @@ def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None)
     """
     if not _has_fast_path(x_nchw):
         return conv2d(x_nchw, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
-    x_nchw, weight, bias = to_autocast(x_nchw, weight, bias)
-    with torch.autocast("cpu", enabled=False):
-        if torch.is_grad_enabled() and weight.requires_grad:
-            return _DepthwiseConv2d.apply(x_nchw, weight, bias)
-        return _convolve(x_nchw, weight, bias)
+    if torch.is_autocast_enabled("cpu"):
+        cast = to_autocast(x_nchw, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            return depthwise_conv2d(*cast)
+    if torch.is_grad_enabled() and weight.requires_grad:
+        return _DepthwiseConv2d.apply(x_nchw, weight, bias)
+    return _convolve(x_nchw, weight, bias)
 
 
 def _has_fast_path(x_nchw: Tensor) -> bool:

@@ -17,18 +17,21 @@ class ScaledLinear(nn.Linear):
         where there are more vectors than ``in``, which is where the output is larger than the weights; a compiled
         graph, which serves all sizes, always does it.
         """
-        if scale is not None and not torch.compiler.is_compiling() and x.numel() <= self.in_features**2:
-            return scale * self(x)
-        weight: Tensor = self.weight
-        bias: Tensor = self.bias
-        if scale is not None:
-            weight, bias = scale[:, None] * weight, scale * bias
-        if x.device.type == "cpu":
-            cast_x, cast_weight, cast_bias = to_autocast(x, weight, bias)
-            if emulates_products(cast_x):
-                with torch.autocast("cpu", enabled=False):
-                    return _WideLinear.apply(cast_x, cast_weight, cast_bias)
-        return nn.functional.linear(x, weight, bias)
+        if scale is None:
+            return linear(x, self.weight, self.bias)
+        if torch.compiler.is_compiling() or x.numel() > self.in_features**2:
+            return linear(x, scale[:, None] * self.weight, scale * self.bias)
+        return scale * linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``torch.nn.functional.linear``, in float32 arithmetic where bfloat16's would be emulated."""
+    if x.device.type == "cpu":
+        cast_x, cast_weight, cast_bias = to_autocast(x, weight, bias)
+        if emulates_products(cast_x):
+            with torch.autocast("cpu", enabled=False):
+                return _WideLinear.apply(cast_x, cast_weight, cast_bias)
+    return nn.functional.linear(x, weight, bias)
 
 
 class _WideLinear(torch.autograd.Function):

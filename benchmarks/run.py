@@ -1,0 +1,96 @@
+"""Tasks by name, and what a result looks like in a terminal."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from benchmarks.backbone import MODES, PRECISIONS, measure_backbones
+from benchmarks.block import measure_blocks
+from benchmarks.checkpoint_loading import describe_setting
+from benchmarks.peers import OURS
+
+TASKS = ("backbone", "block")
+__all__ = ["MODES", "PRECISIONS", "TASKS", "best_of", "run_task", "summarise"]
+
+
+def run_task(
+    *,
+    task: str,
+    arch: str,
+    size: tuple[int, int, int],
+    device: str | None,
+    precision: str,
+    modes: list[str],
+    peers: list[str] | None,
+    compiled: bool,
+    rounds: int,
+    warmups: int,
+    config: str | None,
+) -> dict[str, Any]:
+    """Measures; the arguments are those of tools/benchmark.py.
+
+    Returns:
+        The measurement with hardware, versions and date, as it is written to benchmarks/results.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    setting = _setting(device)
+    given: dict[str, Any] = dict(device=device, precision=precision, rounds=rounds, warmups=warmups)
+    if task == "backbone":
+        result = measure_backbones(arch, size, modes=modes, peers=peers, with_compiled=compiled, **given)
+    else:
+        result = measure_blocks(arch, size, modes=modes, with_compiled=compiled, **given)
+    return {**result, "rounds": rounds, "setting": setting}
+
+
+def _setting(device: str) -> dict[str, Any]:
+    setting = describe_setting()
+    versions = dict(setting.pop("versions"))  # type: ignore[call-overload]
+    for package in ("timm", "torchvision", "transformers", "mmdet", "mmsegmentation"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    processor = torch.cpu.get_capabilities().get("cpu_name", "")
+    if device == "cuda":
+        setting["hardware"] = torch.cuda.get_device_name()
+    elif processor:
+        setting["hardware"] = f"{setting['hardware']}, {processor}, {torch.backends.cpu.get_cpu_capability()}"
+    return {**setting, "device": device, "threads": torch.get_num_threads(), "versions": versions}
+
+
+def best_of(times: dict[str, dict[str, float]]) -> dict[tuple[str, str], tuple[str, dict[str, float]]]:
+    """Of every model, eager and compiled, the faster of the two layouts: (model, kind) -> (layout, numbers)."""
+    best: dict[tuple[str, str], tuple[str, dict[str, float]]] = {}
+    for way, numbers in times.items():
+        model, layout, kind = way.split(", ")
+        if (model, kind) not in best or clock(numbers) < clock(best[model, kind][1]):
+            best[model, kind] = layout, numbers
+    return best
+
+
+def clock(numbers: dict[str, float]) -> float:
+    """Median milliseconds: of processor time where there is one, which other processes hardly disturb."""
+    return numbers.get("processor_ms", numbers["ms"])
+
+
+def summarise(result: dict[str, Any]) -> str:
+    """A table in plain text."""
+    size = "x".join(map(str, result["size"]))
+    lines = [f"{result['task']}, {result['arch']}, {size}, {result['precision']}, {result['setting']['hardware']}"]
+    for part in result.get("stages", [result]):
+        title = "x".join(map(str, part["map"])) if "map" in part else ""
+        for mode, times in part["times"].items():
+            best = best_of(times)
+            images = result["size"][0]
+            lines.append(f"{title} {mode}".strip())
+            for (model, kind), (layout, numbers) in best.items():
+                ratio = clock(numbers) / clock(best[OURS, kind][1])
+                extra = f"{numbers['peak_mb']:9.0f} MB" if "peak_mb" in numbers else ""
+                lines.append(
+                    f"  {model:<16} {kind:<9} {layout} {numbers['ms']:10.1f} ms"
+                    f" {images / numbers['ms'] * 1e3:9.2f} img/s{extra}  time / ours {ratio:.2f}"
+                )
+    for model, saved in result.get("saved_activations_mb", {}).items():
+        lines.append(f"  {model:<16} keeps {saved:.0f} MB of activations for the backward pass")
+    return "\n".join(lines)
