@@ -9,9 +9,10 @@ from benchmarks.backbone import MODES, PRECISIONS, measure_backbones
 from benchmarks.block import measure_blocks
 from benchmarks.checkpoint_loading import describe_setting
 from benchmarks.peers import OURS
+from benchmarks.report import best_of, clock
 
-TASKS = ("backbone", "block")
-__all__ = ["MODES", "PRECISIONS", "TASKS", "best_of", "run_task", "summarise"]
+TASKS = ("backbone", "block", "detection", "segmentation", "sizes", "phases")
+__all__ = ["MODES", "PRECISIONS", "TASKS", "run_task", "summarise"]
 
 
 def run_task(
@@ -38,9 +39,26 @@ def run_task(
     given: dict[str, Any] = dict(device=device, precision=precision, rounds=rounds, warmups=warmups)
     if task == "backbone":
         result = measure_backbones(arch, size, modes=modes, peers=peers, with_compiled=compiled, **given)
-    else:
+    elif task == "block":
         result = measure_blocks(arch, size, modes=modes, with_compiled=compiled, **given)
+    else:
+        result = _measure_with_openmmlab(task, arch, size, config=config, **given)
     return {**result, "rounds": rounds, "setting": setting}
+
+
+def _measure_with_openmmlab(
+    task: str, arch: str, size: tuple[int, int, int], *, config: str | None, rounds: int, warmups: int, **given: Any
+) -> dict[str, Any]:
+    from benchmarks.models import measure_models
+    from benchmarks.phases import measure_phases
+    from benchmarks.sizes import measure_sizes
+
+    if task == "phases":
+        return measure_phases(config, rounds=rounds)
+    if task == "sizes":
+        # A CPU takes the sides divided by 8, to finish while somebody waits.
+        return measure_sizes(arch, size[0], number=rounds, divisor=1 if given["device"] == "cuda" else 8, **given)
+    return measure_models(task, arch, size, rounds=rounds, warmups=warmups, **given)
 
 
 def _setting(device: str) -> dict[str, Any]:
@@ -59,26 +77,16 @@ def _setting(device: str) -> dict[str, Any]:
     return {**setting, "device": device, "threads": torch.get_num_threads(), "versions": versions}
 
 
-def best_of(times: dict[str, dict[str, float]]) -> dict[tuple[str, str], tuple[str, dict[str, float]]]:
-    """Of every model, eager and compiled, the faster of the two layouts: (model, kind) -> (layout, numbers)."""
-    best: dict[tuple[str, str], tuple[str, dict[str, float]]] = {}
-    for way, numbers in times.items():
-        model, layout, kind = way.split(", ")
-        if (model, kind) not in best or clock(numbers) < clock(best[model, kind][1]):
-            best[model, kind] = layout, numbers
-    return best
-
-
-def clock(numbers: dict[str, float]) -> float:
-    """Median milliseconds: of processor time where there is one, which other processes hardly disturb."""
-    return numbers.get("processor_ms", numbers["ms"])
-
-
 def summarise(result: dict[str, Any]) -> str:
     """A table in plain text."""
     size = "x".join(map(str, result["size"]))
     lines = [f"{result['task']}, {result['arch']}, {size}, {result['precision']}, {result['setting']['hardware']}"]
-    for part in result.get("stages", [result]):
+    for phase, times in result.get("phases", {}).items():
+        total = sum(times.values())
+        lines.append(f"{phase}: {total:.1f} ms per image")
+        lines += [f"  {name:<30} {value:8.2f} ms {value / total:6.1%}" for name, value in times.items()]
+    lines += [f"  {kind}: {numbers}" for kind, numbers in result.get("runs", {}).items()]
+    for part in result.get("stages", [result] if "times" in result else []):
         title = "x".join(map(str, part["map"])) if "map" in part else ""
         for mode, times in part["times"].items():
             best = best_of(times)
