@@ -1,7 +1,7 @@
 """Backbones that people use, with the weights of one of ours, each giving four raw feature maps.
 
 timm, torchvision and transformers are what is installed. mmpretrain is not asked for; its order of operations, which is
-the official repository's, is written out here with torch's own layers.
+the official repository's, is written out here with torch's own layers. One is our own with hidden layers rebuilt.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ from convnext_dense.checkpoints import convert_state_dict
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d
 from convnext_dense.models import ConvNeXt
 
-OURS, OFFICIAL_ORDER = "convnext_dense", "official order"
+OURS, OFFICIAL_ORDER, REBUILT = "convnext_dense", "official order", "with_cp='mlp'"
 
 
 def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.Module]:
@@ -31,7 +31,7 @@ def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.
             param.data.add_(torch.randn_like(param), alpha=0.02)
     models: dict[str, nn.Module] = {OURS: ours}
     for name, build in PEERS.items():
-        if (wanted is None or name in wanted) and (name == OFFICIAL_ORDER or importlib.util.find_spec(name)):
+        if (wanted is None or name in wanted) and (name in (OFFICIAL_ORDER, REBUILT) or importlib.util.find_spec(name)):
             models[name] = build(arch, ours)
     return models
 
@@ -88,6 +88,12 @@ def _official_order(arch: str, ours: ConvNeXt) -> nn.Module:
     return in_official_order(model)
 
 
+def _rebuilt(arch: str, ours: ConvNeXt) -> nn.Module:
+    model = ConvNeXt(arch, output_norms="none", layer_scale_init_value=0.1, with_cp="mlp")
+    model.load_state_dict(ours.state_dict())
+    return model
+
+
 def _timm(arch: str, ours: ConvNeXt) -> nn.Module:
     import timm
 
@@ -140,6 +146,7 @@ def _hidden_states(model: nn.Module, x_nchw: Tensor) -> list[Tensor]:
 
 PEERS: dict[str, Callable[[str, ConvNeXt], nn.Module]] = {
     OFFICIAL_ORDER: _official_order,
+    REBUILT: _rebuilt,
     "timm": _timm,
     "torchvision": _torchvision,
     "transformers": _transformers,

@@ -12,6 +12,8 @@ Each image, and each strip of rows of it, becomes a group of channels of its own
 Strips bound the length of the sums, so that the rounding error stays that of torch's own kernel.
 """
 
+import os
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
@@ -28,6 +30,8 @@ _MIN_ROWS = 2
 _CALL_BYTES = 500_000
 # Below this many elements torch's own kernel takes less than the calls here.
 _MIN_ELEMENTS = 2048
+# On a GPU: 'torch', or 'triton' for depthwise_triton.py, which has not been measured against it yet.
+_GPU_DEPTHWISE = os.environ.get("CONVNEXT_DENSE_GPU_DEPTHWISE", "torch")
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -57,10 +61,14 @@ def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None)
     Returns:
         ``(N, C, H, W)``.
     """
+    if _runs_on_triton(x_nchw):
+        from convnext_dense.kernels.depthwise_triton import DepthwiseTriton
+
+        return DepthwiseTriton.apply(*to_autocast(x_nchw.device.type, x_nchw, weight, bias))
     if not _has_fast_path(x_nchw):
         return conv2d(x_nchw, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
     if torch.is_autocast_enabled("cpu"):
-        cast = to_autocast(x_nchw, weight, bias)
+        cast = to_autocast("cpu", x_nchw, weight, bias)
         with torch.autocast("cpu", enabled=False):
             return depthwise_conv2d(*cast)
     if torch.is_grad_enabled() and weight.requires_grad:
@@ -75,10 +83,23 @@ def _has_fast_path(x_nchw: Tensor) -> bool:
         and x_nchw.dim() == 4
         and x_nchw.dtype in (torch.float32, torch.bfloat16)
         and (torch.compiler.is_compiling() or x_nchw.numel() >= _MIN_ELEMENTS)  # one compiled graph for all sizes
-        # Function transforms need rules for every operator, and traces of TorchScript its own operators.
-        and not torch._C._are_functorch_transforms_active()
-        and not torch.jit.is_tracing()
+        and not _needs_torchs_operators()
     )
+
+
+def _runs_on_triton(x_nchw: Tensor) -> bool:
+    return (
+        _GPU_DEPTHWISE == "triton"
+        and x_nchw.is_cuda
+        and x_nchw.dim() == 4
+        and x_nchw.dtype != torch.float64
+        and not _needs_torchs_operators()
+    )
+
+
+def _needs_torchs_operators() -> bool:
+    """Function transforms need rules for every operator, and traces of TorchScript its own operators."""
+    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
 
 
 class _DepthwiseConv2d(torch.autograd.Function):

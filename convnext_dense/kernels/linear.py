@@ -27,7 +27,7 @@ class ScaledLinear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``torch.nn.functional.linear``, in float32 arithmetic where bfloat16's would be emulated."""
     if x.device.type == "cpu":
-        cast_x, cast_weight, cast_bias = to_autocast(x, weight, bias)
+        cast_x, cast_weight, cast_bias = to_autocast("cpu", x, weight, bias)
         if emulates_products(cast_x):
             with torch.autocast("cpu", enabled=False):
                 return _WideLinear.apply(cast_x, cast_weight, cast_bias)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 
-def to_autocast(*tensors: Tensor | None) -> tuple[Tensor, ...]:
-    """Tensors on the CPU as autocast would hand them to a convolution or linear layer there."""
-    if not torch.is_autocast_enabled("cpu"):
-        return tensors  # type: ignore[return-value]
-    dtype = torch.get_autocast_dtype("cpu")
-    return tuple(tensor if tensor is None else tensor.to(dtype) for tensor in tensors)  # type: ignore[misc]
+def to_autocast(device: str, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Tensors on a type of device as autocast would hand them to a convolution or linear layer there."""
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        tensors = tuple(tensor if tensor is None else tensor.to(dtype) for tensor in tensors)
+    return tensors  # type: ignore[return-value]
 
 
 def emulates_products(x: Tensor) -> bool:

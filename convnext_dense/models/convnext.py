@@ -75,10 +75,8 @@ class ConvNeXt(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.depths, self.channels = get_variant(arch)
-        self.out_indices = tuple(out_indices)
-        self.in_channels = in_channels
-        self.frozen_stages = frozen_stages
-        self.with_cp = with_cp
+        self.in_channels, self.out_indices = in_channels, tuple(out_indices)
+        self.frozen_stages, self.with_cp = frozen_stages, with_cp
         _check_arguments(
             drop_path_rate=drop_path_rate,
             out_indices=self.out_indices,
