@@ -9,7 +9,7 @@ the output as kernels, for which there is a fast one:
     dw[c, i, j] = sum over n, y, x of padded_input[n, c, y + i, x + j] * grad[n, c, y, x]
 
 Each image, and each strip of rows of it, becomes a group of channels of its own, and the groups' results are added up.
-Strips bound the length of the sums, so that the rounding error stays that of torch's own kernel.
+Strips bound the length of the sums: the rounding error is at most a quarter larger than that of torch's own kernel.
 """
 
 import os
@@ -20,8 +20,8 @@ from torch.nn.functional import conv2d, pad
 
 from convnext_dense.kernels.precision import emulates_products, to_autocast
 
-# Strips are as high as they can be without a larger error against float64 than torch's own kernel, which adds up about
-# this many partial sums (measured in float32 from 4 x 4 to 200 x 336 positions, batches of 1 to 16).
+# Strips are as high as they can be with about the error against float64 of torch's own kernel, which adds up about this
+# many partial sums or some more (measured in float32 from 4 x 4 to 200 x 336 positions, batches of 1 to 16).
 _PARTIAL_SUMS = 16
 # Short sums are exact enough however few they are; and a strip of one row would mostly read its halo.
 _SHORT_SUM = 32
