@@ -71,9 +71,10 @@ def measure_phases(config: str | None, *, rounds: int) -> dict[str, Any]:
     init_default_scope(cfg.get("default_scope", "mmengine"))
     fit_to_device(cfg)
     cfg.launcher = "none"
-    cfg.train_cfg = dict(by_epoch=False, max_iters=rounds, val_interval=10**9)
-    cfg.default_hooks.checkpoint = dict(type="CheckpointHook", interval=-1)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+    cfg.train_cfg = dict(by_epoch=False, max_iters=rounds)
+    cfg.default_hooks.checkpoint = dict(type="CheckpointHook", interval=-1, save_last=False)
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # the test is measured apart
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=True)
     cfg.param_scheduler = None

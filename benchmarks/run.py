@@ -81,6 +81,8 @@ def summarise(result: dict[str, Any]) -> str:
     """A table in plain text."""
     size = "x".join(map(str, result["size"]))
     lines = [f"{result['task']}, {result['arch']}, {size}, {result['precision']}, {result['setting']['hardware']}"]
+    if result["setting"]["device"] == "cpu":
+        lines.append("ms are processor time, which is that of all threads together")
     for phase, times in result.get("phases", {}).items():
         total = sum(times.values())
         lines.append(f"{phase}: {total:.1f} ms per image")
@@ -95,9 +97,10 @@ def summarise(result: dict[str, Any]) -> str:
             for (model, kind), (layout, numbers) in best.items():
                 ratio = clock(numbers) / clock(best[OURS, kind][1])
                 extra = f"{numbers['peak_mb']:9.0f} MB" if "peak_mb" in numbers else ""
+                milliseconds = clock(numbers)
                 lines.append(
-                    f"  {model:<16} {kind:<9} {layout} {numbers['ms']:10.1f} ms"
-                    f" {images / numbers['ms'] * 1e3:9.2f} img/s{extra}  time / ours {ratio:.2f}"
+                    f"  {model:<16} {kind:<9} {layout} {milliseconds:10.1f} ms {images / milliseconds * 1e3:9.2f} img/s"
+                    f"{extra}  time / ours {ratio:.2f}"
                 )
     for model, saved in result.get("saved_activations_mb", {}).items():
         lines.append(f"  {model:<16} keeps {saved:.0f} MB of activations for the backward pass")

@@ -62,4 +62,6 @@ class ConvNeXtBlock(nn.Module):
         return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
 
     def _mlp(self, x_nhwc: Tensor) -> Tensor:
-        return self.pwconv2(self.grn(self.act(self.pwconv1(self.norm(x_nhwc)))), self.gamma)
+        hidden = self.grn(self.act(self.pwconv1(self.norm(x_nhwc))))
+        # Folded, the scale needs no output of pwconv2 in the backward pass, which then need not be calculated again.
+        return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden)
