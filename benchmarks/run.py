@@ -81,7 +81,7 @@ def summarise(result: dict[str, Any]) -> str:
     """A table in plain text."""
     size = "x".join(map(str, result["size"]))
     lines = [f"{result['task']}, {result['arch']}, {size}, {result['precision']}, {result['setting']['hardware']}"]
-    if result["setting"]["device"] == "cpu":
+    if result["setting"]["device"] == "cpu" and result["task"] != "phases":
         lines.append("ms are processor time, which is that of all threads together")
     for phase, times in result.get("phases", {}).items():
         total = sum(times.values())
