@@ -1,11 +1,13 @@
 """A run over images of many sizes, as a detector meets them in training: its time, and what is compiled on the way."""
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch._dynamo.utils import counters
 
+from convnext_dense.engine import CompileBackboneHook
 from convnext_dense.models import ConvNeXt
 
 NUM_SIZES = 200
@@ -46,7 +48,7 @@ def measure_sizes(
         torch.manual_seed(0)
         model = ConvNeXt(arch).to(device).train()
         if kind == "compiled":
-            model.compile(dynamic=True)
+            CompileBackboneHook().before_run(SimpleNamespace(model=SimpleNamespace(backbone=model)))
         counters.clear()
         first = _train(model, sizes[:1], images, device, precision)
         warm = counters["stats"]["unique_graphs"]

@@ -13,17 +13,18 @@ class CompileBackboneHook(Hook):
     """Compiles the backbone in place before the first step; the rest of the model stays as it is.
 
     ``custom_hooks = [dict(type="convnext_dense.CompileBackboneHook")]`` in a config. Names in checkpoints do not
-    change. Batch, height and width are symbols in what is compiled, so that after the first training and the first
-    evaluation step other image sizes compile nothing new, unless a map has a single row or column (sides below 64
-    pixels); a batch of one image compiles once more.
+    change. Batch, height and width are symbols in what is traced, and no graph is traced twice for another size, unless
+    a map has a single row or column (sides below 64 pixels) or the batch a single image.
+
+    Inductor, as of torch 2.14.1 on a CPU, adds a guard of its own on the height of deep maps, compiles again for each
+    new height, and gives up after torch._dynamo.config.recompile_limit of them: there, give all images one height.
 
     Args:
         backend: torch.compile's.
-        mode: torch.compile's.
     """
 
-    def __init__(self, backend: str = "inductor", mode: str | None = None) -> None:
-        self.backend, self.mode = backend, mode
+    def __init__(self, backend: str = "inductor") -> None:
+        self.backend = backend
         self._compiled = False
 
     def before_run(self, runner: Any) -> None:
@@ -38,5 +39,7 @@ class CompileBackboneHook(Hook):
         if backbone is None:
             raise ValueError(f"CompileBackboneHook needs a model with a backbone, and {type(model).__name__} has none.")
         if not self._compiled:
-            backbone.compile(dynamic=True, backend=self.backend, mode=self.mode)
+            # Without the option, Inductor stops at outputs that are views of symbolic size (torch 2.14.1).
+            options = {"strict_output_strides": True} if self.backend == "inductor" else None
+            backbone.compile(dynamic=True, backend=self.backend, options=options)
             self._compiled = True
