@@ -6,14 +6,18 @@ Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f
 (arXiv 2201.03545, figure 4) and, with ``use_grn``,
 https://github.com/facebookresearch/ConvNeXt-V2/blob/2553895753323c6fe0b2bf390683f5ea358a42b9/models/convnextv2.py
 Differs: no layout copies. The permutations are views, so that after the stem the whole network runs on
-channels-last memory.
+channels-last memory; ``branch + shortcut`` makes a block's output channels-last whatever its input is. The layer scale
+is folded into the last linear layer. Under autocast the branch is 16-bit and the sum over blocks keeps the precision of
+the parameters: a branch scaled by 1e-6 would vanish in a 16-bit sum.
 """
 
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from convnext_dense.layers.norm import LAYER_NORM_EPS, GlobalResponseNorm
+from convnext_dense.kernels import DepthwiseConv2d, ScaledLinear
+from convnext_dense.layers.norm import GlobalResponseNorm, LayerNorm
 
 
 class ConvNeXtBlock(nn.Module):
@@ -24,6 +28,8 @@ class ConvNeXtBlock(nn.Module):
         drop_path_rate: Probability with which the branch of one image is dropped in training.
         layer_scale_init_value: Start value of the per-channel scale of the branch; 0 leaves the scale out (V2).
         use_grn: Whether global response normalisation follows the GELU (V2).
+        rebuild_hidden: Whether the backward pass calculates the norm and the 4C-wide hidden layer again instead of
+            keeping them: of 11 maps of C channels that are kept otherwise, 2 remain.
     """
 
     def __init__(
@@ -33,21 +39,29 @@ class ConvNeXtBlock(nn.Module):
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
         use_grn: bool = False,
+        rebuild_hidden: bool = False,
     ) -> None:
         super().__init__()
-        self.dwconv = nn.Conv2d(channels, channels, kernel_size=7, padding=3, groups=channels)
-        self.norm = nn.LayerNorm(channels, eps=LAYER_NORM_EPS)
-        self.pwconv1 = nn.Linear(channels, 4 * channels)  # expansion 4: arXiv 2201.03545, section 2.4
+        self.dwconv = DepthwiseConv2d(channels, kernel_size=7)
+        self.norm = LayerNorm(channels)
+        self.pwconv1 = ScaledLinear(channels, 4 * channels)  # expansion 4: arXiv 2201.03545, section 2.4
         self.act = nn.GELU()
         self.grn = GlobalResponseNorm(4 * channels) if use_grn else nn.Identity()
-        self.pwconv2 = nn.Linear(4 * channels, channels)
+        self.pwconv2 = ScaledLinear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), layer_scale_init_value)) if layer_scale_init_value else None
         self.drop_path = DropPath(drop_path_rate)
+        self.rebuild_hidden = rebuild_hidden
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape, in channels-last memory."""
         x_nhwc = self.dwconv(x_nchw).permute(0, 2, 3, 1)
-        x_nhwc = self.pwconv2(self.grn(self.act(self.pwconv1(self.norm(x_nhwc)))))
-        if self.gamma is not None:
-            x_nhwc = self.gamma * x_nhwc
-        return x_nchw + self.drop_path(x_nhwc.permute(0, 3, 1, 2))
+        if self.rebuild_hidden and x_nhwc.requires_grad:
+            x_nhwc = checkpoint(self._mlp, x_nhwc, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x_nhwc = self._mlp(x_nhwc)
+        return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
+
+    def _mlp(self, x_nhwc: Tensor) -> Tensor:
+        hidden = self.grn(self.act(self.pwconv1(self.norm(x_nhwc))))
+        # Folded, the scale needs no output of pwconv2 in the backward pass, which then need not be calculated again.
+        return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden)

@@ -15,6 +15,29 @@ from torch import Tensor, nn
 LAYER_NORM_EPS = 1e-6
 
 
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm over the last axis, 16-bit in and out with float32 statistics where autocast would widen it.
+
+    Args:
+        channels: Length of the last axis.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=LAYER_NORM_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises ``(..., C)``; a 16-bit input gives a 16-bit output."""
+        device = x.device.type
+        # Autocast on a GPU would write float32, which the linear layer behind reads only to round it. On a CPU it
+        # leaves the norm alone, and torch's kernel takes float32 parameters with a 16-bit input.
+        if device == "cpu" or x.dtype == torch.float32 or not torch.is_autocast_enabled(device):
+            return super().forward(x)
+        with torch.autocast(device, enabled=False):
+            return nn.functional.layer_norm(
+                x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
+            )
+
+
 class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over the channels of a feature map, at each position on its own.
 

@@ -36,7 +36,8 @@ class ConvNeXt(StagedBackbone):
             ``'none'`` returns raw features.
         frozen_stages: How many stages, counted from the stem, neither learn nor drop paths. 0 freezes nothing. They
             must have been loaded, by whatever way, when training starts.
-        with_cp: Whether blocks are recomputed in the backward pass to save memory.
+        with_cp: Whether the backward pass recomputes activations to save memory: True recomputes whole blocks,
+            ``'mlp'`` only their norm and hidden layer, which is most of the memory for less of the time.
         gap_before_final_norm: Here for configs written for mmpretrain; only False means anything for dense outputs.
         init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``, which goes through
             ``convnext_dense.checkpoints.load_weights``: whole or an error.
@@ -61,7 +62,7 @@ class ConvNeXt(StagedBackbone):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         output_norms: str = "all",
         frozen_stages: int = 0,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
         gap_before_final_norm: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -72,6 +73,8 @@ class ConvNeXt(StagedBackbone):
             output_norms=output_norms,
             frozen_stages=frozen_stages,
         )
+        if with_cp not in (False, True, "mlp"):
+            raise ValueError(f"with_cp={with_cp!r} must be False, True or 'mlp'.")
         if gap_before_final_norm:
             raise ValueError(
                 "gap_before_final_norm=True pools the features to one vector per image, which a detector or segmenter "
@@ -90,6 +93,7 @@ class ConvNeXt(StagedBackbone):
                         drop_path_rate=rate,
                         layer_scale_init_value=layer_scale_init_value,
                         use_grn=use_grn,
+                        rebuild_hidden=with_cp == "mlp",
                     )
                     for rate in rates
                 )
@@ -106,7 +110,7 @@ class ConvNeXt(StagedBackbone):
             frozen_stages=frozen_stages,
             in_channels=in_channels,
             out_indices=out_indices,
-            with_cp=with_cp,
+            with_cp=with_cp is True,
             init_cfg=init_cfg,
         )
 

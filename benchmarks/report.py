@@ -1,0 +1,168 @@
+"""Tables and chart of docs/performance.md, from the results in benchmarks/results.
+
+python -m benchmarks.report
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE, CHART = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.png"
+BEGIN, END = "<!-- made by python -m benchmarks.report -->", "<!-- end -->"
+OURS = "convnext_dense"
+WORK = {"forward": "forward", "training": "forward + backward", "optimizer": "training step", "inference": "inference"}
+
+
+def main() -> None:
+    """Replaces what stands between the two marks in the page, and draws the chart."""
+    results = [result for path in sorted(RESULTS.glob("speed_*.json")) for result in json.loads(path.read_text())]
+    page = PAGE.read_text()
+    tables = f"{BEGIN}\n{write_tables(results)}\n{END}"
+    PAGE.write_text(re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: tables, page, flags=re.DOTALL))
+    draw_chart(results, CHART)
+
+
+def best_of(times: dict[str, dict[str, float]]) -> dict[tuple[str, str], tuple[str, dict[str, float]]]:
+    """Of every model, eager and compiled, the faster of the two layouts: (model, kind) -> (layout, numbers)."""
+    best: dict[tuple[str, str], tuple[str, dict[str, float]]] = {}
+    for way, numbers in times.items():
+        model, layout, kind = way.split(", ")
+        if (model, kind) not in best or clock(numbers) < clock(best[model, kind][1]):
+            best[model, kind] = layout, numbers
+    return best
+
+
+def clock(numbers: dict[str, float]) -> float:
+    """Median milliseconds: of processor time where there is one, which other processes hardly disturb."""
+    return numbers.get("processor_ms", numbers["ms"])
+
+
+def write_tables(results: list[dict[str, Any]]) -> str:
+    """One table per kind of result, in Markdown."""
+    parts = [_backbone_table(results), _block_table(results), _memory_table(results)]
+    parts += [_sizes_table(results), _phases_tables(results), _setting_lines(results)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def rows_of(results: list[dict[str, Any]]) -> list[tuple[str, str, str, float, float]]:
+    """Of every whole-model measurement: what was measured, peer, layout, milliseconds of the peer and of ours."""
+    rows = []
+    for result in results:
+        for mode, times in result.get("times", {}).items():
+            best = best_of(times)
+            fastest_of_ours = min((numbers for (model, _), (_, numbers) in best.items() if model == OURS), key=clock)
+            what = f"{result['task']} {result['arch']}, {_size(result)}, {result['precision']}, {WORK[mode]}"
+            for (model, kind), (layout, numbers) in best.items():
+                if model != OURS:
+                    rows.append((what, f"{model}, {kind}", layout, clock(numbers), clock(fastest_of_ours)))
+    return rows
+
+
+def draw_chart(results: list[dict[str, Any]], path: Path) -> None:
+    """Bars of every peer's time relative to ours."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = rows_of(results)
+    if not rows:
+        return
+    figure, axes = pyplot.subplots(figsize=(9, 0.6 + 0.24 * len(rows)), layout="constrained")
+    labels = [f"{what}: {peer}" for what, peer, *_ in rows]
+    bars = axes.barh(range(len(rows)), [theirs / ours for *_, theirs, ours in rows], color="tab:blue")
+    axes.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
+    axes.set_yticks(range(len(rows)), labels, fontsize=7)
+    axes.invert_yaxis()
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel("time of the peer / time of convnext_dense (above 1: ours is faster)", fontsize=8)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
+
+
+def _size(result: dict[str, Any]) -> str:
+    return "x".join(map(str, result["size"]))
+
+
+def _backbone_table(results: list[dict[str, Any]]) -> str:
+    rows = [
+        [what, peer, layout, f"{theirs:.0f}", f"{ours:.0f}", f"{theirs / ours:.2f}"]
+        for what, peer, layout, theirs, ours in rows_of(results)
+    ]
+    return _table(["measured", "peer", "its faster layout", "peer, ms", "ours, ms", "peer / ours"], rows)
+
+
+def _block_table(results: list[dict[str, Any]]) -> str:
+    rows = []
+    for result in results:
+        for stage in result.get("stages", []):
+            for mode, times in stage["times"].items():
+                best = {model: clock(numbers) for (model, _), (_, numbers) in best_of(times).items()}
+                (theirs,) = (value for model, value in best.items() if model != OURS)
+                name = f"{'x'.join(map(str, stage['map']))}, {result['precision']}, {WORK[mode]}"
+                rows.append([name, f"{theirs:.1f}", f"{best[OURS]:.1f}", f"{theirs / best[OURS]:.2f}"])
+    return _table(["one block", "official order, ms", "ours, ms", "official / ours"], rows)
+
+
+def _memory_table(results: list[dict[str, Any]]) -> str:
+    rows = [
+        [f"{result['arch']}, {_size(result)}, {result['precision']}", model, f"{saved:.0f}"]
+        for result in results
+        for model, saved in result.get("saved_activations_mb", {}).items()
+    ]
+    return _table(["activations kept for the backward pass", "backbone", "MB"], rows)
+
+
+def _sizes_table(results: list[dict[str, Any]]) -> str:
+    rows = [
+        [
+            f"{result['arch']}, {kind}",
+            str(result["size"][1]),
+            f"{numbers['seconds']:.0f}",
+            f"{numbers['first_step_seconds']:.0f}",
+            str(numbers["graphs_after_first_step"]),
+            f"{numbers['relative_to_one_size']:.2f}",
+        ]
+        for result in results
+        for kind, numbers in result.get("runs", {}).items()
+    ]
+    head = [
+        "backbone",
+        "sizes",
+        "s in all",
+        "s of the first step",
+        "graphs compiled later",
+        "time / same pixels, one size",
+    ]
+    return _table(head, rows)
+
+
+def _phases_tables(results: list[dict[str, Any]]) -> str:
+    tables = []
+    for result in results:
+        for phase, times in result.get("phases", {}).items():
+            total = sum(times.values())
+            rows = [[name, f"{value:.1f}", f"{value / total:.0%}"] for name, value in times.items()]
+            tables.append(_table([f"{phase}, {result['arch']} demo", "ms per image", "share"], rows))
+    return "\n\n".join(tables)
+
+
+def _setting_lines(results: list[dict[str, Any]]) -> str:
+    lines = set()
+    for result in results:
+        setting = result["setting"]
+        versions = ", ".join(f"{name} {number}" for name, number in setting["versions"].items())
+        lines.add(f"- {setting['date']}: {setting['hardware']}, threads: {setting['threads']}; {versions}")
+    return "\n".join(sorted(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Tasks by name, and what a result looks like in a terminal."""
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from benchmarks.backbone import MODES, PRECISIONS, measure_backbones
+from benchmarks.block import measure_blocks
+from benchmarks.checkpoint_loading import describe_setting
+from benchmarks.peers import OURS
+from benchmarks.report import best_of, clock
+
+TASKS = ("backbone", "block", "detection", "segmentation", "sizes", "phases")
+__all__ = ["MODES", "PRECISIONS", "TASKS", "run_task", "summarise"]
+
+
+def run_task(
+    *,
+    task: str,
+    arch: str,
+    size: tuple[int, int, int],
+    device: str | None,
+    precision: str,
+    modes: list[str],
+    peers: list[str] | None,
+    compiled: bool,
+    rounds: int,
+    warmups: int,
+    config: str | None,
+) -> dict[str, Any]:
+    """Measures; the arguments are those of tools/benchmark.py.
+
+    Returns:
+        The measurement with hardware, versions and date, as it is written to benchmarks/results.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    setting = _setting(device)
+    given: dict[str, Any] = dict(device=device, precision=precision, rounds=rounds, warmups=warmups)
+    if task == "backbone":
+        result = measure_backbones(arch, size, modes=modes, peers=peers, with_compiled=compiled, **given)
+    elif task == "block":
+        result = measure_blocks(arch, size, modes=modes, with_compiled=compiled, **given)
+    else:
+        result = _measure_with_openmmlab(task, arch, size, config=config, **given)
+    return {**result, "rounds": rounds, "setting": setting}
+
+
+def _measure_with_openmmlab(
+    task: str, arch: str, size: tuple[int, int, int], *, config: str | None, rounds: int, warmups: int, **given: Any
+) -> dict[str, Any]:
+    from benchmarks.models import measure_models
+    from benchmarks.phases import measure_phases
+    from benchmarks.sizes import measure_sizes
+
+    if task == "phases":
+        return measure_phases(config, rounds=rounds)
+    if task == "sizes":
+        # A CPU takes the sides divided by 8, to finish while somebody waits.
+        return measure_sizes(arch, size[0], number=rounds, divisor=1 if given["device"] == "cuda" else 8, **given)
+    return measure_models(task, arch, size, rounds=rounds, warmups=warmups, **given)
+
+
+def _setting(device: str) -> dict[str, Any]:
+    setting = describe_setting()
+    versions = dict(setting.pop("versions"))  # type: ignore[call-overload]
+    for package in ("timm", "torchvision", "transformers", "mmdet", "mmsegmentation"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    processor = torch.cpu.get_capabilities().get("cpu_name", "")
+    if device == "cuda":
+        setting["hardware"] = torch.cuda.get_device_name()
+    elif processor:
+        setting["hardware"] = f"{setting['hardware']}, {processor}, {torch.backends.cpu.get_cpu_capability()}"
+    return {**setting, "device": device, "threads": torch.get_num_threads(), "versions": versions}
+
+
+def summarise(result: dict[str, Any]) -> str:
+    """A table in plain text."""
+    size = "x".join(map(str, result["size"]))
+    lines = [f"{result['task']}, {result['arch']}, {size}, {result['precision']}, {result['setting']['hardware']}"]
+    if result["setting"]["device"] == "cpu" and result["task"] != "phases":
+        lines.append("ms are processor time, which is that of all threads together")
+    for phase, times in result.get("phases", {}).items():
+        total = sum(times.values())
+        lines.append(f"{phase}: {total:.1f} ms per image")
+        lines += [f"  {name:<30} {value:8.2f} ms {value / total:6.1%}" for name, value in times.items()]
+    lines += [f"  {kind}: {numbers}" for kind, numbers in result.get("runs", {}).items()]
+    for part in result.get("stages", [result] if "times" in result else []):
+        title = "x".join(map(str, part["map"])) if "map" in part else ""
+        for mode, times in part["times"].items():
+            best = best_of(times)
+            images = result["size"][0]
+            lines.append(f"{title} {mode}".strip())
+            for (model, kind), (layout, numbers) in best.items():
+                ratio = clock(numbers) / clock(best[OURS, kind][1])
+                extra = f"{numbers['peak_mb']:9.0f} MB" if "peak_mb" in numbers else ""
+                milliseconds = clock(numbers)
+                lines.append(
+                    f"  {model:<16} {kind:<9} {layout} {milliseconds:10.1f} ms {images / milliseconds * 1e3:9.2f} img/s"
+                    f"{extra}  time / ours {ratio:.2f}"
+                )
+    for model, saved in result.get("saved_activations_mb", {}).items():
+        lines.append(f"  {model:<16} keeps {saved:.0f} MB of activations for the backward pass")
+    return "\n".join(lines)

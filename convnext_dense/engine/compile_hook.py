@@ -1,0 +1,45 @@
+"""torch.compile for the backbone of a model, by one key of its config."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+
+from convnext_dense.registry import HOOKS
+
+
+@HOOKS.register_module()
+class CompileBackboneHook(Hook):
+    """Compiles the backbone in place before the first step; the rest of the model stays as it is.
+
+    ``custom_hooks = [dict(type="convnext_dense.CompileBackboneHook")]`` in a config. Names in checkpoints do not
+    change. Batch, height and width are symbols in what is traced, and no graph is traced twice for another size, unless
+    a map has a single row or column (sides below 64 pixels) or the batch a single image.
+
+    Inductor, as of torch 2.14.1 on a CPU, adds a guard of its own on the height of deep maps, compiles again for each
+    new height, and gives up after torch._dynamo.config.recompile_limit of them: there, give all images one height.
+
+    Args:
+        backend: torch.compile's.
+    """
+
+    def __init__(self, backend: str = "inductor") -> None:
+        self.backend = backend
+        self._compiled = False
+
+    def before_run(self, runner: Any) -> None:
+        """Wraps the backbone's call; compilation itself happens at its first use.
+
+        Raises:
+            ValueError: The model has no backbone.
+        """
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = getattr(model, "module", model)  # what test-time augmentation wraps
+        backbone = getattr(model, "backbone", None)
+        if backbone is None:
+            raise ValueError(f"CompileBackboneHook needs a model with a backbone, and {type(model).__name__} has none.")
+        if not self._compiled:
+            # Without the option, Inductor stops at outputs that are views of symbolic size (torch 2.14.1).
+            options = {"strict_output_strides": True} if self.backend == "inductor" else None
+            backbone.compile(dynamic=True, backend=self.backend, options=options)
+            self._compiled = True

@@ -1,0 +1,197 @@
+"""Depthwise convolution with stride 1 whose training on a CPU does not wait for the gradient of its weights.
+
+Letters: N images, C channels, H height, W width, K kernel height and width (odd).
+
+oneDNN has no depthwise kernel for the gradient of the weights that torch reaches: it runs a dense one, 10 to 50 times
+slower than the forward pass. But that gradient is itself a depthwise convolution, of the input with the gradient of
+the output as kernels, for which there is a fast one:
+
+    dw[c, i, j] = sum over n, y, x of padded_input[n, c, y + i, x + j] * grad[n, c, y, x]
+
+Each image, and each strip of rows of it, becomes a group of channels of its own, and the groups' results are added up.
+Strips bound the length of the sums: the rounding error is at most a quarter larger than that of torch's own kernel.
+"""
+
+import os
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+from convnext_dense.kernels.precision import emulates_products, to_autocast
+
+# Strips are as high as they can be with about the error against float64 of torch's own kernel, which adds up about this
+# many partial sums or some more (measured in float32 from 4 x 4 to 200 x 336 positions, batches of 1 to 16).
+_PARTIAL_SUMS = 16
+# Short sums are exact enough however few they are; and a strip of one row would mostly read its halo.
+_SHORT_SUM = 32
+_MIN_ROWS = 2
+# Strips are put into one call while their input is smaller than this: a quarter of a core's second-level cache.
+_CALL_BYTES = 500_000
+# Below this many elements torch's own kernel takes less than the calls here.
+_MIN_ELEMENTS = 2048
+# On a GPU: 'torch', or 'triton' for depthwise_triton.py, which has not been measured against it yet.
+_GPU_DEPTHWISE = os.environ.get("CONVNEXT_DENSE_GPU_DEPTHWISE", "torch")
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """``nn.Conv2d`` with one filter per channel, stride 1 and the input's height and width, trained faster on a CPU.
+
+    Args:
+        channels: C.
+        kernel_size: K, odd.
+    """
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    def forward(self, x_nchw: Tensor) -> Tensor:
+        """Maps ``(N, C, H, W)`` to the same shape; the fast path's result is channels-last."""
+        return depthwise_conv2d(x_nchw, self.weight, self.bias)
+
+
+def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``conv2d(x, weight, bias, padding=K // 2, groups=C)``, by the faster of two ways.
+
+    Args:
+        x_nchw: ``(N, C, H, W)`` in any memory format and on any device.
+        weight: ``(C, 1, K, K)``.
+        bias: ``(C,)`` or None.
+
+    Returns:
+        ``(N, C, H, W)``.
+    """
+    if _runs_on_triton(x_nchw):
+        from convnext_dense.kernels.depthwise_triton import DepthwiseTriton
+
+        return DepthwiseTriton.apply(*to_autocast(x_nchw.device.type, x_nchw, weight, bias))
+    if not _has_fast_path(x_nchw):
+        return conv2d(x_nchw, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
+    if torch.is_autocast_enabled("cpu"):
+        cast = to_autocast("cpu", x_nchw, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            return depthwise_conv2d(*cast)
+    if torch.is_grad_enabled() and weight.requires_grad:
+        return _DepthwiseConv2d.apply(x_nchw, weight, bias)
+    return _convolve(x_nchw, weight, bias)
+
+
+def _has_fast_path(x_nchw: Tensor) -> bool:
+    """Where the fast path is right and was never slower than torch's: CPU, float32 and bfloat16, not tiny or empty."""
+    return (
+        x_nchw.device.type == "cpu"
+        and x_nchw.dim() == 4
+        and x_nchw.dtype in (torch.float32, torch.bfloat16)
+        and (torch.compiler.is_compiling() or x_nchw.numel() >= _MIN_ELEMENTS)  # one compiled graph for all sizes
+        and not _needs_torchs_operators()
+    )
+
+
+def _runs_on_triton(x_nchw: Tensor) -> bool:
+    return (
+        _GPU_DEPTHWISE == "triton"
+        and x_nchw.is_cuda
+        and x_nchw.dim() == 4
+        and x_nchw.dtype != torch.float64
+        and not _needs_torchs_operators()
+    )
+
+
+def _needs_torchs_operators() -> bool:
+    """Function transforms need rules for every operator, and traces of TorchScript its own operators."""
+    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
+
+
+class _DepthwiseConv2d(torch.autograd.Function):
+    """The convolution with its three gradients, each a convolution in turn and differentiable itself."""
+
+    @staticmethod
+    def forward(x_nchw: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _convolve(x_nchw, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x_nchw, weight, _ = inputs
+        ctx.save_for_backward(x_nchw, weight)
+
+    @staticmethod
+    def backward(ctx, grad_nchw: Tensor) -> tuple[Tensor | None, ...]:
+        x_nchw, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        # An operator's way through the dispatcher takes 0.25 ms: it is for compilers and for gradients of gradients.
+        as_operator = torch.compiler.is_compiling() or torch.is_grad_enabled()
+        weight_grad = depthwise_weight_grad if as_operator else _weight_grad
+        return (
+            _convolve(grad_nchw, weight.flip(2, 3)) if wants_x else None,
+            weight_grad(x_nchw, grad_nchw, weight.shape[-1]) if wants_weight else None,
+            grad_nchw.sum((0, 2, 3)) if wants_bias else None,
+        )
+
+
+@torch.library.custom_op("convnext_dense::depthwise_weight_grad", mutates_args=())
+def depthwise_weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
+    """Gradient of the weights of ``conv2d(x, weight, padding=K // 2, groups=C)``, calculated in float32 at least.
+
+    Args:
+        x_nchw: The input, ``(N, C, H, W)``.
+        grad_nchw: Gradient of the output, ``(N, C, H, W)``.
+        kernel_size: K, odd.
+
+    Returns:
+        ``(C, 1, K, K)`` in the input's precision.
+    """
+    return _weight_grad(x_nchw, grad_nchw, kernel_size)
+
+
+def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
+    if x_nchw.numel() == 0:
+        return x_nchw.new_zeros(x_nchw.shape[1], 1, kernel_size, kernel_size)
+    dtype = torch.promote_types(x_nchw.dtype, torch.float32)
+    x_nhwc, grad_nhwc = x_nchw.permute(0, 2, 3, 1).to(dtype), grad_nchw.permute(0, 2, 3, 1).to(dtype)
+    images, height, width, channels = x_nhwc.shape
+    rows = min(height, max(_MIN_ROWS, _SHORT_SUM // width, images * height // _PARTIAL_SUMS))
+    strips = -(-height // rows)
+    rows = -(-height // strips)
+    halo = kernel_size // 2
+    missing = strips * rows - height
+    # (N, strips, W, C, rows with their halo) and (N, strips, rows, W, C)
+    x_strips = pad(x_nhwc, (0, 0, 0, 0, halo, halo + missing)).unfold(1, rows + 2 * halo, rows)
+    grad_strips = (pad(grad_nhwc, (0, 0, 0, 0, 0, missing)) if missing else grad_nhwc).unflatten(1, (strips, rows))
+
+    together = max(1, _CALL_BYTES // (x_strips[0, 0].numel() * dtype.itemsize))
+    image_step, strip_step = (together // strips, strips) if together > strips else (1, together)
+    total = x_nhwc.new_zeros(kernel_size, kernel_size, channels)
+    for image in range(0, images, image_step):
+        for strip in range(0, strips, strip_step):
+            place = slice(image, image + image_step), slice(strip, strip + strip_step)
+            inputs = x_strips[place].permute(4, 2, 0, 1, 3).flatten(2)[None].permute(0, 3, 1, 2)
+            kernels = grad_strips[place].permute(0, 1, 4, 2, 3).flatten(0, 2)[:, None]
+            partial = conv2d(inputs, kernels, padding=(0, halo), groups=len(kernels))
+            total += partial[0].permute(1, 2, 0).unflatten(2, (-1, channels)).sum(2)
+    return total.permute(2, 0, 1)[:, None].to(x_nchw.dtype, memory_format=torch.contiguous_format, copy=True)
+
+
+@depthwise_weight_grad.register_fake
+def _(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
+    return x_nchw.new_empty(x_nchw.shape[1], 1, kernel_size, kernel_size)
+
+
+def _save_inputs(ctx, inputs, output) -> None:
+    ctx.save_for_backward(*inputs[:2])
+
+
+def _differentiate_again(ctx, weight_like: Tensor) -> tuple[Tensor, Tensor, None]:
+    """The gradient of the weights is linear in the input and in the output's gradient."""
+    x_nchw, grad_nchw = ctx.saved_tensors
+    return _convolve(grad_nchw, weight_like.flip(2, 3)), _convolve(x_nchw, weight_like), None
+
+
+depthwise_weight_grad.register_autograd(_differentiate_again, setup_context=_save_inputs)
+
+
+def _convolve(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    dtype = x_nchw.dtype
+    if emulates_products(x_nchw):
+        x_nchw, weight, bias = x_nchw.float(), weight.float(), None if bias is None else bias.float()
+    x_nchw = x_nchw.contiguous(memory_format=torch.channels_last)
+    return conv2d(x_nchw, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight)).to(dtype)

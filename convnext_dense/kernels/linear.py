@@ -1,0 +1,61 @@
+"""Linear layer with a folded scale, which runs in float32 where a processor would emulate bfloat16."""
+
+import torch
+from torch import Tensor, nn
+
+from convnext_dense.kernels.precision import emulates_products, to_autocast
+
+
+class ScaledLinear(nn.Linear):
+    """``nn.Linear`` whose output can be scaled per channel at the price of scaling its weights."""
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, *, fold: bool = False) -> Tensor:
+        """Maps ``(..., in)`` to ``(..., out)``, times ``scale`` of shape ``(out,)`` if there is one.
+
+        ``scale * (W x + b) = (scale W) x + (scale b)``: the same function of the same parameters, without a pass over
+        the output, forward or backward, and without keeping the output for the gradient of the scale. That is cheaper
+        where there are more vectors than ``in``, which is where the output is larger than the weights; a compiled
+        graph, which serves all sizes, always does it, and so does ``fold``.
+        """
+        if scale is None:
+            return linear(x, self.weight, self.bias)
+        if fold or torch.compiler.is_compiling() or x.numel() > self.in_features**2:
+            return linear(x, scale[:, None] * self.weight, scale * self.bias)
+        return scale * linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """``torch.nn.functional.linear``, in float32 arithmetic where bfloat16's would be emulated."""
+    if x.device.type == "cpu":
+        cast_x, cast_weight, cast_bias = to_autocast("cpu", x, weight, bias)
+        if emulates_products(cast_x):
+            with torch.autocast("cpu", enabled=False):
+                return _WideLinear.apply(cast_x, cast_weight, cast_bias)
+    return nn.functional.linear(x, weight, bias)
+
+
+class _WideLinear(torch.autograd.Function):
+    """bfloat16 in, kept and out; float32 in between."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return nn.functional.linear(x.float(), weight.float(), bias.float()).to(x.dtype)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, _ = inputs
+        ctx.save_for_backward(x, weight)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        wide = grad.float()
+        rows = wide.flatten(0, -2)
+        return (
+            (wide @ weight.float()).to(x.dtype) if wants_x else None,
+            (rows.T @ x.flatten(0, -2).float()).to(weight.dtype) if wants_weight else None,
+            rows.sum(0).to(weight.dtype) if wants_bias else None,
+        )

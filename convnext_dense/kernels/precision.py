@@ -1,0 +1,31 @@
+"""Which precision a product is calculated in."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+
+def to_autocast(device: str, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    """Tensors on a type of device as autocast would hand them to a convolution or linear layer there."""
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        tensors = tuple(tensor if tensor is None else tensor.to(dtype) for tensor in tensors)
+    return tensors  # type: ignore[return-value]
+
+
+def emulates_products(x: Tensor) -> bool:
+    """Whether products of this tensor are calculated faster in float32, casts to it and back included.
+
+    An x86 without bfloat16 instructions emulates them, three times slower than float32 (measured: depthwise
+    convolutions and linear layers, AVX-512). What comes out is bfloat16 either way, and sums are float32 either way.
+    """
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not _multiplies_bfloat16()
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return capabilities["architecture"] != "x86_64" or any(
+        capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert")
+    )

@@ -1,0 +1,50 @@
+"""The hook that compiles the backbone. The eager model is what the compiled one is held against."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from convnext_dense.engine import CompileBackboneHook
+from convnext_dense.models import ConvNeXt
+
+
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.backbone = ConvNeXt(
+            dict(depths=(1, 1, 1, 1), channels=(16, 16, 16, 16)), layer_scale_init_value=1.0, out_indices=(0, 1)
+        )
+
+
+def features_and_gradients(model, image):
+    model.zero_grad()
+    features = model.backbone(image)
+    sum(feature.square().mean() for feature in features).backward()
+    return features, [param.grad for param in model.parameters()]
+
+
+def test_training_on_many_sizes_compiles_once_and_keeps_names_and_numbers():
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    eager = Detector().train()
+    model = copy.deepcopy(eager)
+    CompileBackboneHook(backend="aot_eager").before_run(SimpleNamespace(model=model))
+    assert list(model.state_dict()) == list(eager.state_dict())
+    features_and_gradients(model, torch.rand(2, 3, 96, 128))  # warm-up
+    generator = torch.Generator().manual_seed(0)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for _ in range(6):
+            height, width = (int(size) for size in torch.randint(40, 200, (2,), generator=generator))
+            image = torch.rand(2, 3, height, width)
+            ours, grads = features_and_gradients(model, image)
+            expected, expected_grads = features_and_gradients(eager, image)
+            for mine, theirs in zip([*ours, *grads], [*expected, *expected_grads], strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_model_without_a_backbone_is_named():
+    with pytest.raises(ValueError, match="needs a model with a backbone, and Linear has none"):
+        CompileBackboneHook().before_run(SimpleNamespace(model=nn.Linear(2, 2)))

@@ -1,0 +1,76 @@
+"""What the benchmarks compare, count and write. Times themselves are not tested."""
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import report
+from benchmarks.backbone import compare_with_float64, measure_backbones
+from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones
+from benchmarks.phases import PhaseTimer
+from benchmarks.sizes import draw_sizes
+from benchmarks.timing import measure_in_turns, saved_megabytes
+
+
+def test_every_way_is_called_as_often_and_its_quantiles_are_in_order():
+    calls = []
+    ways = {name: lambda name=name: calls.append(name) for name in "abc"}
+    times = measure_in_turns(ways, device="cpu", rounds=6, warmups=2)
+    assert sorted(calls) == sorted("abc" * 8)
+    assert {calls[3 * turn] for turn in range(8)} == set("abc")  # none is always the first
+    assert all(time["ms_p10"] <= time["ms"] <= time["ms_p90"] for time in times.values())
+
+
+def test_kept_activations_are_counted_once_and_without_parameters():
+    # x: 250 * 1000 * 4 bytes = 1 MB. The product keeps x twice, the linear layer x and its own weight.
+    layer, x = nn.Linear(1000, 10), torch.rand(250, 1000, requires_grad=True)
+    assert saved_megabytes(lambda: (x * x).sum() + layer(x).sum(), layer) == 1.0
+
+
+def test_backbones_are_compared_with_float64_before_their_times_count():
+    result = measure_backbones(
+        "tiny", (1, 64, 64), device="cpu", precision="float32", modes=["forward"], peers=["timm", OFFICIAL_ORDER],
+        with_compiled=False, rounds=1, warmups=0,
+    )  # fmt: skip
+    errors = result["relative_error_to_float64"]
+    assert set(errors) == {OURS, OFFICIAL_ORDER, "timm"}
+    assert all(0 < error["maps"] < 1e-5 for error in errors.values())
+    assert set(result["times"]["forward"]) == {
+        f"{name}, {layout}, eager" for name in errors for layout in ("NCHW", "NHWC")
+    }
+
+
+def test_backbone_that_gives_something_else_is_not_timed():
+    models = build_backbones("tiny", [OFFICIAL_ORDER])
+    models[OURS].stages[0][0].gamma.data.mul_(1.01)
+    with pytest.raises(ValueError, match="The error of our maps to float64 is"):
+        compare_with_float64(models, torch.rand(1, 3, 64, 64), "float32")
+
+
+def test_phases_inside_others_are_taken_out(monkeypatch):
+    clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
+    monkeypatch.setattr("benchmarks.phases.time.perf_counter", lambda: next(clock))
+    timer = PhaseTimer()
+    with timer.phase("outer"), timer.phase("inner"):
+        pass
+    with timer.phase("outer"):
+        pass
+    # 0 outer 1 inner 3 outer 6 (other) 10 outer 15
+    assert timer.seconds == {"outer": 1 + 3 + 5, "inner": 2, "other": 4}
+
+
+def test_sizes_are_multiples_of_32_within_cocos_training_sizes():
+    sizes = draw_sizes(200, 1)
+    assert all(side % 32 == 0 and 480 <= side <= 1344 for size in sizes for side in size)
+    assert len(set(sizes)) > 20
+
+
+def test_table_has_the_faster_layout_and_the_ratio():
+    times = {
+        f"{OURS}, NHWC, eager": {"ms": 10.0}, f"{OURS}, NCHW, eager": {"ms": 12.0},
+        "timm, NHWC, eager": {"ms": 30.0}, "timm, NCHW, eager": {"ms": 25.0},
+    }  # fmt: skip
+    result = dict(task="backbone", arch="tiny", size=(1, 8, 8), precision="float32", times={"training": times})
+    result["setting"] = dict(date="2000-01-01", hardware="abacus", threads=1, versions={})
+    row = "| backbone tiny, 1x8x8, float32, forward + backward | timm, eager | NCHW | 25 | 10 | 2.50 |"
+    assert row in report.write_tables([result])
