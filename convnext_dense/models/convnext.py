@@ -73,13 +73,7 @@ class ConvNeXt(StagedBackbone):
             output_norms=output_norms,
             frozen_stages=frozen_stages,
         )
-        if with_cp not in (False, True, "mlp"):
-            raise ValueError(f"with_cp={with_cp!r} must be False, True or 'mlp'.")
-        if gap_before_final_norm:
-            raise ValueError(
-                "gap_before_final_norm=True pools the features to one vector per image, which a detector or segmenter "
-                "cannot use; leave it out or set it to False."
-            )
+        _check_own_arguments(with_cp, gap_before_final_norm)
 
         num_built = out_indices[-1] + 1
         widths = channels[:num_built]
@@ -118,3 +112,13 @@ class ConvNeXt(StagedBackbone):
 def separate_downsampling(in_channels: int, out_channels: int) -> nn.Sequential:
     """What stands between two stages: LayerNorm and a 2x2 convolution with stride 2."""
     return nn.Sequential(LayerNorm2d(in_channels), nn.Conv2d(in_channels, out_channels, kernel_size=2, stride=2))
+
+
+def _check_own_arguments(with_cp: bool | str, gap_before_final_norm: bool) -> None:
+    if with_cp not in (False, True, "mlp"):
+        raise ValueError(f"with_cp={with_cp!r} must be False, True or 'mlp'.")
+    if gap_before_final_norm:
+        raise ValueError(
+            "gap_before_final_norm=True pools the features to one vector per image, which a detector or segmenter "
+            "cannot use; leave it out or set it to False."
+        )
