@@ -1,9 +1,14 @@
 """Small data sets that tests share."""
 
 import json
+import os
 import shutil
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton must know before it is imported, which much else does
 
 from convnext_dense.data.shapes_ade import write_ade
 from convnext_dense.data.shapes_coco import write_coco

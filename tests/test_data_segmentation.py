@@ -272,7 +272,7 @@ def test_the_model_tells_the_task(cfg, request, ade_folder):
     cfg.model = dict(type="ImageToSound")
     assert task_of(cfg.model) is None
     assert check_data(cfg, ("train",)) == []
-    with pytest.raises(ValueError, match="ImageToSound has none: name the data in the config"):
+    with pytest.raises(ValueError, match="not ImageToSound: name the data in the config"):
         use_folder(cfg, ade_folder)
 
 

@@ -33,7 +33,7 @@ SMALL = {
     "train_dataloader.persistent_workers": False,
     "train_dataloader.dataset.pipeline.2.scale": (96, 48),
     "train_dataloader.dataset.pipeline.3.crop_size": (48, 48),
-    "tta_pipeline.1.transforms.0": [dict(type="Resize", scale=(96, 48), keep_ratio=True)],
+    **{f"tta_pipeline.1.transforms.0.{index}.scale": (64 + 16 * index, 64) for index in range(6)},
     **{
         f"{loader}_dataloader.{key}": value
         for loader in ("val", "test")
@@ -41,9 +41,7 @@ SMALL = {
             "num_workers": 0,
             "persistent_workers": False,
             "dataset.pipeline.1.scale": (96, 48),
-            "+dataset.indices": 2,
         }.items()
-        if not key.startswith("+")
     },
     "+val_dataloader.dataset.indices": 2,
     "+test_dataloader.dataset.indices": 2,

@@ -7,7 +7,7 @@ Differs: 8-bit BGR input is normalised by the data preprocessor, on the device, 
 """
 
 default_scope = "mmdet"
-visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 model = dict(
     type="MaskRCNN",

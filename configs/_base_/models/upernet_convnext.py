@@ -10,7 +10,7 @@ normalised by the data preprocessor, on the device, instead of in the data pipel
 
 custom_imports = dict(imports=["convnext_dense.models.segmentor"])  # the one module of ours that needs mmseg
 default_scope = "mmseg"
-visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer", alpha=0.5)
+visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], alpha=0.5)
 
 model = dict(
     type="convnext_dense.TiledEncoderDecoder",
