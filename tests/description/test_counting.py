@@ -54,5 +54,6 @@ def test_recomputed_blocks_keep_their_inputs_alone():
     positions = 8 * 16
     assert kept[True] == 4 * (3 * 32 * 64 + positions * (8 + 2 + 2 * 8))
     # Each block: its input 8, what LayerNorm reads 8 and its statistics 2, what it gives out 8, GELU's input 32 and
-    # output 32, what layer scale multiplies 8.
-    assert kept[False] == 4 * (3 * 32 * 64 + positions * (8 + 2 + 2 * (8 + 8 + 2 + 8 + 32 + 32 + 8)))
+    # output 32; and, once for all positions, the 8 x 32 weights of the last linear with layer scale in them.
+    per_block = positions * (8 + 8 + 2 + 8 + 32 + 32) + 8 * 32
+    assert kept[False] == 4 * (3 * 32 * 64 + positions * (8 + 2) + 2 * per_block)
