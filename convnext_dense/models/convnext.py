@@ -37,6 +37,8 @@ class ConvNeXt(StagedBackbone):
         frozen_stages: How many stages, counted from the stem, neither learn nor drop paths. 0 freezes nothing. They
             must have been loaded, by whatever way, when training starts.
         with_cp: Whether blocks are recomputed in the backward pass to save memory.
+        contiguous_outputs: Whether outputs are copied from channels-last memory, in which the network works, to the
+            usual order. Heads that call ``view`` on features or gradients need it (CenterNet, DMNet).
         gap_before_final_norm: Here for configs written for mmpretrain; only False means anything for dense outputs.
         init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``, which goes through
             ``convnext_dense.checkpoints.load_weights``: whole or an error.
@@ -62,6 +64,7 @@ class ConvNeXt(StagedBackbone):
         output_norms: str = "all",
         frozen_stages: int = 0,
         with_cp: bool = False,
+        contiguous_outputs: bool = False,
         gap_before_final_norm: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -82,18 +85,9 @@ class ConvNeXt(StagedBackbone):
         widths = channels[:num_built]
         stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], kernel_size=4, stride=4), LayerNorm2d(widths[0]))
         downsamplings = [separate_downsampling(narrow, wide) for narrow, wide in pairwise(widths)]
+        scales = dict(layer_scale_init_value=layer_scale_init_value, use_grn=use_grn)
         stages = [
-            nn.Sequential(
-                *(
-                    ConvNeXtBlock(
-                        width,
-                        drop_path_rate=rate,
-                        layer_scale_init_value=layer_scale_init_value,
-                        use_grn=use_grn,
-                    )
-                    for rate in rates
-                )
-            )
+            nn.Sequential(*(ConvNeXtBlock(width, drop_path_rate=rate, **scales) for rate in rates))  # type: ignore[arg-type]
             # The rates are those of the whole network even if its top is not built.
             for width, rates in zip(widths, drop_path_rates(drop_path_rate, depths), strict=False)
         ]
@@ -107,6 +101,7 @@ class ConvNeXt(StagedBackbone):
             in_channels=in_channels,
             out_indices=out_indices,
             with_cp=with_cp,
+            contiguous_outputs=contiguous_outputs,
             init_cfg=init_cfg,
         )
 
