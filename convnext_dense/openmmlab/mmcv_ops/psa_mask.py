@@ -6,6 +6,8 @@ Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/pytorch/cpu
 Differs: one gather for all positions, on any device.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -43,4 +45,4 @@ def psamask_backward(grad_output: Tensor, grad_input: Tensor, *, psa_type: int, 
     grad_input.copy_(flat.reshape(grad_input.shape))
 
 
-OPERATORS = {"psamask_backward": psamask_backward, "psamask_forward": psamask_forward}
+OPERATORS: dict[str, Callable[..., None]] = {"psamask_backward": psamask_backward, "psamask_forward": psamask_forward}
