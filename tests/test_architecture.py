@@ -24,6 +24,7 @@ ALLOWED = {
     "engine": {"registry", "mmengine", "timm", "checkpoints", "data"},
     "evaluation": {"registry", "mmengine", "mmdet", "mmseg"},
     "description": {"models", "registry", "optim", "engine", "mmengine", "mmdet", "mmseg"},
+    "plug": {"models", "checkpoints", "registry", "mmengine", "mmdet", "mmseg"},
     "inference": {"models", "checkpoints", "registry", "mmengine", "mmdet", "mmseg", "data", "engine"},
 }
 # The one model that is mmseg's own with a difference; configs import it by custom_imports, nothing of ours does.

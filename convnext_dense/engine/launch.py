@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ def train_model(
     config: str | os.PathLike,
     options: Mapping[str, Any] | None = None,
     *,
+    change: Callable[[Config], Config] | None = None,
     data: str | None = None,
     classes: Sequence[str] | None = None,
     work_dir: str | None = None,
@@ -42,6 +43,7 @@ def train_model(
     Args:
         config: Path of the config.
         options: See ``read_config``.
+        change: See ``read_config``.
         data: Folder of one's own data that replaces the config's.
         classes: Class names of ``data`` by label, for segmentation.
         work_dir: Where checkpoints and logs go; by default the config's, or ``work_dirs/NAME OF CONFIG``.
@@ -53,7 +55,9 @@ def train_model(
     Raises:
         ValueError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
     """
-    cfg, notes = _prepare(config, options, data=data, classes=classes, work_dir=work_dir, launcher=launcher, amp=amp)
+    cfg, notes = _prepare(
+        config, options, change=change, data=data, classes=classes, work_dir=work_dir, launcher=launcher, amp=amp
+    )
     if auto_scale_lr:
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
@@ -137,6 +141,7 @@ def _prepare(
     config: str | os.PathLike,
     options: Mapping[str, Any] | None,
     *,
+    change: Callable[[Config], Config] | None = None,
     data: str | None,
     classes: Sequence[str] | None,
     trained: Sequence[str] | None = None,
@@ -144,7 +149,7 @@ def _prepare(
     launcher: str,
     amp: bool = False,
 ) -> tuple[Config, list[str]]:
-    cfg = read_config(config, options)
+    cfg = read_config(config, options, change)
     init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))

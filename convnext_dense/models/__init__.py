@@ -3,6 +3,7 @@
 from convnext_dense.models.classifier import ImageClassifier
 from convnext_dense.models.convnext import ConvNeXt
 from convnext_dense.models.isotropic import IsotropicConvNeXt
+from convnext_dense.models.last_stage import LastStage
 from convnext_dense.models.roadmap import RoadmapNet
 from convnext_dense.models.variants import ISOTROPIC_VARIANTS, VARIANTS, Variant
 
@@ -12,6 +13,7 @@ __all__ = [
     "ConvNeXt",
     "ImageClassifier",
     "IsotropicConvNeXt",
+    "LastStage",
     "RoadmapNet",
     "Variant",
 ]

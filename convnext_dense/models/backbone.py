@@ -25,6 +25,7 @@ class Backbone(BaseModule):
         in_channels: Channels of the image.
         out_indices: Levels that are returned, increasing.
         with_cp: Whether blocks are recomputed in the backward pass to save memory.
+        contiguous_outputs: See ``ConvNeXt``.
         init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``: loaded whole or an error.
 
     Attributes:
@@ -38,11 +39,20 @@ class Backbone(BaseModule):
     channels: tuple[int, ...]
     ends_with_norm = True
 
-    def __init__(self, in_channels: int, out_indices: Sequence[int], *, with_cp: bool, init_cfg: dict | None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_indices: Sequence[int],
+        *,
+        with_cp: bool,
+        init_cfg: dict | None,
+        contiguous_outputs: bool = False,
+    ) -> None:
         super().__init__(init_cfg)
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
         self.with_cp = with_cp
+        self.contiguous_outputs = contiguous_outputs
 
     def init_weights(self) -> None:
         """Loads the checkpoint of ``init_cfg``, whole or not at all; the constructor has already initialised the rest.
@@ -65,7 +75,8 @@ class Backbone(BaseModule):
 
     def _output(self, x_nchw: Tensor, level: int) -> Tensor:
         norm = getattr(self, f"norm{level}", None)
-        return x_nchw if norm is None else norm(x_nchw)
+        x_nchw = x_nchw if norm is None else norm(x_nchw)
+        return x_nchw.contiguous() if self.contiguous_outputs else x_nchw
 
     def _run_blocks(self, blocks: nn.Module, x_nchw: Tensor) -> Tensor:
         for block in blocks.children():

@@ -38,6 +38,8 @@ class ConvNeXt(StagedBackbone):
             must have been loaded, by whatever way, when training starts.
         with_cp: Whether the backward pass recomputes activations to save memory: True recomputes whole blocks,
             ``'mlp'`` only their norm and hidden layer, which is most of the memory for less of the time.
+        contiguous_outputs: Whether outputs are copied from channels-last memory, in which the network works, to the
+            usual order. Heads that call ``view`` on features or gradients need it (CenterNet, DMNet).
         gap_before_final_norm: Here for configs written for mmpretrain; only False means anything for dense outputs.
         init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``, which goes through
             ``convnext_dense.checkpoints.load_weights``: whole or an error.
@@ -63,6 +65,7 @@ class ConvNeXt(StagedBackbone):
         output_norms: str = "all",
         frozen_stages: int = 0,
         with_cp: bool | str = False,
+        contiguous_outputs: bool = False,
         gap_before_final_norm: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
@@ -79,19 +82,9 @@ class ConvNeXt(StagedBackbone):
         widths = channels[:num_built]
         stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], kernel_size=4, stride=4), LayerNorm2d(widths[0]))
         downsamplings = [separate_downsampling(narrow, wide) for narrow, wide in pairwise(widths)]
+        options = dict(layer_scale_init_value=layer_scale_init_value, use_grn=use_grn, rebuild_hidden=with_cp == "mlp")
         stages = [
-            nn.Sequential(
-                *(
-                    ConvNeXtBlock(
-                        width,
-                        drop_path_rate=rate,
-                        layer_scale_init_value=layer_scale_init_value,
-                        use_grn=use_grn,
-                        rebuild_hidden=with_cp == "mlp",
-                    )
-                    for rate in rates
-                )
-            )
+            nn.Sequential(*(ConvNeXtBlock(width, drop_path_rate=rate, **options) for rate in rates))  # type: ignore[arg-type]
             # The rates are those of the whole network even if its top is not built.
             for width, rates in zip(widths, drop_path_rates(drop_path_rate, depths), strict=False)
         ]
@@ -104,7 +97,8 @@ class ConvNeXt(StagedBackbone):
             frozen_stages=frozen_stages,
             in_channels=in_channels,
             out_indices=out_indices,
-            with_cp=with_cp is True,
+            with_cp=bool(with_cp) and with_cp != "mlp",
+            contiguous_outputs=contiguous_outputs,
             init_cfg=init_cfg,
         )
 

@@ -16,7 +16,7 @@ from types import ModuleType
 
 MODULE_NAME = "mmcv._ext"
 
-_FAMILIES = ("nms", "roi", "deform", "focal", "attention", "unserved")
+_FAMILIES = ("nms", "roi", "deform", "focal", "attention", "carafe", "psa_mask", "unserved")
 
 
 class MmcvOpsLoader(Loader):

@@ -1,0 +1,97 @@
+"""CARAFE: upsampling by kernels that the network predicts for every output position.
+
+Letters: N images, G groups, C channels per group, K positions of a k x k kernel, H x W positions, S scale factor.
+
+Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/carafe_naive_cuda_kernel.cuh
+(arXiv 1905.02188, equation 4)
+Differs: runs on the CPU too. The plain and the "naive" operator are one; the scratch tensors of the former that mmcv
+allocates are left alone, except that the features are kept in ``rfeatures``, which is what the backward call gets.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import fold, unfold
+
+
+def _windows(features: Tensor, kernel_size: int, group_size: int) -> Tensor:
+    """The k x k neighbourhood of every position, (N, G, C, K, H, W)."""
+    images, channels, height, width = features.shape
+    columns = unfold(features, kernel_size, padding=kernel_size // 2)
+    return columns.view(images, group_size, channels // group_size, kernel_size**2, height, width)
+
+
+def _blocks(outputs: Tensor, group_size: int, scale_factor: int) -> Tensor:
+    """Maps of the output's size by group and position, (N, G, channels per group, H, S, W, S)."""
+    images, channels, height, width = outputs.shape
+    return outputs.reshape(
+        images,
+        group_size,
+        channels // group_size,
+        height // scale_factor,
+        scale_factor,
+        width // scale_factor,
+        scale_factor,
+    )
+
+
+def carafe_naive_forward(
+    features: Tensor, masks: Tensor, output: Tensor, *, kernel_size: int, group_size: int, scale_factor: int
+) -> None:
+    """Writes the upsampled features to ``output``, (N, G * C, H * S, W * S)."""
+    windows = _windows(features, kernel_size, group_size)
+    kernels = _blocks(masks, group_size, scale_factor)
+    output.copy_(torch.einsum("ngckhw,ngkhiwj->ngchiwj", windows, kernels).reshape(output.shape))
+
+
+def carafe_naive_backward(
+    grad_output: Tensor,
+    features: Tensor,
+    masks: Tensor,
+    grad_input: Tensor,
+    grad_masks: Tensor,
+    *,
+    kernel_size: int,
+    group_size: int,
+    scale_factor: int,
+) -> None:
+    """Writes the gradients of the features to ``grad_input`` and those of the kernels to ``grad_masks``."""
+    gradients = _blocks(grad_output, group_size, scale_factor)
+    kernels = _blocks(masks, group_size, scale_factor)
+    windows = _windows(features, kernel_size, group_size)
+    grad_masks.copy_(torch.einsum("ngckhw,ngchiwj->ngkhiwj", windows, gradients).reshape(masks.shape))
+    columns = torch.einsum("ngkhiwj,ngchiwj->ngckhw", kernels, gradients).flatten(1, 3).flatten(2)
+    grad_input.copy_(fold(columns, features.shape[2:], kernel_size, padding=kernel_size // 2))
+
+
+def carafe_forward(
+    features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor, rmasks: Tensor, output: Tensor, **sizes: Any
+) -> None:
+    """As ``carafe_naive_forward``; keeps the features for the backward call."""
+    rfeatures.copy_(features)
+    carafe_naive_forward(features, masks, output, **sizes)
+
+
+def carafe_backward(
+    grad_output: Tensor,
+    rfeatures: Tensor,
+    masks: Tensor,
+    rgrad_output: Tensor,
+    rgrad_input_hs: Tensor,
+    rgrad_input: Tensor,
+    rgrad_masks: Tensor,
+    grad_input: Tensor,
+    grad_masks: Tensor,
+    **sizes: Any,
+) -> None:
+    """As ``carafe_naive_backward``."""
+    carafe_naive_backward(grad_output, rfeatures, masks, grad_input, grad_masks, **sizes)
+
+
+OPERATORS = {
+    "carafe_backward": carafe_backward,
+    "carafe_forward": carafe_forward,
+    "carafe_naive_backward": carafe_naive_backward,
+    "carafe_naive_forward": carafe_naive_forward,
+}

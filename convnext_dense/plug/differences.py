@@ -1,0 +1,38 @@
+"""What is different between two configs, by dotted key."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+
+class ConfigDiff(list[tuple[str, Any, Any]]):
+    """Dotted key, old value and new value of every difference; printed, one line each. ``...`` is no value."""
+
+    def __str__(self) -> str:
+        """One line per difference."""
+        return "\n".join(
+            f"{key}: {'(none)' if old is ... else repr(old)} -> {'(removed)' if new is ... else repr(new)}"
+            for key, old, new in self
+        )
+
+
+def diff_configs(before: Config, after: Config) -> ConfigDiff:
+    """Lists what is different in ``after``."""
+    return ConfigDiff(_differences(before.to_dict(), after.to_dict(), ""))
+
+
+def _differences(before: Any, after: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    prefix = f"{key}." if key else ""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in [*before, *(name for name in after if name not in before)]:
+            yield from _differences(before.get(name, ...), after.get(name, ...), f"{prefix}{name}")
+    elif _is_list_of_dicts(before) and _is_list_of_dicts(after) and len(before) == len(after):
+        for position, (old, new) in enumerate(zip(before, after, strict=True)):
+            yield from _differences(old, new, f"{prefix}{position}")
+    elif before is ... or after is ... or before != after:
+        yield key, before, after
+
+
+def _is_list_of_dicts(node: Any) -> bool:
+    return isinstance(node, list | tuple) and len(node) > 0 and all(isinstance(item, Mapping) for item in node)

@@ -1,0 +1,204 @@
+"""Puts ConvNeXt in the place of the backbone of any mmdet or mmseg config, and rewires what reads its features.
+
+What the two backbones return is measured on built modules, and so is what a neck makes of it; nothing is looked up by
+the name of a backbone. The number and the order of the outputs stay, so that ``start_level`` or ``num_outs`` of a neck
+mean what they meant.
+"""
+
+import copy
+import difflib
+import importlib.util
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
+
+from convnext_dense.models import ConvNeXt
+from convnext_dense.models.variants import get_variant
+from convnext_dense.plug.levels import Wiring, first_line, match_stages, measure_backbone
+from convnext_dense.plug.rewiring import rewire_heads, rewire_necks
+
+# ImageNet's mean and deviation times 255, in RGB: what every ConvNeXt checkpoint was trained on.
+_MEAN = [123.675, 116.28, 103.53]
+_STD = [58.395, 57.12, 57.375]
+_PREFIXES: dict[str, dict[str, Any]] = {"convnext-": {}, "convnextv2-": dict(use_grn=True, layer_scale_init_value=0.0)}
+
+
+def plug_backbone(
+    cfg: Config,
+    arch: str | Mapping[str, Any] = "tiny",
+    weights: str | None = None,
+    *,
+    layer_decay: float | None = None,
+    **backbone_kwargs: Any,
+) -> Config:
+    """Replaces the backbone of a config by ConvNeXt.
+
+    Args:
+        cfg: Config of mmdet or mmseg; it is not changed. ``diff_configs`` shows what is different in the result.
+        arch: As for ``ConvNeXt``.
+        weights: Source of the backbone's weights, see ``checkpoints.fetch``; None starts from random ones. A C4
+            detector's shared head, ConvNeXt's last stage, starts from random ones either way.
+        layer_decay: None keeps the optimizer. A rate in (0, 1] makes it AdamW with the learning rate decayed layer by
+            layer.
+        backbone_kwargs: Further arguments of ``ConvNeXt``; ``out_indices`` follows from the old backbone.
+
+    Raises:
+        ValueError: A name is unknown (the nearest one is given), or a part of the model cannot be rewired; the message
+            names its place.
+    """
+    get_variant(arch)
+    _check_names(backbone_kwargs)
+    plugged = copy.deepcopy(cfg)
+    path = _find_owner(plugged.model)
+    owner = _descend(plugged.model, path)
+    place = ".".join(["model", *path, "backbone"])
+    init_default_scope(plugged.get("default_scope", "mmengine"))
+    _import_custom_modules(plugged)
+
+    # The heads were written for backbones whose maps lie in memory in the usual order, and some count on it.
+    backbone = dict(type="convnext_dense.ConvNeXt", arch=arch, contiguous_outputs=True, **backbone_kwargs)
+    wiring = _replace_backbone(owner, backbone, place)
+    if weights is not None:
+        owner.backbone.init_cfg = dict(type="Pretrained", checkpoint=weights)
+
+    wiring = rewire_necks(owner, wiring, place.removesuffix("backbone"))
+    if not wiring.is_unchanged:
+        rewire_heads(owner, wiring, place.removesuffix("backbone"), arch, backbone_kwargs)
+    if backbone_kwargs.get("in_channels", 3) == 3:
+        _set_normalisation(plugged.model, path)
+    _set_optimizer(plugged, layer_decay)
+    if plugged.get("load_from"):
+        plugged.load_from = None  # weights of the model as it was
+    return plugged
+
+
+def parse_backbone(name: str) -> tuple[str, dict[str, Any]]:
+    """Splits a name such as ``convnext-tiny`` or ``convnextv2-base`` into ``arch`` and arguments of ``ConvNeXt``.
+
+    Raises:
+        ValueError: The name has another form; the nearest one is given.
+    """
+    for prefix, kwargs in _PREFIXES.items():
+        if name.startswith(prefix):
+            arch = name.removeprefix(prefix)
+            get_variant(arch)
+            return arch, dict(kwargs)
+    family = difflib.get_close_matches(name.split("-")[0], ["convnext", "convnextv2"], n=1, cutoff=0.0)[0]
+    raise ValueError(f"backbone '{name}' must be convnext-ARCH or convnextv2-ARCH. Did you mean {family}-...?")
+
+
+def _check_names(backbone_kwargs: Mapping[str, Any]) -> None:
+    known = set(inspect.signature(ConvNeXt.__init__).parameters) - {"self", "arch", "out_indices", "init_cfg"}
+    for name in backbone_kwargs:
+        if name in ("type", "contiguous_outputs"):
+            raise ValueError(f"{name} is set by plug_backbone; leave it out.")
+        if name == "out_indices":
+            raise ValueError("out_indices follows from what the config's necks and heads read; leave it out.")
+        if name == "init_cfg":
+            raise ValueError("init_cfg is made from weights: plug_backbone(cfg, arch, weights=SOURCE).")
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise ValueError(f"ConvNeXt has no argument '{name}'. Did you mean '{nearest}'?")
+
+
+def _find_owner(model: Mapping[str, Any]) -> list[str]:
+    """Finds the keys that lead to the dict that holds the backbone: the outermost, and a detector before others."""
+    level: list[tuple[list[str], Mapping[str, Any]]] = [([], model)]
+    while level:
+        for path, node in level:
+            if isinstance(node.get("backbone"), Mapping) and "type" in node["backbone"]:
+                return path
+        level = [
+            ([*path, key], child)
+            for path, node in level
+            for key, child in sorted(node.items(), key=lambda item: item[0] != "detector")
+            if isinstance(child, Mapping)
+        ]
+    raise ValueError("model has no backbone: there is no dict with a key 'backbone' in it.")
+
+
+def _descend(node: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        node = node[key]
+    return node
+
+
+def _import_custom_modules(cfg: Config) -> None:
+    """Imports what the config asks for; mmpretrain, asked for by backbones that are replaced, only where it exists."""
+    custom = cfg.get("custom_imports")
+    if not custom:
+        return
+    names = [custom["imports"]] if isinstance(custom["imports"], str) else list(custom["imports"])
+    if importlib.util.find_spec("mmpretrain") is None:
+        names = [name for name in names if name.split(".")[0] != "mmpretrain"]
+    if names:
+        custom["imports"] = names
+        import_modules_from_strings(**custom)
+    else:
+        cfg.pop("custom_imports")
+
+
+def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wiring:
+    """Measures the old backbone, chooses the stages that stand for its outputs, and puts the new one in its place."""
+    name = owner.backbone["type"]
+    old = {key: value for key, value in owner.backbone.items() if key != "frozen_stages"}
+    if name in {"mmpretrain.ConvNeXt", "mmcls.ConvNeXt"}:
+        old["type"] = backbone["type"]  # takes the same arguments
+    try:
+        before = measure_backbone(old)
+    except Exception as error:
+        raise ValueError(
+            f"{place} ({name}) cannot be replaced: what it returns is unknown, because it does not run as it stands: "
+            f"{first_line(error)}"
+        ) from error
+    stages = match_stages(before.strides)
+    backbone["out_indices"] = tuple(sorted(set(stages)))
+    after = measure_backbone(backbone)
+    wiring = Wiring(before, after, tuple(backbone["out_indices"].index(stage) for stage in stages))
+    is_segmenter = "decode_head" in owner
+    if not is_segmenter and tuple(after.strides[i] for i in wiring.places) != before.strides:
+        raise ValueError(
+            f"{place} ({name}) cannot be replaced: the detector reads maps of the strides {list(before.strides)}, and "
+            "ConvNeXt has one map each of the strides 4, 8, 16 and 32."
+        )
+    owner.backbone = backbone
+    owner.pop("pretrained", None)
+    return wiring
+
+
+def _set_normalisation(model: Any, path: Sequence[str]) -> None:
+    """Sets mean, deviation and the order of channels in every data preprocessor on the way to the backbone."""
+    preprocessors = []
+    for depth in range(len(path) + 1):
+        node = _descend(model, path[:depth]).get("data_preprocessor")
+        while isinstance(node, Mapping) and isinstance(node.get("data_preprocessor"), Mapping):
+            node = node["data_preprocessor"]  # semi-supervised: one for the branches around one for images
+        if isinstance(node, Mapping):
+            preprocessors.append(node)
+    for node in preprocessors:
+        node.update(mean=list(_MEAN), std=list(_STD), bgr_to_rgb=True)  # type: ignore[attr-defined]
+        node.pop("rgb_to_bgr", None)  # type: ignore[attr-defined]
+
+
+def _set_optimizer(cfg: Config, layer_decay: float | None) -> None:
+    wrapper = cfg.get("optim_wrapper")
+    if wrapper is None:
+        return
+    decay_type = "layer_wise"
+    if str(wrapper.get("constructor", "")).split(".")[-1].startswith(("LearningRateDecay", "LayerDecay")):
+        # mmdet's and mmseg's own read the number of layers from the config: it would be that of the old backbone.
+        layer_decay = layer_decay or wrapper.paramwise_cfg["decay_rate"]
+        decay_type = wrapper.paramwise_cfg.get("decay_type", decay_type)
+        optimizer = wrapper.optimizer
+    else:
+        # arXiv 2201.03545, appendix A.3: learning rate 1e-4 for Mask R-CNN and UperNet, both with a batch of 16
+        optimizer = dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
+    if layer_decay is None:
+        return
+    wrapper.optimizer = optimizer
+    wrapper.constructor = "convnext_dense.LayerDecayOptimWrapperConstructor"
+    wrapper.paramwise_cfg = dict(decay_rate=layer_decay, decay_type=decay_type)

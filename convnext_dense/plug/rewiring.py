@@ -1,0 +1,166 @@
+"""Necks and heads of mmdet and mmseg: the keys by which they say what they read, set to what they read now."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from convnext_dense.plug.levels import Wiring, first_line, measure_neck, measure_shared_head
+
+# Necks that make a pyramid of equally large maps: beside a hierarchical backbone they have nothing to do.
+_PYRAMID_MAKERS = {"Feature2Pyramid"}
+
+
+def rewire_necks(owner: Any, wiring: Wiring, place: str) -> Wiring:
+    """Rewires the neck, or each of a list of necks, and returns what the heads read."""
+    neck = owner.get("neck")
+    if neck is None:
+        return wiring
+    if isinstance(neck, Mapping) and neck["type"].split(".")[-1] in _PYRAMID_MAKERS:
+        owner.pop("neck")
+        return wiring
+    chain = neck if isinstance(neck, list | tuple) else [neck]
+    for position, node in enumerate(chain):
+        if wiring.is_unchanged:
+            break
+        here = f"{place}neck.{position}" if chain is neck else f"{place}neck"
+        if not wiring.in_order:
+            raise ValueError(f"{here} ({node['type']}) cannot be rewired: it reads maps that ConvNeXt has only once.")
+        wiring = _rewire_neck(node, wiring, here)
+    return wiring
+
+
+def _rewire_neck(neck: Any, wiring: Wiring, place: str) -> Wiring:
+    old = copy.deepcopy(neck)
+    for key, value in list(neck.items()):
+        if isinstance(value, Mapping):
+            _rewire_lists(value, wiring)
+        elif key.endswith("in_channels") and isinstance(value, int):
+            neck[key] = _new_width(value, wiring, f"{place}.{key}")
+        elif key == "scales" and len(value) == len(wiring.before.strides):  # resizes its maps to given strides
+            ratios = zip(value, wiring.after.strides, wiring.before.strides, strict=True)
+            neck[key] = [scale * new / was for scale, new, was in ratios]
+    _rewire_lists(neck, wiring)
+
+    try:
+        before = measure_neck(old, wiring.before)
+    except Exception:  # an operator that this machine lacks; what a neck returns rarely depends on what it reads
+        return Wiring(wiring.before, wiring.before, wiring.places)
+    try:
+        after = measure_neck(neck, wiring.after)
+    except Exception as error:
+        raise ValueError(
+            f"{place} ({neck['type']}) cannot be rewired from channels {list(wiring.before.channels)} to "
+            f"{wiring.channels}: {first_line(error)}"
+        ) from error
+    return Wiring(before, after, tuple(range(len(after.channels))))
+
+
+def _rewire_lists(node: Any, wiring: Wiring) -> None:
+    """Rewrites lists of the old channels, whole, reversed, without the first levels, or continued by further ones."""
+    before, after = list(wiring.before.channels), wiring.channels
+    for key, value in list(node.items()):
+        if isinstance(value, Mapping):
+            _rewire_lists(value, wiring)
+        elif key.endswith("channels") and isinstance(value, list | tuple) and value:
+            values = list(value)
+            if values == before[::-1] and values != before:
+                node[key] = after[::-1]
+            elif values == before[-len(values) :]:
+                node[key] = after[-len(values) :]
+            elif values[: len(before)] == before:
+                node[key] = after + values[len(before) :]
+
+
+def _new_width(width: int, wiring: Wiring, place: str) -> int:
+    """Translates one number of channels: that of a level, or the sum of all."""
+    before = wiring.before.channels
+    new = {wiring.channels[i] for i, channels in enumerate(before) if channels == width}
+    if len(new) == 1:
+        return new.pop()
+    if not new and width == sum(before):
+        return sum(wiring.channels)
+    why = "stands for several maps, now of different widths" if new else "is no width that the old backbone returned"
+    raise ValueError(f"{place}={width} cannot be rewired: it {why} ({list(before)} -> {wiring.channels}).")
+
+
+def rewire_heads(owner: Any, wiring: Wiring, place: str, arch: Any, backbone_kwargs: Mapping[str, Any]) -> None:
+    """Rewires the heads that read what changed."""
+    for name, head in owner.items():
+        if name in {"decode_head", "auxiliary_head"}:
+            several = isinstance(head, list | tuple)
+            for position, node in enumerate(head if several else [head]):
+                _rewire_segmentation_head(node, wiring, f"{place}{name}.{position}" if several else f"{place}{name}")
+        elif name == "roi_head":
+            _rewire_roi_head(head, wiring, f"{place}{name}", arch, backbone_kwargs)
+        elif (name == "head" or name.endswith("_head")) and isinstance(head, Mapping) and "teacher" not in name:
+            _rewire_head(head, wiring, f"{place}{name}")
+
+
+def _rewire_head(head: Any, wiring: Wiring, place: str) -> None:
+    width = head.get("in_channels")
+    if isinstance(width, int):
+        head["in_channels"] = _new_width(width, wiring, f"{place}.in_channels")
+    elif width is not None:
+        was = list(width)
+        _rewire_lists(head, wiring)
+        if list(head["in_channels"]) == was:
+            raise ValueError(
+                f"{place}.in_channels={was} cannot be rewired: the maps had the channels "
+                f"{list(wiring.before.channels)}."
+            )
+
+
+def _rewire_segmentation_head(head: Any, wiring: Wiring, place: str) -> None:
+    """Rewires by ``in_index``, which says which maps a head of mmseg reads; heads may hold heads (K-Net)."""
+    for key, child in list(head.items()):
+        if isinstance(child, Mapping) and "in_index" in child:
+            _rewire_segmentation_head(child, wiring, f"{place}.{key}")
+    if "c1_in_channels" in head:  # DeepLabV3+ reads the first map besides
+        head["c1_in_channels"] = wiring.channels[0]
+    width = head.get("in_channels")
+    if width is None:
+        return
+    index = head.get("in_index")
+    if index is None and not isinstance(width, int):
+        _rewire_head(head, wiring, place)
+        return
+    index = -1 if index is None else index  # mmseg's default
+    indices = [index] if isinstance(index, int) else list(index)
+    widths = [width] if isinstance(width, int) else list(width)
+    was = [wiring.before.channels[i] for i in indices]
+    if widths != was:
+        raise ValueError(f"{place}.in_channels={width} cannot be rewired: its maps {index} had the channels {was}.")
+    now = [wiring.channels[i] for i in indices]
+    head["in_channels"] = now[0] if isinstance(width, int) else now
+    if not wiring.in_order:
+        places = [wiring.places[i] for i in indices]
+        head["in_index"] = places[0] if isinstance(index, int) else places
+
+
+def _rewire_roi_head(roi_head: Any, wiring: Wiring, place: str, arch: Any, backbone_kwargs: Mapping[str, Any]) -> None:
+    """Rewires regions that are cut out of the backbone's own map, and what comes after them."""
+    for key in ("bbox_roi_extractor", "mask_roi_extractor"):
+        if isinstance(roi_head.get(key), Mapping):
+            width = roi_head[key]["out_channels"]
+            roi_head[key]["out_channels"] = _new_width(width, wiring, f"{place}.{key}.out_channels")
+    if roi_head.get("shared_head") is not None:
+        wiring = _replace_shared_head(roi_head, wiring, f"{place}.shared_head", arch, backbone_kwargs)
+    for key in ("bbox_head", "mask_head"):
+        heads = roi_head.get(key)
+        for head in heads if isinstance(heads, list | tuple) else [heads] if heads else []:
+            _rewire_head(head, wiring, f"{place}.{key}")
+
+
+def _replace_shared_head(
+    roi_head: Any, wiring: Wiring, place: str, arch: Any, backbone_kwargs: Mapping[str, Any]
+) -> Wiring:
+    """Puts ConvNeXt's last stage where the old backbone's was, behind the regions of a C4 detector."""
+    if len(wiring.after.channels) != 1 or wiring.after.strides != (16,):
+        raise ValueError(f"{place} cannot be rewired: it is ConvNeXt's last stage only on the map of stride 16.")
+    names = ("drop_path_rate", "layer_scale_init_value", "use_grn")
+    kwargs = {name: backbone_kwargs[name] for name in names if name in backbone_kwargs}
+    stage = dict(type="convnext_dense.LastStage", arch=arch, **kwargs)
+    before = measure_shared_head(roi_head["shared_head"], wiring.before)
+    after = measure_shared_head(stage, wiring.after)
+    roi_head["shared_head"] = stage
+    return Wiring(before, after, (0,))

@@ -1,0 +1,165 @@
+"""ConvNeXt under configs of others: what is rewired, what is refused, and a training step and an inference of each."""
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from convnext_dense.engine.config import read_config
+from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
+
+ROOT = Path(__file__).parents[1]
+RETINANET = "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py"
+# arXiv 2301.00808, appendix A.1
+ATTO = [40, 80, 160, 320]
+
+
+def load_matrix():
+    spec = importlib.util.spec_from_file_location("plug_matrix", ROOT / "benchmarks/plug_matrix.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+matrix = load_matrix()
+
+
+def read(name):
+    return read_config(name, change=lambda cfg: cfg)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        RETINANET,
+        "mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py",
+        "mmdet::faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco.py",
+        "mmdet::centernet/centernet_r18_8xb16-crop512-140e_coco.py",
+        "mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py",
+        "mmdet::detr/detr_r50_8xb2-150e_coco.py",
+        "mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py",
+        "mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py",
+        "mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-80k_ade20k-512x512.py",
+        "mmseg::hrnet/fcn_hr18_4xb4-80k_ade20k-512x512.py",
+        "mmseg::ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py",
+        "mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py",
+    ],
+)
+def test_family_trains_a_step_and_infers(name):
+    package, path = name.split("::")
+    steps = []
+    matrix.run_family(matrix.config_folder(package) / path, steps.append)
+    assert steps == list(matrix.STEPS)
+
+
+def test_retinanet_differs_only_where_the_backbone_matters():
+    before = read(RETINANET)
+    changes = diff_configs(before, plug_backbone(before, "atto"))
+    elsewhere = {key: (old, new) for key, old, new in changes if not key.startswith("model.backbone.")}
+    # mmdet's own mean and deviation of RGB images are the same, so that only the neck is left.
+    assert elsewhere == {"model.neck.in_channels": ([256, 512, 1024, 2048], ATTO)}
+    assert "model.neck.in_channels: [256, 512, 1024, 2048] -> [40, 80, 160, 320]" in str(changes)
+    assert "model.backbone.depth: 50 -> (removed)" in str(changes)
+
+
+def test_heads_without_a_neck_read_the_map_of_their_index():
+    cfg = plug_backbone(read("mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py"), "atto")
+    head = cfg.model.decode_head.kernel_generate_head
+    assert (head.in_channels, head.in_index) == (320, 3)
+    # 512 is a width of ResNet-50 too, but these read the kernels' own map.
+    assert [stage.in_channels for stage in cfg.model.decode_head.kernel_update_head] == [512, 512, 512]
+    assert (cfg.model.auxiliary_head.in_channels, cfg.model.auxiliary_head.in_index) == (160, 2)
+
+
+def test_full_resolution_output_becomes_the_finest_map():
+    """U-Net returns its maps from coarse to fine; ConvNeXt's finest has stride 4."""
+    cfg = plug_backbone(read("mmseg::unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024.py"), "atto")
+    assert cfg.model.backbone.out_indices == (0, 1, 2)
+    assert (cfg.model.decode_head.in_channels, cfg.model.decode_head.in_index) == (40, 0)
+
+
+def test_pretrained_weights_and_layer_decay_are_asked_for():
+    cfg = plug_backbone(read(RETINANET), "atto", "timm:convnext_atto.d2_in1k", layer_decay=0.9, drop_path_rate=0.1)
+    assert cfg.model.backbone.init_cfg == dict(type="Pretrained", checkpoint="timm:convnext_atto.d2_in1k")
+    assert cfg.model.backbone.drop_path_rate == 0.1
+    assert cfg.optim_wrapper.optimizer.type == "AdamW"
+    assert cfg.optim_wrapper.paramwise_cfg.decay_rate == 0.9
+
+
+@MODELS.register_module()
+class SumNeck(nn.Module):
+    """A user's own: every map to one width, the coarser ones added to the finest."""
+
+    def __init__(self, in_channels, width):
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in in_channels)
+
+    def forward(self, maps):
+        first, *rest = [project(x) for project, x in zip(self.projections, maps, strict=True)]
+        return (first + sum(nn.functional.interpolate(x, first.shape[2:]) for x in rest),)
+
+
+def test_custom_neck_that_reads_in_channels_plugs():
+    cfg = Config(read("mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py").to_dict())
+    cfg.model.neck = dict(type="mmengine.SumNeck", in_channels=[256, 512, 1024, 2048], width=32)
+    cfg.model.decode_head.update(in_channels=32, in_index=0)
+    cfg.model.auxiliary_head.update(in_channels=32, in_index=0)
+    cfg = plug_backbone(cfg, "atto")
+    assert cfg.model.neck.in_channels == ATTO
+    assert cfg.model.decode_head.in_channels == 32
+    matrix.shrink(cfg)
+    model = MODELS.build(cfg.model)
+    matrix.training_step(model, matrix.segmentation_batch(cfg))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "mmdet::cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py",
+            r"model\.backbone \(HourglassNet\) cannot be replaced: the detector reads maps of the strides \[4, 4\]",
+        ),
+        (
+            "mmdet::detectors/detectors_htc-r50_1x_coco.py",
+            # The neck runs the backbone again, on the image that this one returns first.
+            r"model\.backbone \(DetectoRS_ResNet\) cannot be replaced: .*\[1, 4, 8, 16, 32\]",
+        ),
+    ],
+)
+def test_what_cannot_be_rewired_is_named(name, message):
+    with pytest.raises(ValueError, match=message):
+        plug_backbone(read(name), "atto")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plug_backbone(Config(dict(model={})), "tinny"), "Did you mean 'tiny'"),
+        (lambda: plug_backbone(Config(dict(model={})), "tiny", drop_path=0.1), "Did you mean 'drop_path_rate'"),
+        (lambda: plug_backbone(Config(dict(model={})), "tiny"), "model has no backbone"),
+        (lambda: parse_backbone("convnxt-tiny"), "Did you mean convnext-"),
+        (lambda: read_config("mmdet::retinanet/retinant_r50_fpn_1x_coco.py"), f"Did you mean {RETINANET}"),
+        (lambda: read_config("mmdett::a.py"), "it must be mmdet or mmseg"),
+    ],
+)
+def test_wrong_name_answers_with_the_nearest(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_backbone_name_of_v2_brings_its_arguments():
+    assert parse_backbone("convnextv2-base") == ("base", dict(use_grn=True, layer_scale_init_value=0.0))
+
+
+def test_tool_writes_a_config_that_stands_alone(tmp_path):
+    out = tmp_path / "out.py"
+    command = [sys.executable, ROOT / "tools/plug.py", RETINANET, out, "--arch", "atto"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "model.backbone.type: 'ResNet' -> 'convnext_dense.ConvNeXt'" in printed
+    assert "_base_ =" not in out.read_text()
+    assert read_config(out).model.neck.in_channels == ATTO
