@@ -131,6 +131,8 @@ def _rewire_segmentation_head(head: Any, wiring: Wiring, place: str) -> None:
     if widths != was:
         raise ValueError(f"{place}.in_channels={width} cannot be rewired: its maps {index} had the channels {was}.")
     now = [wiring.channels[i] for i in indices]
+    if head.get("num_convs") == 0 and head.get("channels") == width:  # mmseg's FCN head without layers of its own
+        head["channels"] = now[0]
     head["in_channels"] = now[0] if isinstance(width, int) else now
     if not wiring.in_order:
         places = [wiring.places[i] for i in indices]
