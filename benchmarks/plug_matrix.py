@@ -147,7 +147,7 @@ def training_step(model: Any, batch: Mapping[str, Any]) -> float:
     model.train()
     optimizer = torch.optim.SGD([param for param in model.parameters() if param.requires_grad], lr=1e-4)
     data = model.data_preprocessor(copy.deepcopy(dict(batch)), training=True)
-    if hasattr(model, "set_epoch"):  # TOOD, by a hook of mmdet
+    if hasattr(model, "set_epoch"):  # by a hook of mmdet in its own runs
         model.set_epoch(0)
     losses = model(**data, mode="loss")
     loss, _ = model.parse_losses(losses)
