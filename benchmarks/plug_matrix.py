@@ -111,10 +111,14 @@ def detection_batch(cfg: Config) -> dict[str, Any]:
     batch = demo_mm_inputs(
         2, shapes, num_items=[2, 2], num_classes=2, with_mask=True, with_semantic=True, use_box_type=True
     )
+    with_mask = any(node.get("with_mask") for node in _dicts(cfg.get("train_dataloader") or {}))
     for sample in batch["data_samples"]:
+        if not with_mask:
+            del sample.gt_instances.masks  # RTMDet takes their presence for a request
         boxes = torch.tensor([[8.0, 8.0, 72.0, 80.0], [30.0, 40.0, 110.0, 120.0]])
         sample.gt_instances.bboxes = type(sample.gt_instances.bboxes)(boxes)
-        sample.proposals = InstanceData(bboxes=boxes.clone(), scores=torch.ones(2))
+        if cfg.model.type == "FastRCNN":  # others make their own
+            sample.proposals = InstanceData(bboxes=boxes.clone(), scores=torch.ones(2))
         size = (1, IMAGE_SIZE, IMAGE_SIZE)
         sample.gt_sem_seg = PixelData(sem_seg=torch.randint(0, 2, size))
         sample.set_metainfo(
@@ -143,6 +147,8 @@ def training_step(model: Any, batch: Mapping[str, Any]) -> float:
     model.train()
     optimizer = torch.optim.SGD([param for param in model.parameters() if param.requires_grad], lr=1e-4)
     data = model.data_preprocessor(copy.deepcopy(dict(batch)), training=True)
+    if hasattr(model, "set_epoch"):  # by a hook of mmdet in its own runs
+        model.set_epoch(0)
     losses = model(**data, mode="loss")
     loss, _ = model.parse_losses(losses)
     loss.backward()

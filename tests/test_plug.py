@@ -45,7 +45,7 @@ def read(name):
         "mmdet::soft_teacher/soft-teacher_faster-rcnn_r50-caffe_fpn_180k_semi-0.1-coco.py",
         "mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py",
         "mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-80k_ade20k-512x512.py",
-        "mmseg::hrnet/fcn_hr18_4xb4-80k_ade20k-512x512.py",
+        "mmseg::fastfcn/fastfcn_r50-d32_jpu_enc_4xb4-80k_ade20k-512x512.py",
         "mmseg::ocrnet/ocrnet_hr18_4xb4-80k_ade20k-512x512.py",
         "mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py",
     ],

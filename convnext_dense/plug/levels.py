@@ -44,9 +44,17 @@ class Wiring(NamedTuple):
 
 
 def measure_backbone(cfg: Mapping[str, Any]) -> Levels:
-    """Builds a backbone, without weights, and reads channels and strides of its outputs for a square image."""
-    image = torch.zeros(1, cfg.get("in_channels", 3), _IMAGE_SIZE, _IMAGE_SIZE)
-    return _levels(_run(cfg, image), _IMAGE_SIZE)
+    """Builds a backbone, without weights, and reads channels and strides of its outputs for a square image.
+
+    The image is small unless the backbone runs on images of its ``img_size`` only.
+    """
+    try:
+        return _measure_on_image(cfg, _IMAGE_SIZE)
+    except RuntimeError:
+        size = cfg.get("img_size")
+        if size is None:
+            raise
+        return _measure_on_image(cfg, size if isinstance(size, int) else size[0])
 
 
 def measure_neck(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
@@ -80,6 +88,10 @@ def first_line(error: Exception) -> str:
     """The kind of an error and the first line of its text."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
+
+
+def _measure_on_image(cfg: Mapping[str, Any], size: int) -> Levels:
+    return _levels(_run(cfg, torch.zeros(1, cfg.get("in_channels", 3), size, size)), size)
 
 
 def _run(cfg: Mapping[str, Any], inputs: Any) -> Any:

@@ -191,8 +191,9 @@ def _set_optimizer(cfg: Config, layer_decay: float | None) -> None:
     decay_type = "layer_wise"
     if str(wrapper.get("constructor", "")).split(".")[-1].startswith(("LearningRateDecay", "LayerDecay")):
         # mmdet's and mmseg's own read the number of layers from the config: it would be that of the old backbone.
-        layer_decay = layer_decay or wrapper.paramwise_cfg["decay_rate"]
-        decay_type = wrapper.paramwise_cfg.get("decay_type", decay_type)
+        old = wrapper.paramwise_cfg
+        layer_decay = layer_decay or old.get("decay_rate", old.get("layer_decay_rate"))  # the latter is BEiT's word
+        decay_type = old.get("decay_type", decay_type)
         optimizer = wrapper.optimizer
     else:
         # arXiv 2201.03545, appendix A.3: learning rate 1e-4 for Mask R-CNN and UperNet, both with a batch of 16

@@ -62,13 +62,13 @@ def _rewire_lists(node: Any, wiring: Wiring) -> None:
         if isinstance(value, Mapping):
             _rewire_lists(value, wiring)
         elif key.endswith("channels") and isinstance(value, list | tuple) and value:
-            values = list(value)
+            values, kind = list(value), type(value)  # some necks insist on a tuple
             if values == before[::-1] and values != before:
-                node[key] = after[::-1]
+                node[key] = kind(after[::-1])
             elif values == before[-len(values) :]:
-                node[key] = after[-len(values) :]
+                node[key] = kind(after[-len(values) :])
             elif values[: len(before)] == before:
-                node[key] = after + values[len(before) :]
+                node[key] = kind(after + values[len(before) :])
 
 
 def _new_width(width: int, wiring: Wiring, place: str) -> int:
@@ -131,6 +131,8 @@ def _rewire_segmentation_head(head: Any, wiring: Wiring, place: str) -> None:
     if widths != was:
         raise ValueError(f"{place}.in_channels={width} cannot be rewired: its maps {index} had the channels {was}.")
     now = [wiring.channels[i] for i in indices]
+    if head.get("num_convs") == 0 and head.get("channels") == width:  # mmseg's FCN head without layers of its own
+        head["channels"] = now[0]
     head["in_channels"] = now[0] if isinstance(width, int) else now
     if not wiring.in_order:
         places = [wiring.places[i] for i in indices]
