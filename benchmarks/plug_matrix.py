@@ -25,6 +25,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
+from convnext_dense.data.dataset_configs import config_dicts
 from convnext_dense.engine.device import fit_to_device
 from convnext_dense.plug import plug_backbone
 
@@ -73,7 +74,7 @@ def shrink(cfg: Config) -> None:
     """Makes a config run on small images on one process; the network keeps its widths."""
     cfg.launcher = "none"
     fit_to_device(cfg)
-    for node in list(_dicts(cfg.model)):
+    for node in list(config_dicts(cfg.model)):
         if "batch_augments" in node:
             node["batch_augments"] = None  # pads to the published size
         if isinstance(node.get("data_preprocessor"), Mapping):
@@ -94,15 +95,6 @@ def _shrink_preprocessor(node: Any) -> None:
         node["size"] = (IMAGE_SIZE, IMAGE_SIZE)
 
 
-def _dicts(node: Any) -> Iterator[Any]:
-    if isinstance(node, Mapping):
-        yield node
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for child in node:
-            yield from _dicts(child)
-
-
 def detection_batch(cfg: Config) -> dict[str, Any]:
     """Two images with boxes, masks, a map of classes and proposals of random noise."""
     from mmdet.testing import demo_mm_inputs
@@ -111,7 +103,7 @@ def detection_batch(cfg: Config) -> dict[str, Any]:
     batch = demo_mm_inputs(
         2, shapes, num_items=[2, 2], num_classes=2, with_mask=True, with_semantic=True, use_box_type=True
     )
-    with_mask = any(node.get("with_mask") for node in _dicts(cfg.get("train_dataloader") or {}))
+    with_mask = any(node.get("with_mask") for node in config_dicts(cfg.get("train_dataloader") or {}))
     for sample in batch["data_samples"]:
         if not with_mask:
             del sample.gt_instances.masks  # RTMDet takes their presence for a request

@@ -1,9 +1,21 @@
-"""What every task asks of the data sets in a config."""
+"""What every task asks of a config and of its data sets."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS
+
+
+def config_dicts(node: Any) -> Iterator[Any]:
+    """Goes through every dict of a config, the outer ones first, lists included."""
+    if isinstance(node, Mapping):
+        yield node
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        for child in node:
+            yield from config_dicts(child)
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
@@ -26,6 +38,11 @@ def known_class_names(dataset: ConfigDict) -> Sequence[str] | None:
     """Gives the class names that the type of a data set brings along, such as ADE20K's 150."""
     with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
         return getattr(registry.get(dataset.type), "METAINFO", {}).get("classes")
+
+
+def read_lines(path: Path) -> list[str]:
+    """Reads a text file of names, one per line; blank lines and space around names count for nothing."""
+    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def quote(names: Sequence[str], limit: int = 10) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
-from convnext_dense.data.dataset_configs import class_names, known_class_names, leaf_datasets, quote
+from convnext_dense.data.dataset_configs import class_names, known_class_names, leaf_datasets, quote, read_lines
 from convnext_dense.data.segmentation_folder import LAYOUT, decode_heads
 
 # Reading all of ADE20K's labels takes minutes; this many, evenly spread, take about a second.
@@ -81,7 +81,7 @@ def _find_pairs(images: Path, labels: Path, dataset: ConfigDict) -> list[tuple[P
         names_file = Path(dataset.get("data_root") or "", listed)
         if not names_file.is_file():
             raise ValueError(f"The list of images {names_file} does not exist.")
-        stems = [line.strip() for line in names_file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        stems = read_lines(names_file)
     else:
         found = _list_files(images)
         stems = sorted(name.removesuffix(image_suffix) for name in found if name.endswith(image_suffix))
@@ -134,7 +134,7 @@ def _check_labels(
         if outside:
             raise ValueError(_outside_message(label, outside, values, num_written, reduced=reduced))
         histogram[values] += counts
-    used = np.flatnonzero(histogram[:255] if ignored == 255 else histogram)
+    used = [value for value in np.flatnonzero(histogram) if value != ignored]
     num_ignored = histogram[ignored] + (histogram[0] if reduced else 0)
     if num_ignored == histogram.sum():
         raise ValueError(
@@ -145,7 +145,7 @@ def _check_labels(
         f"{folder}: {len(pairs)} images; in {len(pairs[::step])} labels read, {seen} of {num_written} classes occur "
         f"and {num_ignored / histogram.sum():.1%} of the pixels are ignored."
     )
-    if reduced and list(used) == list(range(num_written)) and num_written > 1:
+    if reduced and used == list(range(num_written)) and num_written > 1:
         line += (
             f" The labels look off by one: 0 to {num_written - 1} occur and {num_written} does not, but with "
             "reduce_zero_label=True classes are written from 1 on and 0 is ignored."

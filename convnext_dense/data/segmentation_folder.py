@@ -2,13 +2,13 @@
 
 import colorsys
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
-from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.dataset_configs import config_dicts, leaf_datasets, read_lines
 
 LAYOUT = """\
     DIR/train/NAME.jpg  DIR/semantic/train/NAME.png  DIR/val/NAME.jpg  DIR/semantic/val/NAME.png
@@ -93,7 +93,7 @@ def use_segmentation_folder(
 def decode_heads(model: ConfigDict) -> list[ConfigDict]:
     """Finds the configs of a segmenter's decode and auxiliary heads."""
     heads: list[ConfigDict] = []
-    for part in _dicts(model):
+    for part in config_dicts(model):
         for key in ("decode_head", "auxiliary_head"):
             found = part.get(key) or []
             heads += found if isinstance(found, list | tuple) else [found]
@@ -109,9 +109,7 @@ def resize_decode_heads(model: ConfigDict, num_classes: int) -> None:
 def read_class_names(root: Path) -> list[str]:
     """Reads ``classes.txt``, one name per line; without the file there are none."""
     path = root / NAMES_FILE
-    if not path.is_file():
-        return []
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return read_lines(path) if path.is_file() else []
 
 
 def make_palette(num_colours: int) -> list[list[int]]:
@@ -123,13 +121,6 @@ def make_palette(num_colours: int) -> list[list[int]]:
         red, green, blue = colorsys.hsv_to_rgb(index * golden % 1, 0.85, value)
         colours.append([round(255 * part) for part in (red, green, blue)])
     return colours[:num_colours]
-
-
-def _dicts(node: Any) -> Iterator[Any]:
-    if isinstance(node, dict):
-        yield node
-        for child in node.values():
-            yield from _dicts(child)
 
 
 def _find_layout(root: Path) -> Layout:

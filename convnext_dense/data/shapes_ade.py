@@ -65,10 +65,7 @@ def write_ade(
             logger.info("%s: %d images with labels", FOLDERS[split], count)
         (partial / NAMES_FILE).write_text("\n".join(SEGMENTATION_CLASS_NAMES) + "\n")
 
-    is_written = write_once(root, ("images", "annotations", NAMES_FILE), parameters, write)
-    if not is_written:
-        logger.info("%s already holds this data set, nothing to do", root)
-    return is_written
+    return write_once(root, ("images", "annotations", NAMES_FILE), parameters, write)
 
 
 def label_image(scene: Scene) -> np.ndarray:

@@ -62,10 +62,7 @@ def write_coco(
         for split, count in zip(SPLITS, (num_train, num_val), strict=True):
             _write_split(partial, split, count=count, parameters=parameters)
 
-    is_written = write_once(root, (*(f"{split}2017" for split in SPLITS), "annotations"), parameters, write)
-    if not is_written:
-        logger.info("%s already holds this data set, nothing to do", root)
-    return is_written
+    return write_once(root, (*(f"{split}2017" for split in SPLITS), "annotations"), parameters, write)
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:

@@ -49,10 +49,7 @@ def write_crops(
         for split, count in zip(SPLITS, (num_train, num_val), strict=True):
             _write_split(partial / split, _crops(split, image_size, seed), count)
 
-    is_written = write_once(root, SPLITS, parameters, write)
-    if not is_written:
-        logger.info("%s already holds this data set, nothing to do", root)
-    return is_written
+    return write_once(root, SPLITS, parameters, write)
 
 
 def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: int = 96) -> Path:

@@ -1,6 +1,7 @@
 """What every layout of the generated data has in common: written whole or not at all, found again, previewed."""
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ from convnext_dense.data.shapes import MIN_SIDE, Scene
 GENERATOR_VERSION = "2"  # raise it with every change that alters pictures or annotations: old folders are then refused
 JPEG_QUALITY = 90
 MARKER = "shapes.json"  # says that a folder is complete, and what it was made with
+
+logger = logging.getLogger(__name__)
 
 
 def check_parameters(
@@ -66,6 +69,7 @@ def write_once(
     """
     root = Path(root)
     if _is_complete(root, entries, parameters):
+        logger.info("%s already holds this data set, nothing to do", root)
         return False
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=root) as partial:

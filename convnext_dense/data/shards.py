@@ -21,6 +21,7 @@ from mmengine.dist import get_rank, get_world_size
 from torch.utils.data import IterableDataset, get_worker_info
 
 from convnext_dense.data.corrupt_images import CorruptImages
+from convnext_dense.data.dataset_configs import read_lines
 from convnext_dense.data.transforms import build_transform, random_state_of
 from convnext_dense.registry import DATASETS
 
@@ -65,8 +66,7 @@ class ImageShards(IterableDataset):
         if len(self.shards) < self.world_size:
             raise ValueError(f"{len(self.shards)} shards cannot be dealt to {self.world_size} processes: write more.")
         self.num_images = num_images
-        names = Path(classes).read_text().split("\n") if isinstance(classes, str) else classes
-        self.metainfo = dict(classes=tuple(name for name in names if name))
+        self.metainfo = dict(classes=tuple(read_lines(Path(classes)) if isinstance(classes, str) else classes))
         self.transform = build_transform(transform)
         self.shuffle_buffer = shuffle_buffer
         self.corrupt = CorruptImages(len(self), max_corrupt_rate)

@@ -1,11 +1,10 @@
 """Fits a config to the device that it runs on, and says what it changed."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+
+from convnext_dense.data.dataset_configs import config_dicts
 
 
 def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
@@ -54,19 +53,10 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
         cfg.strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
 
     if cfg.get("launcher", "none") == "none" or device == "cpu":
-        norms = [node for node in _dicts(cfg.model) if node.get("type") == "SyncBN"]
+        norms = [node for node in config_dicts(cfg.model) if node.get("type") == "SyncBN"]
         for norm in norms:
             norm["type"] = "BN"
         if norms:
             why = "on a CPU" if device == "cpu" else "in a single process"
             changes.append(f"SyncBN runs as BN {why} ({len(norms)} places).")
     return changes
-
-
-def _dicts(node: Any) -> Iterator[Any]:
-    if isinstance(node, Mapping):
-        yield node
-        node = list(node.values())
-    if isinstance(node, list | tuple):
-        for child in node:
-            yield from _dicts(child)

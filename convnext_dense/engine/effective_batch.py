@@ -37,13 +37,14 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
             "images (train_dataloader.batch_size). Change one of the three."
         )
     cfg.optim_wrapper.accumulative_counts = counts
-    for hook in _moving_averages(cfg):
+    for hook in moving_averages(cfg):
         # mmengine calls the average after every batch. It counts from 0, so that it sees each step one batch later.
         hook["interval"] = counts
     return [f"Effective batch {effective} = {processes} x {batch_size} x {counts}."]
 
 
-def _moving_averages(cfg: Config) -> Iterator[Any]:
+def moving_averages(cfg: Config) -> Iterator[Any]:
+    """Finds the configs of mmengine's hooks that average the weights."""
     for hook in cfg.get("custom_hooks") or []:
         if hook.get("type") == "EMAHook":
             yield hook

@@ -5,6 +5,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from convnext_dense.engine.effective_batch import moving_averages
 from convnext_dense.registry import STRATEGIES
 
 _BY_SIZE = "torch.distributed.fsdp.wrap.size_based_auto_wrap_policy"
@@ -24,7 +25,7 @@ def fit_to_strategy(cfg: Config) -> list[str]:
     """
     if cfg.get("strategy") is None:
         return []
-    if any(hook.get("type") == "EMAHook" for hook in cfg.get("custom_hooks") or []):
+    if any(moving_averages(cfg)):
         raise ValueError("strategy shards the model, which mmengine's EMAHook cannot copy: set custom_hooks=[].")
     if cfg.default_hooks.checkpoint.get("save_best") is None:
         return []
