@@ -39,10 +39,11 @@ def results(function, block, x):
     return [output.detach(), x.grad, *(param.grad.clone() for param in block.parameters())]
 
 
-# Fewer positions than 4C, where the output is scaled, and more, where the weights are.
-@pytest.mark.parametrize("size", [(1, 16, 7, 9), (2, 16, 12, 10)])
-def test_block_is_the_papers_formula_with_its_gradients(size):
-    block, x = make_block(16), draw(*size)
+# Fewer positions than 4C, where the output is scaled; more, where the weights are; and so many that they run in pieces.
+@pytest.mark.parametrize("size", [(1, 16, 7, 9), (2, 16, 12, 10), (3, 16, 53, 41)])
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_block_is_the_papers_formula_with_its_gradients(size, rebuild):
+    block, x = make_block(16, rebuild_hidden=rebuild), draw(*size)
     exact_block = copy.deepcopy(block).double()
     exact = results(lambda x: formula(exact_block, x), exact_block, x.double())
     for ours, true in zip(results(block, block, x), exact, strict=True):
@@ -71,6 +72,13 @@ def test_hidden_layer_that_is_rebuilt_gives_the_same_gradients_for_a_fifth_of_th
     assert kept[1] == pytest.approx(2, rel=0.1)
     for plain, rebuilt in zip(*outcomes, strict=True):
         assert plain.equal(rebuilt)
+
+
+def test_large_maps_run_in_pieces_and_come_out_channels_last():
+    block, x = make_block(16).eval(), draw(2, 16, 48, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), formula(block, x), rtol=1e-4, atol=1e-4)
+        assert block(x).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_dropped_paths_are_the_same_when_the_hidden_layer_is_rebuilt():
