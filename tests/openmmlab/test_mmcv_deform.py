@@ -101,3 +101,32 @@ def test_deform_conv_without_offsets_is_a_convolution():
     x = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.conv2d(x, layer.weight, padding=1, groups=2)
     torch.testing.assert_close(layer(x, torch.zeros(1, 18, 5, 6)), expected)
+
+
+def test_larger_maps_of_offsets_are_read_as_rows_of_numbers():
+    """As DyHead does; mmcv v2.1.0, modulated_deform_conv.cpp: im2col(input[b], offset[b], mask[b], ...) by pointer."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"x": (2, 2, 3, 3), "offset": (2, 2 * 4, 6, 6), "mask": (2, 4, 6, 6), "weight": (3, 2, 2, 2), "bias": (3,)}
+    tensors = {
+        name: torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for name, shape in shapes.items()
+    }
+    output = modulated_deform_conv2d(*(tensors[name] for name in ("x", "offset", "mask", "weight", "bias")))
+    # 2 x 2 places of the output, 4 of the kernel: the first 8 * 4 numbers of an image's 288 offsets.
+    rows = {
+        "offset": torch.stack([image.reshape(-1)[: 8 * 4].view(8, 2, 2) for image in tensors["offset"]]),
+        "mask": torch.stack([image.reshape(-1)[: 4 * 4].view(4, 2, 2) for image in tensors["mask"]]),
+    }
+    expected = torchvision.ops.deform_conv2d(
+        tensors["x"], rows["offset"], tensors["weight"], bias=tensors["bias"], mask=rows["mask"]
+    )
+    torch.testing.assert_close(output, expected)
+    inputs = list(tensors.values())
+    gradients = (torch.autograd.grad(result.pow(2).sum(), inputs) for result in (output, expected))
+    torch.testing.assert_close(*gradients)
+
+
+def test_too_few_offsets_are_an_error():
+    x, weight = torch.zeros(1, 2, 5, 5), torch.zeros(3, 2, 2, 2)
+    with pytest.raises(ValueError, match=r"offset has the shape \(1, 8, 2, 2\); .* needs at least 128 numbers"):
+        modulated_deform_conv2d(x, torch.zeros(1, 8, 2, 2), torch.zeros(1, 4, 2, 2), weight)

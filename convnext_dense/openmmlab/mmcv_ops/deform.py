@@ -11,6 +11,10 @@ modulated_deform_conv.cpp). torchvision's deform_conv2d is the same function, wi
 Differs: half and bfloat16 are calculated in float32. The scratch tensors stay untouched, but for ``columns`` in
 version 1's backward functions: the first leaves the weight's gradient there for the second, because torchvision
 calculates all gradients at once. ``im2col_step`` is ignored; torchvision chooses its own.
+
+Version 2 of mmcv takes the offsets and the mask of an image for a row of numbers and reads as many from its start as
+the output asks for. DyHead counts on it: it hands over offsets of a larger map. Too few numbers, which mmcv reads
+beyond the end of, are an error here.
 """
 
 import torch
@@ -131,6 +135,35 @@ def deform_conv_backward_parameters(
     grad_weight.add_(weight_part, alpha=scale)
 
 
+def _output_size(input: Tensor, geometry: dict[str, int]) -> list[int]:
+    """P and Q of version 2."""
+    sizes = []
+    for length, axis in zip(input.shape[2:], "hw", strict=True):
+        window = geometry[f"dilation_{axis}"] * (geometry[f"kernel_{axis}"] - 1) + 1
+        sizes.append((length + 2 * geometry[f"pad_{axis}"] - window) // geometry[f"stride_{axis}"] + 1)
+    return sizes
+
+
+def _read_as_row(name: str, maps: Tensor, size: list[int]) -> Tensor:
+    """The first numbers of every image of ``maps`` (N, ..., any, any), as a view of maps of ``size``."""
+    if list(maps.shape[2:]) == size:
+        return maps
+    needed = maps.shape[1] * size[0] * size[1]
+    row = maps.flatten(1)
+    if row.shape[1] < needed:
+        raise ValueError(f"{name} has the shape {tuple(maps.shape)}; the output needs at least {needed} numbers.")
+    return row[:, :needed].unflatten(1, (maps.shape[1], *size))
+
+
+def _add_as_row(target: Tensor, part: Tensor) -> None:
+    """Add ``part`` where :func:`_read_as_row` read it."""
+    if target.shape != part.shape:
+        row = target.new_zeros((len(target), target[0].numel()))
+        row[:, : part[0].numel()] = part.flatten(1)
+        part = row.view(target.shape)
+    target.add_(part)
+
+
 def modulated_deform_conv_forward(
     input: Tensor,
     weight: Tensor,
@@ -151,14 +184,19 @@ def modulated_deform_conv_forward(
         weight: (D, C / group, R, S).
         bias: (D,) where ``with_bias``, else empty.
         ones: Scratch, unused.
-        offset: (N, E * R * S * 2, P, Q), pairs (y, x).
-        mask: (N, E * R * S, P, Q).
+        offset: (N, E * R * S * 2, P, Q), pairs (y, x); larger maps are read as the top of the file says.
+        mask: (N, E * R * S, P, Q), likewise.
         output: (N, D, P, Q), overwritten.
         columns: Scratch, unused.
         with_bias: Whether to add the bias.
         geometry: See the top of the file.
+
+    Raises:
+        ValueError: Offset or mask has too few numbers.
     """
     input, weight, bias, offset, mask = widen(input, weight, bias, offset, mask)
+    size = _output_size(input, geometry)
+    offset, mask = _read_as_row("offset", offset, size), _read_as_row("mask", mask, size)
     bias = bias if with_bias else _zero_bias(weight)
     output.copy_(torch.ops.torchvision.deform_conv2d(input, weight, offset, mask, bias, *_version2(geometry)))
 
@@ -187,12 +225,14 @@ def modulated_deform_conv_backward(
     arguments are those of the forward function; ``grad_output`` is (N, D, P, Q).
     """
     grad_output, input, weight, offset, mask = widen(grad_output, input, weight, offset, mask)
+    size = list(grad_output.shape[2:])
+    offset, mask = _read_as_row("offset", offset, size), _read_as_row("mask", mask, size)
     gradients = torch.ops.torchvision._deform_conv2d_backward(
         grad_output, input, weight, offset, mask, _zero_bias(weight), *_version2(geometry)
     )
     targets = (grad_input, grad_weight, grad_offset, grad_mask, grad_bias)
     for target, gradient in zip(targets if with_bias else targets[:-1], gradients, strict=False):
-        target.add_(gradient)
+        _add_as_row(target, gradient)
 
 
 OPERATORS = {
