@@ -13,7 +13,8 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
     - Mixed precision on a CPU becomes full precision. On a GPU it runs in bfloat16 where the card has it, else in
       float16 with dynamic loss scaling; a ``dtype`` in the config is kept.
     - Processes on CPUs talk through gloo instead of nccl.
-    - SyncBN becomes BN where one process runs alone (``launcher='none'``) or on a CPU; parameter names are the same.
+    - SyncBN, mmcv's MMSyncBN too, becomes BN where one process runs alone (``launcher='none'``) or on a CPU; parameter
+      names are the same.
 
     Args:
         cfg: Changed in place.
@@ -53,7 +54,7 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
         cfg.strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
 
     if cfg.get("launcher", "none") == "none" or device == "cpu":
-        norms = [node for node in config_dicts(cfg.model) if node.get("type") == "SyncBN"]
+        norms = [node for node in config_dicts(cfg.model) if node.get("type") in {"SyncBN", "MMSyncBN"}]
         for norm in norms:
             norm["type"] = "BN"
         if norms:

@@ -89,3 +89,12 @@ def test_processes_on_cpus_talk_through_gloo(on):
     cfg.launcher = "pytorch"
     fit_to_device(cfg)
     assert cfg.env_cfg.dist_cfg.backend == "gloo"
+
+
+def test_mmcvs_own_sync_bn_becomes_bn_too(on):
+    """MMSyncBN asks for a process group when it is built."""
+    on("cpu")
+    cfg = make_config()
+    cfg.model.parts[0].norm_cfg.type = "MMSyncBN"
+    assert "SyncBN runs as BN on a CPU (2 places)." in fit_to_device(cfg)
+    assert cfg.model.parts[0].norm_cfg.type == "BN"
