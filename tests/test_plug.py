@@ -1,15 +1,20 @@
 """ConvNeXt under configs of others: what is rewired, what is refused, and a training step and an inference of each."""
 
 import importlib.util
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
+from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.engine.config import read_config
 from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
 
@@ -83,6 +88,21 @@ def test_full_resolution_output_becomes_the_finest_map():
     assert (cfg.model.decode_head.in_channels, cfg.model.decode_head.in_index) == (40, 0)
 
 
+def test_neck_without_channels_hands_on_those_that_it_reads():
+    """Re-identification in mmdet pools maps of upright pictures by a window that square ones are too small for."""
+    model = dict(
+        type="BaseReID",
+        data_preprocessor=dict(type="ReIDDataPreprocessor", mean=[0, 0, 0], std=[1, 1, 1], to_rgb=True),
+        backbone=dict(type="ResNet", depth=18, out_indices=(3,)),
+        neck=dict(type="GlobalAveragePooling", kernel_size=(8, 4), stride=1),
+        head=dict(type="LinearReIDHead", num_fcs=1, in_channels=512, fc_channels=16, out_channels=8),
+    )
+    cfg = plug_backbone(Config(dict(default_scope="mmdet", model=model)), "atto")
+    assert cfg.model.head.in_channels == 320
+    assert cfg.model.data_preprocessor.to_rgb
+    assert "bgr_to_rgb" not in cfg.model.data_preprocessor
+
+
 def test_pretrained_weights_and_layer_decay_are_asked_for():
     cfg = plug_backbone(read(RETINANET), "atto", "timm:convnext_atto.d2_in1k", layer_decay=0.9, drop_path_rate=0.1)
     assert cfg.model.backbone.init_cfg == dict(type="Pretrained", checkpoint="timm:convnext_atto.d2_in1k")
@@ -154,6 +174,61 @@ def test_wrong_name_answers_with_the_nearest(call, message):
 
 def test_backbone_name_of_v2_brings_its_arguments():
     assert parse_backbone("convnextv2-base") == ("base", dict(use_grn=True, layer_scale_init_value=0.0))
+
+
+# mmdet's own config made small by options alone: two iterations of two images of at most 64 pixels.
+SMALL_RETINANET = {
+    "train_cfg.max_epochs": 1,
+    "train_dataloader.batch_size": 2,
+    "train_dataloader.num_workers": 0,
+    "train_dataloader.persistent_workers": False,
+    "+train_dataloader.dataset.indices": 4,
+    "train_dataloader.dataset.pipeline.2.scale": "(64,64)",
+    "val_dataloader.num_workers": 0,
+    "val_dataloader.persistent_workers": False,
+    "val_dataloader.dataset.pipeline.1.scale": "(64,64)",
+}
+
+
+@pytest.fixture
+def train_retinanet(own_folder, tmp_path, monkeypatch, capfd):
+    """Runs tools/train.py with weights for the backbone; returns its exit code and what it printed."""
+
+    def train(weights):
+        options = [f"{key}={value}" for key, value in SMALL_RETINANET.items()]
+        command = ["tools/train.py", RETINANET, "--backbone", "convnext-atto", "--backbone-weights", weights]
+        command += ["--data", own_folder, "--work-dir", tmp_path / "run", "--cfg-options", *options]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / "tools/train.py"), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        return code, "".join(capfd.readouterr())
+
+    return train
+
+
+def test_stock_config_trains_on_own_data_from_weights_of_timm(train_retinanet, tmp_path):
+    timm_model = timm.create_model("convnext_atto")
+    torch.save(timm_model.state_dict(), tmp_path / "atto.pth")
+    code, printed = train_retinanet(tmp_path / "atto.pth")
+    assert code in (None, 0), printed
+    assert "model.backbone.type: 'ResNet' -> 'convnext_dense.ConvNeXt'" in printed
+    assert "atto.pth: 8 output norms are new, 0 missing, 0 of another shape" in printed
+    trained = read_checkpoint(tmp_path / "run/epoch_1.pth")
+    assert trained["meta"]["iter"] == 2
+    weight = trained["state_dict"]["backbone.downsample_layers.0.0.weight"]
+    # mmdet's learning rate of 0.01, in its warm-up, moves a weight by far less in two iterations.
+    torch.testing.assert_close(weight, timm_model.stem[0].weight.detach(), rtol=0, atol=1e-2)
+    assert not weight.equal(timm_model.stem[0].weight)
+
+
+def test_weights_of_another_size_are_refused(train_retinanet, tmp_path):
+    code, printed = train_retinanet(ROOT / "tests/data/timm_v1.pth")
+    assert code not in (None, 0)
+    assert re.search(r"Could load only .* tensors from .*timm_v1\.pth.*Nothing was loaded", printed)
+    assert not list(tmp_path.glob("run/*.pth"))
 
 
 def test_tool_writes_a_config_that_stands_alone(tmp_path):

@@ -180,7 +180,8 @@ def _set_normalisation(model: Any, path: Sequence[str]) -> None:
         if isinstance(node, Mapping):
             preprocessors.append(node)
     for node in preprocessors:
-        node.update(mean=list(_MEAN), std=list(_STD), bgr_to_rgb=True)  # type: ignore[attr-defined]
+        order = "to_rgb" if "to_rgb" in node else "bgr_to_rgb"  # the former is that of re-identification
+        node.update({"mean": list(_MEAN), "std": list(_STD), order: True})  # type: ignore[attr-defined]
         node.pop("rgb_to_bgr", None)  # type: ignore[attr-defined]
 
 
