@@ -135,6 +135,7 @@ def test_custom_neck_that_reads_in_channels_plugs():
     matrix.shrink(cfg)
     model = MODELS.build(cfg.model)
     matrix.training_step(model, matrix.segmentation_batch(cfg))
+    matrix.check_gradient(model)
 
 
 @pytest.mark.parametrize(
