@@ -359,7 +359,7 @@ def run_first_that_plugs(configs: list[Path], **limits: float) -> dict[str, Any]
 NOT_SWAPPABLE = {
     r"has no backbone|no attribute 'model'": "no backbone to swap",
     r"reads maps of the strides|'ConvNeXt' object has no attribute": "the backbone is part of the method",
-    r"pip install|mim install|please install|No module named|::model registry": "needs a package that was not there",
+    r"(?<!OPS=1 )pip install|mim install|please install|No module|::model registry": "needs a package not there",
     r"URLError|couldn't connect|Connection": "needs a download",
 }
 
