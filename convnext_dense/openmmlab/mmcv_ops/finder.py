@@ -16,7 +16,20 @@ from types import ModuleType
 
 MODULE_NAME = "mmcv._ext"
 
-_FAMILIES = ("nms", "roi", "deform", "focal", "attention", "carafe", "psa_mask", "unserved")
+_FAMILIES = (
+    "nms",
+    "roi",
+    "deform",
+    "focal",
+    "attention",
+    "carafe",
+    "psa_mask",
+    "masked_conv",
+    "border_align",
+    "deform_roi_pool",
+    "prroi_pool",
+    "unserved",
+)
 
 
 class MmcvOpsLoader(Loader):

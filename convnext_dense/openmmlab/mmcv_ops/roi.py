@@ -27,7 +27,7 @@ _MAX = 0  # roi_align's `pool_mode`, as mmcv/ops/roi_align.py numbers it
 _ELEMENTS_AT_ONCE = 1 << 24
 
 
-def _at_once(elements_per_roi: int) -> int:
+def at_once(elements_per_roi: int) -> int:
     """How many RoIs to take at once."""
     return max(1, _ELEMENTS_AT_ONCE // max(1, elements_per_roi))
 
@@ -43,7 +43,7 @@ def _pixels(input: Tensor) -> Tensor:
     return input.permute(0, 2, 3, 1).reshape(-1, input.shape[1])
 
 
-def _groups_of_equal_size(sizes: Tensor, elements_per_point: int) -> Iterator[tuple[int, int, Tensor]]:
+def groups_of_equal_size(sizes: Tensor, elements_per_point: int) -> Iterator[tuple[int, int, Tensor]]:
     """Yield height, width and the indices of RoIs whose bins have this many points, a memory's worth at once.
 
     RoIs without points are left out. The sizes shape the tensors that follow: the host has to wait for them here.
@@ -55,7 +55,7 @@ def _groups_of_equal_size(sizes: Tensor, elements_per_point: int) -> Iterator[tu
     unique, group, counts = torch.unique(sizes, dim=0, return_inverse=True, return_counts=True)
     for (height, width), rois in zip(unique.tolist(), group.argsort().split(counts.tolist()), strict=True):
         if height > 0 and width > 0:
-            for some in rois.split(_at_once(height * width * elements_per_point)):
+            for some in rois.split(at_once(height * width * elements_per_point)):
                 yield height, width, some
 
 
@@ -142,10 +142,10 @@ def _max_align(
     elements_per_point = num_rows * num_columns * channels
     if sampling_ratio > 0:
         order = torch.arange(len(rois), device=rois.device)
-        chunks = order.split(_at_once(sampling_ratio**2 * elements_per_point))
+        chunks = order.split(at_once(sampling_ratio**2 * elements_per_point))
         groups = ((sampling_ratio, sampling_ratio, some) for some in chunks)
     else:
-        groups = _groups_of_equal_size(bin_size.ceil().long(), elements_per_point)
+        groups = groups_of_equal_size(bin_size.ceil().long(), elements_per_point)
 
     output.zero_()
     argmax_y.fill_(-1)
@@ -216,7 +216,7 @@ def _max_align_backward(
     """Add the gradient of :func:`_max_align` to ``grad_input`` (N, C, H, W), which is contiguous."""
     _, channels, height, width = grad_input.shape
     plane = image_index[:, None] * channels + torch.arange(channels, device=image_index.device)
-    chunk = _at_once(grad_output[:1].numel())
+    chunk = at_once(grad_output[:1].numel())
     tensors = (grad_output, plane[:, :, None, None], argmax_y, argmax_x)
     for grad, some_planes, y, x in zip(*(tensor.split(chunk) for tensor in tensors), strict=True):
         grad = torch.where(y == -1, torch.zeros_like(grad), grad)
@@ -293,7 +293,7 @@ def roi_pool_forward(
     argmax.fill_(-1)
     pixels, image_index = _pixels(input), rois[:, 0].long()[:, None, None]
     elements_per_point = pooled_height * pooled_width * input.shape[1]
-    for bin_height, bin_width, some in _groups_of_equal_size(counts, elements_per_point):
+    for bin_height, bin_width, some in groups_of_equal_size(counts, elements_per_point):
         y = first_pixel[0][some][..., None] + torch.arange(bin_height, device=rois.device)
         x = first_pixel[1][some][..., None] + torch.arange(bin_width, device=rois.device)
         inside_y = (y < end_pixel[0][some][..., None]).flatten(1)[:, :, None]
