@@ -1,6 +1,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+ONEDL := .venv-onedl
+COMMA := ,
 
 # A second thread makes the demo's small steps a fifth faster on idle cores, and several times slower on busy ones.
 export OMP_NUM_THREADS ?= 1
@@ -17,17 +19,25 @@ SEGMENTATION := upernet_convnext_atto_shapes
 SEGMENTATION_CONFIG := configs/demo/$(SEGMENTATION).py
 SEGMENTATION_CHECKPOINT = $$(cat work_dirs/$(SEGMENTATION)/last_checkpoint)
 
-.PHONY: setup demo demo-segmentation test check
+.PHONY: setup demo demo-segmentation test test-onedl check
 
 setup: $(INSTALLED)
 
-# Everything comes from PyPI as wheels; nothing is compiled. Runs again only when the requirements change.
-$(INSTALLED): setup.cfg pyproject.toml constraints.txt
-	@echo "== Set-up: .venv with torch and OpenMMLab, about 6 GB; two to five minutes the first time"
+# $(call set-up,FOLDER,EXTRAS): everything comes from PyPI and nothing is compiled.
+define set-up
+	@echo "== Set-up: $(1) with torch and OpenMMLab, about 6 GB; two to five minutes the first time"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Error: Python 3.10 or later is needed; name it with make PYTHON=...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[openmmlab,dev]'
-	@touch $(INSTALLED)
+	$(PYTHON) -m venv $(1)
+	$(1)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$(2)]'
+	@touch $(1)/installed
+endef
+
+# Runs again only when the requirements change.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(call set-up,.venv,openmmlab$(COMMA)dev)
+
+$(ONEDL)/installed: setup.cfg pyproject.toml constraints.txt
+	$(call set-up,$(ONEDL),onedl$(COMMA)dev)
 
 # Goes on where it was interrupted; delete work_dirs/ to train again.
 demo: $(INSTALLED)
@@ -61,6 +71,10 @@ demo-segmentation: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# The same tests with the forks that import under the same names.
+test-onedl: $(ONEDL)/installed
+	$(ONEDL)/bin/python -m pytest
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

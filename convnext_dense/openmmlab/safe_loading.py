@@ -43,9 +43,13 @@ def allow_mmengine_checkpoints() -> None:
 
     # numpy 2 moved its pickling functions from `core` to `_core`; files written by either name either way.
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
-    allowed: list[Any] = [HistoryBuffer, np.ndarray, np.dtype, (_get_statistic, "builtins.getattr")]
+    classes = [HistoryBuffer, np.ndarray, np.dtype]
+    classes += [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
+    # Pairs, not bare classes: torch's own `safe_globals`, which the fork onedl-mmengine enters for every file, takes
+    # the classes that it names off the list when it is left, whoever put them there.
+    allowed: list[Any] = [(kind, f"{kind.__module__}.{kind.__qualname__}") for kind in classes]
+    allowed.append((_get_statistic, "builtins.getattr"))
     for package in ("numpy._core.multiarray", "numpy.core.multiarray"):
         allowed.append((multiarray._reconstruct, f"{package}._reconstruct"))
         allowed.append((multiarray.scalar, f"{package}.scalar"))
-    allowed += [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
     torch.serialization.add_safe_globals(allowed)

@@ -24,6 +24,15 @@ def test_message_hub_as_mmengine_stores_it_comes_back(tmp_path):
     assert loaded["meta"]["x"] == 2.5
 
 
+def test_scope_of_another_library_takes_nothing_away(tmp_path):
+    """mmengine's fork names the same classes for the time of a call, and torch then forgets what was named."""
+    torch.save({"buffer": HistoryBuffer([1.0], [1]), "meta": np.float64(2.5)}, tmp_path / "last.pth")
+    classes = [HistoryBuffer, np.ndarray, np.dtype, type(np.dtype("float64")), type(np.dtype("int64"))]
+    with torch.serialization.safe_globals(classes):
+        torch.load(tmp_path / "last.pth", weights_only=True)
+    assert torch.load(tmp_path / "last.pth", weights_only=True)["meta"] == 2.5
+
+
 class Getattr:
     """Pickles as a call of builtins.getattr."""
 

@@ -5,6 +5,7 @@ Source: the ``load_ext('_ext', [...])`` calls of https://github.com/open-mmlab/m
 """
 
 from collections.abc import Callable
+from importlib.metadata import packages_distributions
 from typing import Any, NoReturn
 
 _UNSERVED_NAMES = """
@@ -33,10 +34,12 @@ _UNSERVED_NAMES = """
 
 def _stand_in(name: str) -> Callable[..., NoReturn]:
     def unserved_operator(*args: Any, **kwargs: Any) -> NoReturn:
+        installed = packages_distributions().get("mmcv", ["mmcv-lite"])[0]  # or a fork's name
+        compiled = installed.removesuffix("-lite")
         raise NotImplementedError(
             f"mmcv's operator {name!r} is not among those that convnext_dense serves from torchvision and torch: "
-            f"replace mmcv-lite by an mmcv with compiled operators "
-            f"(`MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv`)"
+            f"replace {installed} by a {compiled} with compiled operators "
+            f"(`MMCV_WITH_OPS=1 pip install --force-reinstall --no-deps --no-build-isolation {compiled}`)"
         )
 
     unserved_operator.__name__ = unserved_operator.__qualname__ = name
