@@ -150,6 +150,15 @@ def test_custom_neck_that_reads_in_channels_plugs():
             # The neck runs the backbone again, on the image that this one returns first.
             r"model\.backbone \(DetectoRS_ResNet\) cannot be replaced: .*\[1, 4, 8, 16, 32\]",
         ),
+        (
+            "mmseg::ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py",
+            # The head has a branch of its own for the second map, which is there in training alone.
+            r"model\.backbone \(DDRNet\) cannot be replaced: .*\[64, 128\] in training and \[128\] in inference",
+        ),
+        (
+            "mmseg::dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512.py",
+            r"model\.backbone \(VisionTransformer\) cannot be replaced: it returns something else than feature maps",
+        ),
     ],
 )
 def test_what_cannot_be_rewired_is_named(name, message):

@@ -43,10 +43,17 @@ class Wiring(NamedTuple):
         return [self.after.channels[place] for place in self.places]
 
 
-def measure_backbone(cfg: Mapping[str, Any]) -> Levels:
-    """Builds a backbone, without weights, and reads channels and strides of its outputs for a square image.
+class ForeignOutputsError(TypeError):
+    """A backbone returns something that no other backbone returns; heads that read it were made for it."""
 
-    The image is small unless the backbone runs on images of its ``img_size`` only.
+
+def measure_backbone(cfg: Mapping[str, Any]) -> Levels:
+    """Builds a backbone, without weights, and reads channels and strides of its outputs for square images.
+
+    The images are small unless the backbone runs on images of its ``img_size`` only.
+
+    Raises:
+        ForeignOutputsError: It returns something else than feature maps, or other maps in training than in inference.
     """
     try:
         return _measure_on_image(cfg, _IMAGE_SIZE)
@@ -91,21 +98,40 @@ def first_line(error: Exception) -> str:
 
 
 def _measure_on_image(cfg: Mapping[str, Any], size: int) -> Levels:
-    return _levels(_run(cfg, torch.zeros(1, cfg.get("in_channels", 3), size, size)), size)
+    module = _build(cfg)
+    channels = cfg.get("in_channels", 3)
+    with torch.no_grad():
+        levels = _levels(module(torch.zeros(1, channels, size, size)), size)
+        if size > _IMAGE_SIZE:  # a transformer of one image size, which would take as long again
+            return levels
+        module.train()
+        # Two images, because batch norms of pooled maps need more than one value in training.
+        in_training = _levels(module(torch.zeros(2, channels, size, size)), size)
+    if in_training != levels:
+        raise ForeignOutputsError(
+            f"it returns maps of the channels {list(in_training.channels)} in training and {list(levels.channels)} in "
+            "inference"
+        )
+    return levels
 
 
 def _run(cfg: Mapping[str, Any], inputs: Any) -> Any:
-    cfg = {key: value for key, value in copy.deepcopy(dict(cfg)).items() if key not in _WEIGHTS}
-    module = MODELS.build(cfg)
-    module.eval()  # returns None in some of mmdet's backbones
+    module = _build(cfg)
     with torch.no_grad():
         return module(inputs)
+
+
+def _build(cfg: Mapping[str, Any]) -> Any:
+    """Builds a module without weights, to infer."""
+    module = MODELS.build({key: value for key, value in copy.deepcopy(dict(cfg)).items() if key not in _WEIGHTS})
+    module.eval()  # returns None in some of mmdet's backbones
+    return module
 
 
 def _levels(maps: Any, size: int) -> Levels:
     maps = (maps,) if isinstance(maps, Tensor) else tuple(maps)
     if not all(isinstance(item, Tensor) and item.dim() == 4 for item in maps):
-        raise TypeError("it returns something else than feature maps (N, C, H, W)")
+        raise ForeignOutputsError("it returns something else than feature maps (N, C, H, W)")
     # A neck may make a map larger than the image; its stride counts as 1.
     strides = tuple(max(round(size / item.shape[-1]), 1) for item in maps)
     return Levels(tuple(item.shape[1] for item in maps), strides)

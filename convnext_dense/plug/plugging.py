@@ -18,7 +18,7 @@ from mmengine.utils import import_modules_from_strings
 
 from convnext_dense.models import ConvNeXt
 from convnext_dense.models.variants import get_variant
-from convnext_dense.plug.levels import Wiring, first_line, match_stages, measure_backbone
+from convnext_dense.plug.levels import ForeignOutputsError, Wiring, first_line, match_stages, measure_backbone
 from convnext_dense.plug.rewiring import rewire_heads, rewire_necks
 
 # ImageNet's mean and deviation times 255, in RGB: what every ConvNeXt checkpoint was trained on.
@@ -150,6 +150,10 @@ def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wirin
         old["type"] = backbone["type"]  # takes the same arguments
     try:
         before = measure_backbone(old)
+    except ForeignOutputsError as error:
+        raise ValueError(
+            f"{place} ({name}) cannot be replaced: {error}, so that only heads made for it can read them."
+        ) from error
     except Exception as error:
         raise ValueError(
             f"{place} ({name}) cannot be replaced: what it returns is unknown, because it does not run as it stands: "
