@@ -358,7 +358,7 @@ def run_first_that_plugs(configs: list[Path], **limits: float) -> dict[str, Any]
 # Why a family has no backbone that can be swapped here, by the text of what went wrong.
 NOT_SWAPPABLE = {
     r"has no backbone|no attribute 'model'": "no backbone to swap",
-    r"reads maps of the strides|'ConvNeXt' object has no attribute": "the backbone is part of the method",
+    r"reads maps of the strides|heads made for it|'ConvNeXt' object has no": "the backbone is part of the method",
     r"(?<!OPS=1 )pip install|mim install|please install|No module|::model registry": "needs a package not there",
     r"URLError|couldn't connect|Connection": "needs a download",
 }
