@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
@@ -292,6 +292,7 @@ def run_family(config: Path, report: Any, *, arch: str | None = "atto") -> None:
     with tempfile.TemporaryDirectory() as folder:
         forget_downloads(cfg, folder)
         model = MODELS.build(cfg.model)
+        model.init_weights()  # as mmengine's Runner does
     report("train")
     to_train, to_infer = batches(cfg)
     training_step(model, to_train)
@@ -418,6 +419,7 @@ def main() -> None:
         importlib.import_module(module)
 
     torch.set_num_threads(1)
+    MMLogger.get_instance("matrix", log_level="WARNING")  # else every parameter's start values are logged
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for package in ("mmdet", "mmseg"):
         for family, configs in families(package):
