@@ -60,7 +60,7 @@ class ImageFolder(Dataset):
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def start_epoch(self, seed: int, epoch: int, batch_size: int = 1) -> None:
-        """Says which epoch of which run the next images are for; ``EpochSeedHook`` does so in training.
+        """Says which epoch of which run the next images are for; the training loop does so.
 
         The batch size is for data sets that deal batches to workers; here the sampler does.
         """

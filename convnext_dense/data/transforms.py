@@ -45,6 +45,14 @@ def _posterize(image: Image.Image, bits_to_keep: int, **kwargs: Any) -> Image.Im
     return auto_augment.posterize(image, bits_to_keep, **kwargs)
 
 
+def seed_generators(*key: int) -> None:
+    """Sets python's, numpy's and torch's generators, on the CPU, to a function of the key."""
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the generators of all devices
+
+
 @contextlib.contextmanager
 def random_state_of(*key: int) -> Iterator[None]:
     """Makes python's, numpy's and torch's random numbers inside of the block a function of the key alone.
@@ -52,14 +60,11 @@ def random_state_of(*key: int) -> Iterator[None]:
     An augmentation that is drawn so does not depend on the number of workers, nor on whether the run was resumed.
     Outside of a data loader's worker, all three go on afterwards from where they were.
     """
-    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
     # Saving numpy's state costs more than everything else here, and a worker draws nothing else.
     states = None
     if get_worker_info() is None:
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the generators of all devices
+    seed_generators(*key)
     try:
         yield
     finally:

@@ -1,15 +1,24 @@
 """Preparing and launching runs on mmengine's Runner."""
 
+from convnext_dense.engine.batch_positions import PositionedBatchSampler
 from convnext_dense.engine.checkpoint_guard import CheckpointGuardHook
+from convnext_dense.engine.checkpoint_hook import CheckpointHook
 from convnext_dense.engine.compile_hook import CompileBackboneHook
 from convnext_dense.engine.config import read_config
-from convnext_dense.engine.epoch_seed import EpochSeedHook
+from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.launch import evaluate_model, train_model
+from convnext_dense.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from convnext_dense.engine.nonfinite_hook import NonFiniteHook
 
 __all__ = [
     "CheckpointGuardHook",
+    "CheckpointHook",
     "CompileBackboneHook",
-    "EpochSeedHook",
+    "EpochBasedTrainLoop",
+    "InterruptHook",
+    "IterBasedTrainLoop",
+    "NonFiniteHook",
+    "PositionedBatchSampler",
     "evaluate_model",
     "read_config",
     "train_model",

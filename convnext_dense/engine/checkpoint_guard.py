@@ -1,4 +1,4 @@
-"""Stops a run whose checkpoint does not fill the model."""
+"""Stops a run whose checkpoint does not fill the model, or does not go on with the schedule of the config."""
 
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from convnext_dense.checkpoints import hash_in_background, match_weights
+from convnext_dense.engine.resuming import check_schedule
 from convnext_dense.registry import HOOKS
 
 
@@ -27,7 +28,8 @@ class CheckpointGuardHook(Hook):
         """Puts the model's own names into the checkpoint.
 
         Raises:
-            ValueError: A tensor of the model is missing in the checkpoint or has another shape there.
+            ValueError: A tensor of the model is missing in the checkpoint or has another shape there, or a run that is
+                resumed from it was made with another schedule.
         """
         # runner.cfg lacks load_from when the runner was not built from a config
         source = runner._load_from or find_latest_checkpoint(runner.work_dir) or "the checkpoint"
@@ -36,6 +38,8 @@ class CheckpointGuardHook(Hook):
         report.raise_if_incomplete()
         checkpoint["state_dict"] = tensors
         runner.logger.info(str(report))
+        if runner._resume:
+            check_schedule(runner, checkpoint, source)
 
 
 def _whole_state_dict(model: Any) -> dict[str, Tensor]:

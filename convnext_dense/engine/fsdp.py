@@ -1,10 +1,14 @@
 """mmengine's FSDP strategy, with what parameter groups need to know."""
 
+from contextlib import nullcontext
+
 from mmengine._strategy import FSDPStrategy as MMEngineFSDPStrategy
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from convnext_dense.engine.atomic_files import written_whole
 from convnext_dense.engine.effective_batch import moving_averages
 from convnext_dense.registry import STRATEGIES
 
@@ -54,6 +58,11 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         for param in model.parameters():
             param.num_dims = param.dim()  # type: ignore[attr-defined]
         return super()._wrap_model(model)
+
+    def save_checkpoint(self, filename: str, **kwargs) -> None:
+        """Saves as mmengine does, in the main process to a file that is whole or not there at all."""
+        with written_whole(filename) if is_main_process() else nullcontext(filename) as path:
+            super().save_checkpoint(str(path), **kwargs)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Loads the optimizer's state; mmengine calls torch with the order of arguments of torch 2.0.0."""

@@ -1,8 +1,10 @@
 """Training and testing: config in, mmengine Runner out. One path for every task."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,15 @@ from convnext_dense.engine.config import read_config
 from convnext_dense.engine.device import fit_to_device
 from convnext_dense.engine.effective_batch import accumulate_to_effective_batch
 from convnext_dense.engine.fsdp import fit_to_strategy
+from convnext_dense.engine.interrupt_hook import InterruptHook
+from convnext_dense.engine.processes import explain_lost_process
+from convnext_dense.engine.resuming import find_whole_checkpoint
 
 _UNREADABLE = "failed to load image: "  # what mmcv's LoadImageFromFile asserts
 _IN_WORKER = "in DataLoader worker process"  # what torch puts before an error of a data set
+
+# Parts of mmengine that ours stand in for, which take the same arguments.
+_REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
 
 
 def train_model(
@@ -47,13 +55,14 @@ def train_model(
         data: Folder of one's own data that replaces the config's.
         classes: Class names of ``data`` by label, for segmentation.
         work_dir: Where checkpoints and logs go; by default the config's, or ``work_dirs/NAME OF CONFIG``.
-        resume: ``'auto'`` goes on from the newest checkpoint in ``work_dir``, a path from that file.
+        resume: ``'auto'`` goes on from the newest whole checkpoint in ``work_dir``, a path from that file.
         amp: Whether to train in mixed precision where the device can.
         auto_scale_lr: Whether the learning rate is scaled to the batch that runs, by the config's base batch size.
         launcher: ``'none'``, ``'pytorch'`` or ``'slurm'``.
 
     Raises:
         ValueError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
+        SystemExit: A signal ended the run, see ``InterruptHook``.
     """
     cfg, notes = _prepare(
         config, options, change=change, data=data, classes=classes, work_dir=work_dir, launcher=launcher, amp=amp
@@ -62,11 +71,16 @@ def train_model(
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
         cfg.auto_scale_lr.enable = True
+    notes += _make_resumable(cfg)
+    if resume == "auto":
+        checkpoint, damaged = find_whole_checkpoint(cfg.work_dir)
+        notes += damaged
+        if checkpoint is None:
+            notes.append(f"There is no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.")
+        resume = None if checkpoint is None else str(checkpoint)
     if resume is not None:
         cfg.resume = True
-        cfg.load_from = None if resume == "auto" else resume
-        if resume == "auto" and find_latest_checkpoint(cfg.work_dir) is None:
-            notes.append(f"There is no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.")
+        cfg.load_from = resume
     if cfg.get("load_from"):
         cfg.load_from = str(fetch(cfg.load_from))
         read_checkpoint(cfg.load_from)  # a missing or broken file is found now, not after the data is read
@@ -74,7 +88,12 @@ def train_model(
     notes += check_data(cfg, ("train", "val"))
 
     runner = _build_runner(cfg, notes)
-    _run(runner.train)
+    try:
+        _run(runner.train, cfg.work_dir)
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, InterruptHook):
+                hook.release()
     if is_main_process():
         runner.logger.info(f"Last checkpoint: {find_latest_checkpoint(cfg.work_dir)}. Log: {runner.log_dir}")
 
@@ -131,7 +150,7 @@ def evaluate_model(
         _write_predictions_to(cfg, out)
 
     runner = _build_runner(cfg, notes)
-    metrics = _run(runner.test)
+    metrics = _run(runner.test, cfg.work_dir)
     if is_main_process():
         runner.logger.info(f"Tested {checkpoint}. Log and metrics: {runner.log_dir}")
     return metrics
@@ -164,9 +183,32 @@ def _prepare(
     return cfg, notes
 
 
+def _make_resumable(cfg: Config) -> list[str]:
+    """Puts our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
+    hooks = cfg.setdefault("default_hooks", {})
+    hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
+    loop = cfg.train_cfg
+    if "type" not in loop:
+        loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch", True) else "IterBasedTrainLoop"
+    notes = []
+    for part in (hooks["checkpoint"], loop):
+        name = part["type"].removeprefix("mmengine.")
+        if name in _REPLACED:
+            part["type"] = f"convnext_dense.{name}"
+        elif not name.startswith("convnext_dense."):
+            notes.append(f"{name} is used as it is: what it does on interruption and resume is its own.")
+    own = [dict(type="convnext_dense.InterruptHook"), dict(type="convnext_dense.NonFiniteHook")]
+    given = cfg.get("custom_hooks") or []
+    cfg.custom_hooks = [*given, *(hook for hook in own if hook["type"] not in [other.get("type") for other in given])]
+    return notes
+
+
 def _build_runner(cfg: Config, notes: list[str]) -> Runner | FlexibleRunner:
     if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
-        torch.distributed.init_process_group("gloo")  # mmengine's own start sets a CUDA device, whatever the backend
+        seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
+        timeout = None if seconds is None else timedelta(seconds=seconds)
+        # mmengine's own start sets a CUDA device, whatever the backend
+        torch.distributed.init_process_group("gloo", timeout=timeout)
     runner = (FlexibleRunner if cfg.get("strategy") else Runner).from_cfg(cfg)
     for note in notes:
         runner.logger.info(note)
@@ -177,9 +219,21 @@ def _build_runner(cfg: Config, notes: list[str]) -> Runner | FlexibleRunner:
     return runner
 
 
-def _run(function: Any) -> Any:
+def _run(function: Any, work_dir: str) -> Any:
     try:
         return function()
+    except RuntimeError as error:
+        message = explain_lost_process(error, find_latest_checkpoint(work_dir))
+        if message is None:
+            raise
+        raise ValueError(message) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise ValueError(
+            f"The disk is full ({error.filename or work_dir}). The last checkpoint is "
+            f"{find_latest_checkpoint(work_dir) or 'none'}: make room, and go on from there with --resume."
+        ) from error
     except AssertionError as error:
         if _UNREADABLE in str(error):
             file = str(error).split(_UNREADABLE)[-1].strip()

@@ -38,9 +38,6 @@ optim_wrapper = dict(
 
 # Evaluated and saved as `state_dict`; the raw weights are in the same files under `ema_state_dict`.
 custom_hooks = [dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=1e-4)]  # decay 0.9999
-default_hooks = dict(
-    checkpoint=dict(by_epoch=True, interval=1, save_best="accuracy/top1", rule="greater"),
-    epoch_seed=dict(type="convnext_dense.EpochSeedHook"),
-)
+default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1, save_best="accuracy/top1", rule="greater"))
 randomness = dict(seed=0)  # main.py's --seed
 env_cfg = dict(cudnn_benchmark=True)  # all images of a run have one size

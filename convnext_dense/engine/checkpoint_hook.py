@@ -1,0 +1,174 @@
+"""mmengine's CheckpointHook, with files that are whole, failures that are survived and positions inside an epoch."""
+
+import copy
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+
+from convnext_dense.engine.atomic_files import ATOMIC, AtomicBackend, remove_partial_files
+from convnext_dense.registry import HOOKS
+
+INTERRUPTED = "interrupted.pth"
+_BOOKS = ("last_ckpt", "keep_ckpt_ids", "best_ckpt", "best_score")  # entries of the message hub start with one of them
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """Saves checkpoints as mmengine's hook does, whose arguments it takes.
+
+    - A file, and the pointer ``last_checkpoint``, is written beside its name, flushed to disk and renamed. Older ones,
+      the best one too, are removed only then.
+    - A write that fails is reported with the name of the last whole checkpoint and the run goes on; a second one in a
+      row ends it.
+    - ``save_interrupted`` saves between two regular checkpoints, inside an epoch too, as ``interrupted.pth``, which the
+      next regular one replaces.
+    """
+
+    def __init__(self, *args: Any, backend_args: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if backend_args is None and not kwargs.get("file_client_args") and "://" not in str(kwargs.get("out_dir")):
+            backend_args = dict(backend=ATOMIC)
+        super().__init__(*args, backend_args=backend_args, **kwargs)
+        self.keep_ckpt_ids: deque = deque()
+        self._num_failures = 0
+        self._position: dict[str, Any] = {}
+        self._is_validated = False
+
+    def before_train(self, runner: Any) -> None:
+        """Prepares the folder, as mmengine does, and removes what killed processes have left in it."""
+        super().before_train(runner)
+        if is_main_process() and isinstance(self.file_backend, AtomicBackend):
+            remove_partial_files(self.out_dir)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Tells the loop of a resumed run where it is; the message hub, which has the best score, is mmengine's part.
+
+        Raises:
+            ValueError: See ``EpochBasedTrainLoop.continue_from``.
+        """
+        if runner._resume:
+            self.last_ckpt = runner._load_from
+            if hasattr(runner.train_loop, "continue_from"):
+                runner.train_loop.continue_from(checkpoint["meta"])
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Notes the position in the run, which mmengine's FlexibleRunner counts wrongly between two epochs."""
+        checkpoint["meta"].update(self._position)
+
+    def save_interrupted(self, runner: Any, *, epoch: int, iteration: int) -> str | None:
+        """Saves the run as it is after so many iterations, of which the last ones may be inside epoch ``epoch``.
+
+        Returns:
+            The path of the last whole checkpoint: this one, or where it could not be written the one before, if any.
+
+        Raises:
+            ValueError: The previous checkpoint could not be written either.
+        """
+        self._try(runner, lambda: self._write(runner, INTERRUPTED, dict(epoch=epoch, iter=iteration)))
+        return self.last_ckpt
+
+    def _save_checkpoint(self, runner: Any) -> None:
+        self._try(runner, lambda: super(CheckpointHook, self)._save_checkpoint(runner))
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict[str, Any]) -> None:
+        if self.save_best:
+            self._try(runner, lambda: self._save_best(runner, metrics))
+
+    def _save_best(self, runner: Any, metrics: dict[str, Any]) -> None:
+        previous = self._best_paths
+        # What mmengine does not know of it cannot delete before the better one is written.
+        self._best_paths = dict.fromkeys(previous)
+        self._is_validated = True
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self._is_validated = False
+        current = self._best_paths
+        for key, path in previous.items():
+            if current[key] is None:
+                current[key] = path
+            elif path is not None and path != current[key]:
+                self._remove(path)
+        self._best_paths = current
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
+        outdated: list[int] = []
+        if self.max_keep_ckpts > 0:
+            steps = [*(kept for kept in self.keep_ckpt_ids if kept != step), step]
+            outdated, kept = steps[: -self.max_keep_ckpts], steps[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(kept)
+            runner.message_hub.update_info("keep_ckpt_ids", kept)
+        self._write(runner, self.filename_tmpl.format(step), meta)
+        for name in (*map(self.filename_tmpl.format, outdated), INTERRUPTED):
+            self._remove(self.file_backend.join_path(self.out_dir, name))
+
+    def _write(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
+        """Writes a checkpoint that a run can go on from, and then the pointer to it."""
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info("last_ckpt", self.last_ckpt)
+        position = dict(epoch=meta["epoch"], iter=meta["iter"])  # mmengine puts more into meta, and uses it twice
+        self._position = dict(position, validated=self._is_validated)
+        if hasattr(runner.train_loop, "position"):
+            self._position.update(runner.train_loop.position(**position))
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+        finally:
+            self._position = {}
+        if is_main_process():
+            AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir, "last_checkpoint"))
+
+    def _try(self, runner: Any, save: Callable[[], None]) -> None:
+        """Saves, or reports in every process why the main one could not, with the books as they were before."""
+        entries = dict(runner.message_hub.runtime_info)
+        books = copy.deepcopy({key: value for key, value in entries.items() if key.startswith(_BOOKS)})
+        own = self.last_ckpt, deque(self.keep_ckpt_ids), self._best_paths if self.save_best else {}
+        failure: list[str | None] = [None]
+        try:
+            save()
+        except OSError as error:
+            failure = [f"{error.strerror}: {error.filename}" if error.filename else str(error)]
+        broadcast_object_list(failure)
+        if failure[0] is None:
+            self._num_failures = 0
+            return
+        for key in [key for key in runner.message_hub.runtime_info if key.startswith(_BOOKS)]:
+            runner.message_hub.pop_info(key)
+        for key, value in books.items():
+            runner.message_hub.update_info(key, value)
+        self.last_ckpt, self.keep_ckpt_ids = own[:2]
+        if self.save_best:
+            self._best_paths = own[2]
+        self._num_failures += 1
+        message = f"Checkpoint not written ({failure[0]}). The last whole checkpoint is {self.last_ckpt or 'none'}"
+        if self._num_failures > 1:
+            raise ValueError(f"{message}. It is the second failure in a row: make room there, and go on with --resume.")
+        runner.logger.error(f"{message}; the run goes on, and ends if the next one fails too.")
+
+    @property
+    def _best_paths(self) -> dict[str, str | None]:
+        """The path of the best checkpoint by metric; mmengine keeps one metric's apart from those of several."""
+        return dict(self.best_ckpt_path_dict) if len(self.key_indicators) > 1 else {"": self.best_ckpt_path}
+
+    @_best_paths.setter
+    def _best_paths(self, paths: dict[str, str | None]) -> None:
+        if len(self.key_indicators) > 1:
+            self.best_ckpt_path_dict = dict(paths)
+        else:
+            self.best_ckpt_path = paths[""]
+
+    def _remove(self, path: str) -> None:
+        if is_main_process() and self.file_backend.isfile(path):
+            self.file_backend.remove(path)

@@ -1,0 +1,166 @@
+"""mmengine's training loops, for runs that may end and be resumed at any iteration.
+
+Every random number of a run is a function of its seed and of the place where it is drawn: those of a pipeline of the
+image's place in the run, those of the model of the iteration, both of the process. So a checkpoint needs no random
+states, and a run that is resumed from it, in whatever process, goes on as if it had never ended.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.dist import broadcast_object_list
+from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
+from torch import nn
+
+from convnext_dense.engine.batch_positions import PositionedBatchSampler, seed_step, with_positions
+from convnext_dense.engine.processes import check_processes_agree
+from convnext_dense.registry import LOOPS
+
+
+@LOOPS.register_module()
+class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
+    """mmengine's loop over epochs, which can begin inside of one.
+
+    Where the checkpoint was written before the validation that was due then, a resumed run begins with it.
+    """
+
+    def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(runner, with_positions(dataloader), *args, **kwargs)
+        self._begin = 0  # number of the iteration at which the current epoch began
+        self._first_batch = 0  # of the next epoch to run
+        self._is_validation_pending = False
+        self._seed = 0
+
+    def position(self, epoch: int, iter: int) -> dict[str, Any]:
+        """What a checkpoint tells ``continue_from`` besides mmengine's own epoch and iteration."""
+        batch = iter - self._begin if epoch == self._epoch else 0
+        return dict(batch_in_epoch=batch, batches_per_epoch=len(self.dataloader))
+
+    def continue_from(self, meta: Mapping[str, Any]) -> None:
+        """Sets where a resumed run begins inside its epoch.
+
+        Args:
+            meta: The ``meta`` of its checkpoint; mmengine reads epoch and iteration from there.
+
+        Raises:
+            ValueError: The checkpoint was written inside an epoch that now has another number of batches.
+        """
+        self._first_batch = meta.get("batch_in_epoch", 0)
+        length = meta.get("batches_per_epoch")
+        if self._first_batch and length != len(self.dataloader):
+            raise ValueError(
+                f"The checkpoint was written after {self._first_batch} of {length} batches of an epoch, which now has "
+                f"{len(self.dataloader)}. Resume with the same data, batch size and number of processes, or from a "
+                "checkpoint at the end of an epoch."
+            )
+        self._is_validation_pending = not meta.get("validated", True) and not self._first_batch
+
+    def run(self) -> nn.Module:
+        """Trains and validates from where the run is.
+
+        Raises:
+            ValueError: Processes do not agree on where that is, or on the size of the data.
+        """
+        self._prepare()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._validate_if_due()
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Trains for the rest of an epoch."""
+        self._begin = self._iter - self._first_batch
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        for number, batch in enumerate(self._batches(), self._first_batch):
+            self.run_iter(number, batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+        self._begin, self._first_batch = self._iter, 0
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Trains on one batch."""
+        seed_step(self._seed, self._iter)
+        super().run_iter(idx, data_batch)
+
+    def _prepare(self) -> None:
+        self.runner.call_hook("before_train")
+        check_processes_agree(self.runner, self._first_batch)
+        seeds = [self.runner.seed]
+        broadcast_object_list(seeds)  # diff_rank_seed=True gives every process another one
+        self._seed = seeds[0]
+        if self._is_validation_pending:
+            self._validate_if_due()
+
+    def _validate_if_due(self) -> None:
+        self._decide_current_val_interval()
+        done, end = self._progress()
+        if self.runner.val_loop is None or done < self.val_begin:
+            return
+        if done % self.val_interval == 0 or done == end:
+            self.runner.val_loop.run()
+
+    def _progress(self) -> tuple[int, int]:
+        return self._epoch, self._max_epochs
+
+    def _batches(self, *, endless: bool = False) -> Iterator[Any]:
+        """Gives the batches from ``_first_batch`` on."""
+        loader, sampler = self.dataloader, self.dataloader.batch_sampler
+        positioned = isinstance(sampler, PositionedBatchSampler)
+        if hasattr(loader.dataset, "start_epoch"):
+            size = sampler.batch_size if positioned else loader.batch_size
+            loader.dataset.start_epoch(self._seed, self._epoch, size)
+        if positioned:
+            sampler.start(self._seed, self._epoch, self._first_batch, endless=endless)
+            return iter(loader)
+        if self._first_batch:
+            self.runner.logger.info(f"{self._first_batch} batches are read and left out: this data cannot be skipped.")
+        passes = itertools.repeat(loader) if endless else [loader]
+        return itertools.islice(itertools.chain.from_iterable(passes), self._first_batch, None)
+
+
+@LOOPS.register_module()
+class IterBasedTrainLoop(EpochBasedTrainLoop):
+    """mmengine's loop over iterations: one epoch without end, with validation in it.
+
+    Args:
+        runner: The runner.
+        dataloader: Config of the data loader, or one that is built.
+        max_iters: When training ends.
+        **kwargs: ``val_begin``, ``val_interval`` and ``dynamic_intervals``, in iterations.
+    """
+
+    def __init__(self, runner: Any, dataloader: Any, max_iters: int, **kwargs: Any) -> None:
+        super().__init__(runner, dataloader, max_epochs=1, **{"val_interval": 1000, **kwargs})
+        self._max_iters = int(max_iters)
+
+    def position(self, epoch: int, iter: int) -> dict[str, Any]:
+        """There is nothing to tell: batches are counted as iterations."""
+        return {}
+
+    def continue_from(self, meta: Mapping[str, Any]) -> None:
+        """Sets the first batch of a resumed run."""
+        self._first_batch = meta["iter"]
+        self._is_validation_pending = not meta.get("validated", True)
+
+    def run(self) -> nn.Module:
+        """Trains and validates from where the run is."""
+        self._prepare()
+        self.runner.call_hook("before_train_epoch")
+        batches = self._batches(endless=True)
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(self._iter, next(batches))
+            self._validate_if_due()
+        self.runner.call_hook("after_train_epoch")
+        self.runner.call_hook("after_train")
+        return self.runner.model
+
+    def _progress(self) -> tuple[int, int]:
+        return self._iter, self._max_iters
+
+    def _decide_current_val_interval(self) -> None:
+        position = max(index for index, begin in enumerate(self.dynamic_milestones) if begin <= self._iter + 1)
+        self.val_interval = self.dynamic_intervals[position]

@@ -1,0 +1,231 @@
+"""Stops a run at the first loss or gradient that is not finite, with what is needed to see why."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce, get_rank
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.structures import BaseDataElement
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+
+from convnext_dense.engine.atomic_files import written_whole
+from convnext_dense.engine.batch_positions import PositionedBatchSampler
+from convnext_dense.engine.checkpoint_hook import CheckpointHook
+from convnext_dense.registry import HOOKS
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Looks at the gradients before every step of the optimizer, and at the loss of every batch.
+
+    When one is not finite, the run ends before the step: weights and optimizer are those of before, and are saved as
+    ``interrupted.pth``, from which ``--resume`` runs into the same step again. The batches of the step, their files,
+    losses, seed and iteration are written to ``WORK_DIR/nonfinite``, as tensors and plain values.
+
+    Where gradients are clipped by their norm, that norm is looked at and costs nothing; else it is computed, one pass
+    over the gradients. The loss is a number that mmengine has already fetched for its log.
+
+    Args:
+        max_skipped_steps: Under loss scaling a step whose gradients overflow is skipped and the scale lowered: how many
+            in a row are let pass. From its start at 65536, a scale needs 16 to come down to 1.
+    """
+
+    priority = "ABOVE_NORMAL"  # before the moving average follows the weights
+
+    def __init__(self, max_skipped_steps: int = 20) -> None:
+        self.max_skipped_steps = max_skipped_steps
+        self._num_skipped = 0
+        self._was_stepped = False
+        self._batches: list[Any] = []  # since the last step
+        self._losses: Any = {}
+        self._handles: list[Any] = []
+
+    def before_train(self, runner: Any) -> None:
+        """Attaches itself to the optimizer and to the model."""
+        if not isinstance(runner.optim_wrapper, OptimWrapper):
+            runner.logger.warning("Nobody looks for losses that are not finite: the run has several optimizers.")
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self._handles = [
+            runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: self._before_step(runner)),
+            model.register_forward_hook(self._note_losses),
+        ]
+
+    def after_train(self, runner: Any) -> None:
+        """Detaches itself."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        """Keeps the batch until the step is done."""
+        if self._handles:
+            self._was_stepped = False
+            self._batches.append((batch_idx, data_batch))
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Looks at the loss.
+
+        Raises:
+            ValueError: It is not finite, or too many steps in a row were skipped.
+        """
+        if not self._handles:
+            return
+        updated = runner.optim_wrapper.should_update()
+        if _scaler(runner) is not None:
+            if updated:
+                self._count_skipped(runner)
+        elif "train/loss" in runner.message_hub.log_scalars:
+            loss = runner.message_hub.get_scalar("train/loss").current()
+            if not math.isfinite(loss):
+                self._stop(runner, f"The loss is {loss}", is_unchanged=not updated)
+        if updated:
+            self._batches.clear()
+
+    def _before_step(self, runner: Any) -> None:
+        if _scaler(runner) is not None:
+            # A fused optimizer is called in any case, and skips the step by itself.
+            found_inf = getattr(runner.optim_wrapper.optimizer, "found_inf", None)
+            self._was_stepped = found_inf is None or not bool(found_inf)
+            return
+        norm = _gradient_norm(runner)
+        if not math.isfinite(norm):
+            self._stop(runner, f"The norm of the gradients is {norm}", is_unchanged=True)
+
+    def _count_skipped(self, runner: Any) -> None:
+        self._num_skipped = 0 if self._was_stepped else self._num_skipped + 1
+        if self._num_skipped > self.max_skipped_steps:
+            scale = f"loss scale {_scaler(runner).get_scale():g}"
+            self._stop(
+                runner, f"Gradients overflowed in {self._num_skipped} steps in a row, at {scale}", is_unchanged=False
+            )
+        if self._num_skipped == 1:
+            runner.logger.warning(
+                f"A step is skipped: gradients overflow. The run ends after {self.max_skipped_steps} in a row."
+            )
+
+    def _note_losses(self, model: nn.Module, args: Any, output: Any) -> None:
+        if model.training and isinstance(output, Mapping):
+            self._losses = output
+
+    def _stop(self, runner: Any, what: str, *, is_unchanged: bool) -> None:
+        """Writes everything and ends the run.
+
+        Args:
+            runner: The runner.
+            what: What is not finite.
+            is_unchanged: Whether weights and optimizer are those of before the step.
+        """
+        iteration = runner.iter + 1 - len(self._batches)
+        batches = [(number, _names(runner, number, batch), batch) for number, batch in self._batches]
+        losses = {name: _plain(value) for name, value in self._losses.items()}
+        path = Path(runner.work_dir, "nonfinite", f"iter_{runner.iter}_rank_{get_rank()}.pth")
+        record = dict(
+            seed=runner.seed,
+            epoch=runner.epoch,
+            iter=runner.iter,
+            rank=get_rank(),
+            losses=losses,
+            files=[names for _, names, _ in batches],
+            batches=[_plain(batch) for _, _, batch in batches],
+        )
+        with written_whole(path) as partial:
+            torch.save(record, partial)
+        bad = [f"{name} is {value}" for name, value in losses.items() if not _all_finite(value)]
+        reasons = f" ({', '.join(bad)})" if bad else ""
+        files = ", ".join(str(name) for _, names, _ in batches for name in names)
+        raise ValueError(
+            f"{what} at iteration {runner.iter + 1}{reasons}. Batch: {files}, written with its losses and seed to {path}. "
+            f"{self._save_weights(runner, iteration, is_unchanged=is_unchanged)}"
+        )
+
+    def _save_weights(self, runner: Any, iteration: int, *, is_unchanged: bool) -> str:
+        hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        epoch_begin = runner.iter - self._batches[-1][0]
+        if hook is None or not is_unchanged or iteration < epoch_begin or not _is_finite(runner.model):
+            return f"The last checkpoint is {(hook and hook.last_ckpt) or 'none'}."
+        path = hook.save_interrupted(runner, epoch=runner.epoch, iteration=iteration)
+        return (
+            f"The weights before this step are in {path}: --resume runs into it again, and a lower learning rate or "
+            "other data needs a new run with --cfg-options load_from=CHECKPOINT."
+        )
+
+
+def _scaler(runner: Any) -> Any:
+    """The loss scaler of mixed precision, where one is at work."""
+    scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
+    return scaler if scaler is not None and scaler.is_enabled() else None
+
+
+def _gradient_norm(runner: Any) -> float:
+    wrapper = runner.optim_wrapper
+    if wrapper.clip_grad_kwargs and wrapper.clip_func is clip_grad_norm_:
+        norm = wrapper.message_hub.get_scalar(f"train/{wrapper.grad_name}").current()  # a number already
+    else:
+        grads = [param.grad for group in wrapper.param_groups for param in group["params"] if param.grad is not None]
+        norm = float(get_total_norm(grads)) if grads else 0.0
+    if isinstance(runner.model, FullyShardedDataParallel):  # every process has its own gradients, and all must stop
+        bad = torch.tensor(0.0 if math.isfinite(norm) else 1.0)
+        all_reduce(bad, op="max")
+        norm = math.nan if bad else norm
+    return norm
+
+
+def _names(runner: Any, number: int, batch: Any) -> list[Any]:
+    """Files of a batch as far as they are known, else indices in the data set."""
+    paths = [sample.metainfo["img_path"] for sample in _samples(batch) if "img_path" in sample.metainfo]
+    sampler = runner.train_dataloader.batch_sampler
+    if paths or not isinstance(sampler, PositionedBatchSampler):
+        return paths
+    indices = sampler.indices_of(number)
+    samples = getattr(runner.train_dataloader.dataset, "samples", None)
+    return [samples[index][0] for index in indices] if samples else indices
+
+
+def _samples(value: Any) -> Iterator[BaseDataElement]:
+    if isinstance(value, BaseDataElement):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for child in value.values() if isinstance(value, Mapping) else value:
+            yield from _samples(child)
+
+
+def _plain(value: Any) -> Any:
+    """Turns data samples, boxes and masks into tensors and plain values, which are read without their classes."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, BaseDataElement):
+        return _plain({**dict(value.metainfo_items()), **dict(value.items())})
+    if isinstance(value, Mapping):
+        return {str(key): _plain(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child) for child in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    for name in ("tensor", "masks"):  # mmdet's boxes and masks
+        if hasattr(value, name):
+            return _plain(getattr(value, name))
+    return repr(value)
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_all_finite(child) for child in value)
+    return not isinstance(value, torch.Tensor) or bool(value.isfinite().all())
+
+
+def _is_finite(model: nn.Module) -> bool:
+    """Whether normalisation statistics have not been spoilt by the batch either."""
+    return all(_all_finite(tensor) for tensor in (*model.parameters(), *model.buffers()))

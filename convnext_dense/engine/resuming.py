@@ -1,0 +1,107 @@
+"""Which checkpoint a run is resumed from, and whether the config still means the same schedule."""
+
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from convnext_dense.checkpoints import read_checkpoint
+
+# What schedulers count or remember; everything else about them comes from the config.
+_COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"}
+_PARAMS = {"params", "param_names"}
+_SCHEDULED = {"lr", "momentum", "betas"}
+
+
+def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """Finds the newest checkpoint that can be resumed from.
+
+    Args:
+        work_dir: The folder of the run; its file ``last_checkpoint`` names the newest.
+
+    Returns:
+        Its path, none if there is no such checkpoint, and one sentence per damaged one that is passed over.
+    """
+    folder = Path(work_dir)
+    pointer = folder / "last_checkpoint"
+    named = [Path(pointer.read_text().strip())] if pointer.is_file() else []
+    others = [path for path in folder.glob("*.pth") if not path.name.startswith("best_") and path not in named]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    notes: list[str] = []
+    for path in (*named, *others):
+        flaw = _flaw(path)
+        if flaw is None:
+            return path, notes
+        notes.append(f"{path} is passed over: {flaw}")
+    return None, notes
+
+
+def _flaw(path: Path) -> str | None:
+    try:
+        content = read_checkpoint(path)
+        if not zipfile.is_zipfile(path):
+            return None if "optimizer" in content else "it has no optimizer in it."
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return "it is damaged."
+    except ValueError as error:
+        return str(error)
+    except (OSError, zipfile.BadZipFile) as error:
+        return f"it is damaged ({error})."
+    return None if "optimizer" in content else "it has no optimizer in it."
+
+
+def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> None:
+    """Compares the schedule of a resumed run with the config's; its length may be changed, which is logged.
+
+    mmengine takes schedulers and parameter groups from the checkpoint as they are, whatever the config says by now.
+
+    Args:
+        runner: A runner with its optimizer and schedulers as the config has them.
+        checkpoint: What it is about to resume.
+        source: Its name.
+
+    Raises:
+        ValueError: Learning rate, weight decay, groups or schedulers differ.
+    """
+    differences = list(_differences(runner, checkpoint))
+    if differences:
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError(
+            f"{source} was written with another schedule than the config's: {'; '.join(differences[:3])}{more}. A "
+            "resumed run goes on with the schedule that it began with: restore these values, or begin a new run with "
+            f"these weights, --cfg-options load_from={source}."
+        )
+    former = checkpoint.get("message_hub", {}).get("runtime_info", {})
+    for name in ("max_epochs", "max_iters"):
+        length = getattr(runner, name)
+        if former.get(name, length) != length:
+            runner.logger.info(f"{name} is {length} now; it was {former[name]} when {source} was written.")
+
+
+def _differences(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[str]:
+    schedulers = runner.param_schedulers or []
+    if "param_schedulers" in checkpoint and not isinstance(schedulers, dict):
+        saved = checkpoint["param_schedulers"]
+        if len(saved) != len(schedulers):
+            yield f"{len(saved)} schedulers there, {len(schedulers)} here"
+        for number, (old, new) in enumerate(zip(saved, schedulers, strict=False)):
+            yield from _compare(f"param_scheduler.{number}", old, vars(new), _COUNTERS)
+    groups = runner.optim_wrapper.optimizer.param_groups
+    saved = checkpoint.get("optimizer", {}).get("param_groups", [])
+    if saved and len(saved) != len(groups):
+        yield f"{len(saved)} parameter groups there, {len(groups)} here"
+    left_out = _PARAMS | _SCHEDULED if schedulers else _PARAMS
+    for number, (old, new) in enumerate(zip(saved, groups, strict=False)):
+        yield from _compare(f"parameter group {number}", old, new, left_out)
+
+
+def _compare(place: str, old: Mapping[str, Any], new: Mapping[str, Any], left_out: set[str]) -> Iterator[str]:
+    for key in old:
+        if key in new and key not in left_out and old[key] != new[key]:
+            yield f"{key} of {place} is {_brief(old[key])} there, {_brief(new[key])} here"
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,188 @@
+"""Checkpoints are whole or not there, failures are survived, and the newest whole one is found."""
+
+import errno
+import logging
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.engine.atomic_files import written_whole
+from convnext_dense.engine.resuming import find_whole_checkpoint
+
+
+class Linear(BaseModel):
+    """One weight; its "accuracy" in validation is given by the test."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, inputs, mode="loss"):
+        loss = self.layer(torch.stack(inputs)).square().mean()
+        return {"loss": loss} if mode == "loss" else [loss]
+
+
+class Scores:
+    """Stands in for mmengine's Evaluator: the next of the given scores at every validation."""
+
+    dataset_meta = None
+
+    def __init__(self, scores):
+        self.scores = iter(scores)
+
+    def process(self, data_samples, data_batch):
+        pass
+
+    def evaluate(self, size):
+        return {"acc": next(self.scores)}
+
+
+def make_runner(work_dir, *, epochs=4, scores=(), checkpoint=None, **settings):
+    MMLogger._instance_dict.clear()
+    data = DataLoader([torch.rand(2)] * 2, collate_fn=lambda items: dict(inputs=items))
+    validation = {}
+    if scores:
+        runner_scores = Scores(scores)
+        validation = dict(val_dataloader=data, val_cfg={}, val_evaluator=[])
+    runner = Runner(
+        model=Linear(),
+        work_dir=str(work_dir),
+        train_dataloader=data,
+        train_cfg=dict(type="convnext_dense.EpochBasedTrainLoop", max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.1)),
+        default_hooks=dict(checkpoint=dict(type="convnext_dense.CheckpointHook", interval=1, **(checkpoint or {}))),
+        default_scope="mmengine",
+        **validation,
+        **settings,
+    )
+    if scores:
+        runner.val_loop.evaluator = runner_scores
+    return runner
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that has no room for the n-th files, counted from 1, that are flushed to it; folders do not count."""
+    flush = os.fsync
+
+    class Disk:
+        full_at = ()
+        num_files = 0
+
+    def fsync(descriptor):
+        if not os.path.isdir(f"/proc/self/fd/{descriptor}"):
+            Disk.num_files += 1
+            if Disk.num_files in Disk.full_at:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    monkeypatch.setattr("convnext_dense.engine.atomic_files.os.fsync", fsync)
+    return Disk
+
+
+def test_file_keeps_its_content_until_the_new_one_is_whole(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("old")
+    with pytest.raises(KeyboardInterrupt), written_whole(file) as partial:  # noqa: PT012
+        partial.write_text("new, but not")
+        assert file.read_text() == "old"
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_text() == "old"
+    with written_whole(file) as partial:
+        partial.write_text("new")
+    assert file.read_text() == "new"
+
+
+def test_full_disk_costs_one_checkpoint_and_not_the_run(disk, tmp_path, caplog):
+    disk.full_at = (3,)  # each checkpoint is followed by the pointer: the second epoch's
+    runner = make_runner(tmp_path, checkpoint=dict(max_keep_ckpts=1), epochs=2)
+    runner.logger.addHandler(caplog.handler)
+    with caplog.at_level(logging.ERROR):
+        runner.train()
+    first = str(tmp_path / "epoch_1.pth")
+    assert f"No space left on device). The last whole checkpoint is {first}; the run goes on" in caplog.text
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["epoch_1.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == first
+    assert not list(tmp_path.glob(".*.partial"))
+    assert read_checkpoint(first)["meta"]["epoch"] == 1
+
+    make_runner(tmp_path, checkpoint=dict(max_keep_ckpts=1), resume=True).train()
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["epoch_4.pth"]
+    assert read_checkpoint(tmp_path / "epoch_4.pth")["message_hub"]["runtime_info"]["keep_ckpt_ids"] == [4]
+
+
+def test_second_failure_in_a_row_ends_the_run_and_names_the_last_whole_checkpoint(disk, tmp_path):
+    disk.full_at = (3, 4)
+    match = r"No space left .* last whole checkpoint is .*epoch_1\.pth\. It is the second failure in a row"
+    with pytest.raises(ValueError, match=match):
+        make_runner(tmp_path).train()
+    assert find_whole_checkpoint(tmp_path) == (tmp_path / "epoch_1.pth", [])
+
+
+def test_old_checkpoints_go_only_after_the_new_one_is_there(tmp_path, monkeypatch):
+    seen = []
+    replace = os.replace
+
+    def record(source, target):
+        seen.append({path.name for path in tmp_path.glob("*.pth")})
+        replace(source, target)
+
+    monkeypatch.setattr("convnext_dense.engine.atomic_files.os.replace", record)
+    save_best = dict(max_keep_ckpts=1, save_best="acc", rule="greater")
+    make_runner(tmp_path, checkpoint=save_best, epochs=3, scores=(0.1, 0.2, 0.05)).train()
+    assert {"epoch_1.pth", "best_acc_epoch_1.pth"} in seen  # while those of the second epoch were being written
+    assert {path.name for path in tmp_path.glob("*.pth")} == {"epoch_3.pth", "best_acc_epoch_2.pth"}
+
+
+def test_best_score_and_file_survive_a_failed_write_and_a_resume(disk, tmp_path):
+    save_best = dict(save_best="acc", rule="greater")
+    # Epoch 1: checkpoint, pointer; best, checkpoint again with it, pointer. Epoch 2: checkpoint, pointer; best.
+    disk.full_at = (8,)
+    make_runner(tmp_path, checkpoint=save_best, epochs=2, scores=(0.5, 0.6)).train()
+    assert (tmp_path / "best_acc_epoch_1.pth").is_file()
+    assert read_checkpoint(tmp_path / "epoch_2.pth")["message_hub"]["runtime_info"]["best_score"] == 0.5
+
+    # The validation after epoch 2 is not in its checkpoint: it is repeated. Then 0.55 is better and 0.52 is not.
+    make_runner(tmp_path, checkpoint=save_best, epochs=4, scores=(0.4, 0.55, 0.52), resume=True).train()
+    assert [path.name for path in tmp_path.glob("best_*")] == ["best_acc_epoch_3.pth"]
+    info = read_checkpoint(tmp_path / "epoch_4.pth")["message_hub"]["runtime_info"]
+    assert info["best_score"] == 0.55
+    assert Path(info["best_ckpt"]).name == "best_acc_epoch_3.pth"
+
+
+def test_killed_writers_leave_nothing_behind_for_long(tmp_path):
+    (tmp_path / ".epoch_1.pth.partial").write_bytes(b"half")
+    make_runner(tmp_path, epochs=1).train()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "bits", "gone"])
+def test_damaged_checkpoint_is_passed_over_with_its_name(damage, tmp_path):
+    make_runner(tmp_path, epochs=2).train()
+    newest = tmp_path / "epoch_2.pth"
+    content = bytearray(newest.read_bytes())
+    if damage == "truncated":
+        newest.write_bytes(content[: len(content) // 2])
+    elif damage == "bits":
+        weight = read_checkpoint(newest)["state_dict"]["layer.weight"].numpy().tobytes()
+        content[content.index(weight)] ^= 1
+        newest.write_bytes(content)
+    else:
+        newest.unlink()
+    path, notes = find_whole_checkpoint(tmp_path)
+    assert path == tmp_path / "epoch_1.pth"
+    assert len(notes) == 1
+    assert str(newest) in notes[0]
+
+
+def test_folder_without_checkpoints_has_none(tmp_path):
+    assert find_whole_checkpoint(tmp_path) == (None, [])
