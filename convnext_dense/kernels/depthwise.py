@@ -12,12 +12,11 @@ Each image, and each strip of rows of it, becomes a group of channels of its own
 Strips bound the length of the sums: the rounding error is at most a quarter larger than that of torch's own kernel.
 """
 
-import os
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
+from convnext_dense.kernels.choice import needs_torchs_operators, runs_on_triton
 from convnext_dense.kernels.precision import emulates_products, to_autocast
 
 # Strips are as high as they can be with about the error against float64 of torch's own kernel, which adds up about this
@@ -30,8 +29,6 @@ _MIN_ROWS = 2
 _CALL_BYTES = 500_000
 # Below this many elements torch's own kernel takes less than the calls here.
 _MIN_ELEMENTS = 2048
-# On a GPU: 'torch', or 'triton' for depthwise_triton.py, which has not been measured against it yet.
-_GPU_DEPTHWISE = os.environ.get("CONVNEXT_DENSE_GPU_DEPTHWISE", "torch")
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -61,10 +58,11 @@ def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None)
     Returns:
         ``(N, C, H, W)``.
     """
-    if _runs_on_triton(x_nchw):
-        from convnext_dense.kernels.depthwise_triton import DepthwiseTriton
+    if x_nchw.dim() == 4 and runs_on_triton("depthwise", x_nchw):
+        from convnext_dense.kernels.depthwise_triton import DepthwiseTriton, depthwise
 
-        return DepthwiseTriton.apply(*to_autocast(x_nchw.device.type, x_nchw, weight, bias))
+        convolve = depthwise if torch.compiler.is_compiling() else DepthwiseTriton.apply
+        return convolve(*to_autocast(x_nchw.device.type, x_nchw, weight, bias), False)
     if not _has_fast_path(x_nchw):
         return conv2d(x_nchw, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
     if torch.is_autocast_enabled("cpu"):
@@ -83,23 +81,8 @@ def _has_fast_path(x_nchw: Tensor) -> bool:
         and x_nchw.dim() == 4
         and x_nchw.dtype in (torch.float32, torch.bfloat16)
         and (torch.compiler.is_compiling() or x_nchw.numel() >= _MIN_ELEMENTS)  # one compiled graph for all sizes
-        and not _needs_torchs_operators()
+        and not needs_torchs_operators()
     )
-
-
-def _runs_on_triton(x_nchw: Tensor) -> bool:
-    return (
-        _GPU_DEPTHWISE == "triton"
-        and x_nchw.is_cuda
-        and x_nchw.dim() == 4
-        and x_nchw.dtype != torch.float64
-        and not _needs_torchs_operators()
-    )
-
-
-def _needs_torchs_operators() -> bool:
-    """Function transforms need rules for every operator, and traces of TorchScript its own operators."""
-    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
 
 
 class _DepthwiseConv2d(torch.autograd.Function):

@@ -23,8 +23,13 @@ def emulates_products(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not _multiplies_bfloat16()
 
 
-@cache
+@torch.compiler.assume_constant_result  # a graph would break at the query; it does not see through the cache
 def _multiplies_bfloat16() -> bool:
+    return _has_bfloat16_instructions()
+
+
+@cache
+def _has_bfloat16_instructions() -> bool:
     capabilities = torch.cpu.get_capabilities()
     return capabilities["architecture"] != "x86_64" or any(
         capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert")

@@ -16,7 +16,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from convnext_dense.kernels import DepthwiseConv2d, ScaledLinear
+from convnext_dense.kernels import DepthwiseConv2d, ScaledLinear, add_branch, runs_on_triton
 from convnext_dense.layers.norm import GlobalResponseNorm, LayerNorm
 
 # Measured on an AVX2 processor with 96 to 768 channels: 1024 to 4096 positions take the least time.
@@ -64,7 +64,7 @@ class ConvNeXtBlock(nn.Module):
             x_nhwc = torch.cat(pieces).view(x_nhwc.shape)
         else:
             x_nhwc = self._branch(x_nhwc)
-        return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
+        return add_branch(x_nhwc.permute(0, 3, 1, 2), x_nchw.to(self.norm.weight.dtype), self.drop_path)
 
     def _number_of_pieces(self, x_nhwc: Tensor) -> int:
         """On a CPU, positions go through the branch in pieces whose hidden layer stays in cache.
@@ -83,6 +83,11 @@ class ConvNeXtBlock(nn.Module):
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self.grn(self.act(self.pwconv1(self.norm(x))))
+        hidden = self.pwconv1(self.norm(x))
+        keeps_once = (
+            runs_on_triton("gelu_linear", hidden) and not self.rebuild_hidden and isinstance(self.grn, nn.Identity)
+        )
+        if not keeps_once:
+            hidden = self.grn(self.act(hidden))
         # Folded, the scale needs no output of pwconv2 in the backward pass, which then need not be calculated again.
-        return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden)
+        return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden, after_gelu=keeps_once)

@@ -11,6 +11,8 @@ arithmetic for channels-first tensors: same numbers, one fused kernel.
 import torch
 from torch import Tensor, nn
 
+from convnext_dense.kernels import layer_norm
+
 # The official code passes 1e-6 everywhere; torch's own default is 1e-5.
 LAYER_NORM_EPS = 1e-6
 
@@ -27,15 +29,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalises ``(..., C)``; a 16-bit input gives a 16-bit output."""
-        device = x.device.type
-        # Autocast on a GPU would write float32, which the linear layer behind reads only to round it. On a CPU it
-        # leaves the norm alone, and torch's kernel takes float32 parameters with a 16-bit input.
-        if device == "cpu" or x.dtype == torch.float32 or not torch.is_autocast_enabled(device):
-            return super().forward(x)
-        with torch.autocast(device, enabled=False):
-            return nn.functional.layer_norm(
-                x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
-            )
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class LayerNorm2d(nn.LayerNorm):

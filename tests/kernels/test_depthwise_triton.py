@@ -4,10 +4,10 @@ import os
 
 import pytest
 import torch
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, conv_transpose2d
 
 pytest.importorskip("triton")
-from convnext_dense.kernels import depthwise, depthwise_triton
+from convnext_dense.kernels import choice, depthwise, depthwise_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -58,11 +58,22 @@ def test_empty_batch_gives_zero_gradients():
     assert depthwise_triton.depthwise(draw(0, 8, 4, 4), draw(8, 1, 7, 7), None, False).shape == (0, 8, 4, 4)
 
 
-def test_operators_have_fake_implementations():
-    tests = ("test_schema", "test_faketensor")
-    x, weight = draw(1, 8, 2, 3).contiguous(memory_format=torch.channels_last), draw(8, 1, 3, 3)
-    torch.library.opcheck(depthwise_triton.depthwise, (x, weight, None, True), test_utils=tests)
-    torch.library.opcheck(depthwise_triton.depthwise_weight_grad, (x, x, 3), test_utils=tests)
+def test_operators_are_right_for_compilers():
+    """Schemas, fake implementations also of symbolic sizes, and gradients through ahead-of-time tracing."""
+    x, weight = draw(1, 8, 2, 3).requires_grad_(), draw(8, 1, 3, 3, seed=1).requires_grad_()
+    torch.library.opcheck(depthwise_triton.depthwise, (x, weight, draw(8, seed=2).requires_grad_()))
+    torch.library.opcheck(depthwise_triton.depthwise_weight_grad, (x.detach(), x.detach(), 3))
+
+
+def test_gradients_with_flipped_weights_are_those_of_the_transposed_convolution():
+    x, weight, grad = (
+        draw(1, 5, 4, 3).requires_grad_(),
+        draw(5, 1, 3, 3, seed=1).requires_grad_(),
+        draw(1, 5, 4, 3, seed=2),
+    )
+    exact = torch.autograd.grad(conv_transpose2d(x, weight, padding=1, groups=5), (x, weight), grad)
+    ours = torch.autograd.grad(depthwise_triton.depthwise(x, weight, None, True), (x, weight), grad)
+    torch.testing.assert_close(ours, exact)
 
 
 def test_same_input_gives_the_same_bits():
@@ -85,10 +96,9 @@ def test_kernels_run_compiled_for_the_gpu_on_other_sizes_without_compiling_again
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_module_takes_the_kernels_on_a_gpu_when_they_are_turned_on(monkeypatch):
-    monkeypatch.setattr(depthwise, "_GPU_DEPTHWISE", "triton")
+def test_module_takes_the_kernels_on_a_gpu_when_they_are_turned_on():
     module = depthwise.DepthwiseConv2d(32, kernel_size=7).cuda()
-    with torch.autocast("cuda", torch.bfloat16):
+    with torch.autocast("cuda", torch.bfloat16), choice.forced("triton"):
         output = module(draw(2, 32, 20, 24))
     assert output.dtype == torch.bfloat16
     output.float().square().mean().backward()

@@ -1,0 +1,95 @@
+"""Which operators run on Triton's kernels and which on torch's own.
+
+``CONVNEXT_DENSE_KERNELS`` in the environment is the one switch: ``torch`` or ``triton`` for all operators, or ``auto``,
+the default, for those that were measured to be faster on the GPU at hand. What cannot run on Triton (a CPU, double
+precision, function transforms, traces of TorchScript, no Triton installed) runs on torch whatever is chosen.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from math import inf
+
+import torch
+from torch import Tensor
+
+OPERATORS = ("depthwise", "layer_norm", "gelu_linear", "add_branch")
+CHOICES = ("auto", "torch", "triton")
+# Name of the GPU and type of the tensor -> operator -> number of elements of the block's map from which Triton's is the
+# faster one. Empty: none has been measured. ``tools/benchmark.py --task kernels`` prints the entry of a GPU.
+FASTER_FROM: Mapping[tuple[str, torch.dtype], Mapping[str, float]] = {}
+
+
+def read_choice(environment: Mapping[str, str]) -> str:
+    """Reads the switch.
+
+    Raises:
+        ValueError: It is none of ``CHOICES``.
+    """
+    choice = environment.get("CONVNEXT_DENSE_KERNELS", "auto")
+    if choice not in CHOICES:
+        raise ValueError(f"CONVNEXT_DENSE_KERNELS={choice!r} must be one of {', '.join(CHOICES)}.")
+    return choice
+
+
+_CHOICE = read_choice(os.environ)
+_DEVICES = ("cuda",)
+# Compilers fuse these with what is around them; a kernel of ours would be in their way.
+_LEFT_TO_COMPILERS = ("layer_norm", "gelu_linear", "add_branch")
+
+
+@contextmanager
+def forced(choice: str) -> Iterator[None]:
+    """Within, one of ``CHOICES`` holds instead of the environment's, for forward passes."""
+    global _CHOICE
+    before, _CHOICE = _CHOICE, choice
+    try:
+        yield
+    finally:
+        _CHOICE = before
+
+
+def runs_on_triton(operator: str, x: Tensor) -> bool:
+    """Whether one of ``OPERATORS`` runs on its Triton kernel for this map of the block.
+
+    Args:
+        operator: Out of ``OPERATORS``.
+        x: The map, with C channels (of ``gelu_linear`` the hidden layer's 4C).
+    """
+    precise = x.dtype not in (torch.float32, torch.bfloat16, torch.float16)
+    if x.device.type not in _DEVICES or precise or needs_torchs_operators():
+        return False
+    faster_from = _smallest_sizes(x.device, x.dtype, _CHOICE)[OPERATORS.index(operator)]
+    if torch.compiler.is_compiling():  # one graph for all sizes
+        return operator not in _LEFT_TO_COMPILERS and faster_from < inf
+    return x.numel() >= faster_from
+
+
+def needs_torchs_operators() -> bool:
+    """Function transforms need rules for every operator, and traces of TorchScript its own operators."""
+    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
+
+
+@torch.compiler.assume_constant_result  # which does not see through the cache
+def _smallest_sizes(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[float, ...]:
+    return _look_up(device, dtype, choice)
+
+
+@cache
+def _look_up(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[float, ...]:
+    """Per operator the number of elements from which it runs on Triton; says once per device and type what that is."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if importlib.util.find_spec("triton") is None:
+        sizes, reason = [inf] * len(OPERATORS), "Triton is not installed"
+    elif choice == "auto":
+        measured = FASTER_FROM.get((name, dtype), {})
+        sizes = [measured.get(operator, inf) for operator in OPERATORS]
+        reason = "as measured" if measured else "not measured on it; CONVNEXT_DENSE_KERNELS=triton turns Triton's on"
+    else:
+        sizes = [0 if choice == "triton" else inf] * len(OPERATORS)
+        reason = f"CONVNEXT_DENSE_KERNELS={choice}"
+    chosen = ", ".join(operator for operator, size in zip(OPERATORS, sizes, strict=True) if size < inf) or "none"
+    print(f"convnext_dense: Triton kernels on {name} for {str(dtype).removeprefix('torch.')}: {chosen} ({reason})")
+    return tuple(sizes)

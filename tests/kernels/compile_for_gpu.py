@@ -1,0 +1,66 @@
+"""Compiles the Triton kernels for sm_90 without a GPU, and prints what each is specialised on and what it spills.
+
+The interpreter, in which the tests run the kernels, takes programs that a compiler refuses.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import triton
+import triton.backends.nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from convnext_dense.kernels import add_branch_triton, depthwise_triton, gelu_triton, layer_norm_triton
+
+PTXAS = Path(triton.backends.nvidia.__file__).parent / "bin" / "ptxas"
+TILE = dict(rows_block=16, channels_block=128)
+CONV = dict(kernel_size=int(sys.argv[1]), columns_block=8, channels_block=32)
+RESIDUAL = dict(has_scale=True, rows_block=8, channels_block=256)
+KERNELS = (
+    (depthwise_triton._convolve_kernel, dict(flipped=False, has_bias=True, **CONV)),
+    (depthwise_triton._weight_grad_kernel, CONV),
+    (layer_norm_triton._forward_kernel, TILE),
+    (layer_norm_triton._backward_kernel, TILE),
+    (add_branch_triton._forward_kernel, RESIDUAL),
+    (add_branch_triton._backward_kernel, RESIDUAL),
+    (gelu_triton._backward_kernel, dict(rows_block=4, channels_block=512)),
+)
+FLOAT32 = ("weight_ptr", "bias_ptr", "mean_ptr", "rstd_ptr", "partial_ptr")
+
+
+def compile_kernel(kernel: JITFunction, constants: dict) -> dict:
+    """Compiles for bfloat16 maps with channels that 16 divides, which is what a network has."""
+    signature, attributes = {}, {}
+    for index, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        signature[name] = "*fp32" if name in FLOAT32 else "*bf16" if name.endswith("_ptr") else "i32"
+        signature[name] = "fp32" if name == "eps" else signature[name]
+        if name.endswith("_ptr") or name == "channels":
+            attributes[index,] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constants, attrs=attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))
+    assembled = subprocess.run(
+        [PTXAS, "-v", "-arch=sm_90a", "-o", "/dev/null", "/dev/stdin"],
+        input=compiled.asm["ptx"], capture_output=True, text=True, check=True,
+    ).stderr  # fmt: skip
+    return {
+        "kernel": f"{Path(kernel.fn.__code__.co_filename).stem}.{kernel.__name__}",
+        "registers": int(re.search(r"Used (\d+) registers", assembled)[1]),
+        "spilled": sum(map(int, re.findall(r"(\d+) bytes spill", assembled))),
+        "specialised": [
+            param.name
+            for param in kernel.params
+            if not param.is_constexpr and not param.do_not_specialize and not param.name.endswith("_ptr")
+        ],
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps([compile_kernel(*kernel) for kernel in KERNELS]))
