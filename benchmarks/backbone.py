@@ -12,7 +12,7 @@ from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones
 from benchmarks.timing import measure_in_turns, saved_megabytes
 
 MODES = ("forward", "training", "optimizer")
-PRECISIONS = ("float32", "autocast", "bfloat16")
+PRECISIONS = ("float32", "tf32", "autocast", "bfloat16")
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 # Ours may differ from float64 by as much as the peer that differs most, and a quarter of it for chance.
 TOLERANCE = 1.25
@@ -36,7 +36,8 @@ def measure_backbones(
         arch: Size of the backbone.
         size: N, H, W.
         device: ``'cpu'`` or ``'cuda'``.
-        precision: One of ``PRECISIONS``: float32 throughout, autocast to bfloat16, or everything in bfloat16.
+        precision: One of ``PRECISIONS``: float32 throughout, its products in TF32, autocast to bfloat16, or all in
+            bfloat16.
         modes: Out of ``MODES``.
         peers: Names, see ``build_backbones``.
         with_compiled: Whether each is measured compiled as well.
@@ -50,13 +51,13 @@ def measure_backbones(
     images, height, width = size
     x_nchw = torch.randn(images, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
     errors = compare_with_float64(models, x_nchw, precision)
+    if precision == "bfloat16":
+        x_nchw = x_nchw.bfloat16()
+        models = {name: model.bfloat16() for name, model in models.items()}
     saved = {
         name: saved_megabytes(lambda model=model: _forward(model, x_nchw, precision), model)
         for name, model in models.items()
     }
-    if precision == "bfloat16":
-        x_nchw = x_nchw.bfloat16()
-        models = {name: model.bfloat16() for name, model in models.items()}
     times = {}
     for mode in modes:
         ways = ways_of(models, x_nchw, precision=precision, mode=mode, with_compiled=with_compiled)
@@ -105,6 +106,9 @@ def ways_of(
 ) -> dict[str, Callable[[], object]]:
     """Every model in both layouts, eager and on wish compiled, as calls without arguments, named by the three."""
     ways = {}
+    # Compiled graphs are kept by function, which models share: eight of them later torch would quietly run it eagerly.
+    torch._dynamo.reset()
+    torch._dynamo.config.recompile_limit = 64
     for name, model in models.items():
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True) if mode == "optimizer" else None
         for layout, memory_format in LAYOUTS.items():

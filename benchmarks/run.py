@@ -1,5 +1,6 @@
 """Tasks by name, and what a result looks like in a terminal."""
 
+import os
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -8,10 +9,12 @@ import torch
 from benchmarks.backbone import MODES, PRECISIONS, measure_backbones
 from benchmarks.block import measure_blocks
 from benchmarks.checkpoint_loading import describe_setting
+from benchmarks.kernels import measure_kernels
 from benchmarks.peers import OURS
 from benchmarks.report import best_of, clock
+from convnext_dense.kernels.choice import read_choice
 
-TASKS = ("backbone", "block", "detection", "segmentation", "sizes", "phases")
+TASKS = ("backbone", "block", "kernels", "detection", "segmentation", "sizes", "phases")
 __all__ = ["MODES", "PRECISIONS", "TASKS", "run_task", "summarise"]
 
 
@@ -35,12 +38,17 @@ def run_task(
         The measurement with hardware, versions and date, as it is written to benchmarks/results.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if precision == "tf32" and device != "cuda":
+        raise ValueError("precision='tf32' is a mode of NVIDIA GPUs; on a CPU use float32, autocast or bfloat16.")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     setting = _setting(device)
     given: dict[str, Any] = dict(device=device, precision=precision, rounds=rounds, warmups=warmups)
     if task == "backbone":
         result = measure_backbones(arch, size, modes=modes, peers=peers, with_compiled=compiled, **given)
     elif task == "block":
         result = measure_blocks(arch, size, modes=modes, with_compiled=compiled, **given)
+    elif task == "kernels":
+        result = measure_kernels(arch, size, **given)
     else:
         result = _measure_with_openmmlab(task, arch, size, config=config, **given)
     return {**result, "rounds": rounds, "setting": setting}
@@ -74,6 +82,7 @@ def _setting(device: str) -> dict[str, Any]:
         setting["hardware"] = torch.cuda.get_device_name()
     elif processor:
         setting["hardware"] = f"{setting['hardware']}, {processor}, {torch.backends.cpu.get_cpu_capability()}"
+    setting["kernels"] = read_choice(os.environ)
     return {**setting, "device": device, "threads": torch.get_num_threads(), "versions": versions}
 
 
@@ -95,13 +104,16 @@ def summarise(result: dict[str, Any]) -> str:
             images = result["size"][0]
             lines.append(f"{title} {mode}".strip())
             for (model, kind), (layout, numbers) in best.items():
-                ratio = clock(numbers) / clock(best[OURS, kind][1])
+                ratio = clock(numbers) / clock(best.get((OURS, kind), best[next(iter(best))])[1])  # or the first
                 extra = f"{numbers['peak_mb']:9.0f} MB" if "peak_mb" in numbers else ""
                 milliseconds = clock(numbers)
                 lines.append(
                     f"  {model:<16} {kind:<9} {layout} {milliseconds:10.1f} ms {images / milliseconds * 1e3:9.2f} img/s"
                     f"{extra}  time / ours {ratio:.2f}"
                 )
+    if "faster_from" in result:
+        key = f'("{result["setting"]["hardware"]}", torch.{"float32" if "32" in result["precision"] else "bfloat16"})'
+        lines.append(f"entry of FASTER_FROM in convnext_dense/kernels/choice.py: {key}: {result['faster_from']}")
     for model, saved in result.get("saved_activations_mb", {}).items():
         lines.append(f"  {model:<16} keeps {saved:.0f} MB of activations for the backward pass")
     return "\n".join(lines)
