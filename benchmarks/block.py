@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks.backbone import ways_of
-from benchmarks.peers import OFFICIAL_ORDER, OURS, in_official_order
+from benchmarks.peers import OFFICIAL_ORDER, OURS, add_on_triton, in_official_order
 from benchmarks.timing import measure_in_turns
 from convnext_dense.models import ConvNeXt
 
@@ -34,6 +34,7 @@ def measure_blocks(
     for channels, stride, blocks in zip(model.channels, STRIDES, model.stages, strict=True):
         ours = torch.nn.Sequential(blocks[0]).to(device)
         models = {OURS: ours, OFFICIAL_ORDER: in_official_order(copy.deepcopy(ours))}
+        add_on_triton(models, device)
         x_nchw = torch.randn(images, channels, height // stride, width // stride, device=device)
         if precision == "bfloat16":
             x_nchw, models = x_nchw.bfloat16(), {name: block.bfloat16() for name, block in models.items()}

@@ -4,17 +4,21 @@ timm, torchvision and transformers are what is installed. mmpretrain is not aske
 the official repository's, is written out here with torch's own layers. One is our own with hidden layers rebuilt.
 """
 
+import copy
 import importlib.util
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from convnext_dense.checkpoints import convert_state_dict
+from convnext_dense.kernels.choice import forced
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d
 from convnext_dense.models import ConvNeXt
 
 OURS, OFFICIAL_ORDER, REBUILT = "convnext_dense", "official order", "with_cp='mlp'"
+ON_TRITON = "convnext_dense on Triton"  # OURS runs on what is chosen by default
 
 
 def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.Module]:
@@ -34,6 +38,25 @@ def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.
         if (wanted is None or name in wanted) and (name in (OFFICIAL_ORDER, REBUILT) or importlib.util.find_spec(name)):
             models[name] = build(arch, ours)
     return models
+
+
+class OnTriton(nn.Module):
+    """A model whose operators run on our kernels for GPUs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_nchw: Tensor) -> Any:
+        """Takes and gives what the model does."""
+        with forced("triton"):
+            return self.model(x_nchw)
+
+
+def add_on_triton(models: dict[str, nn.Module], device: str) -> None:
+    """Puts ours on our kernels beside the others, where there is a GPU and Triton to run them."""
+    if device == "cuda" and importlib.util.find_spec("triton"):
+        models[ON_TRITON] = OnTriton(copy.deepcopy(models[OURS]))
 
 
 def in_official_order(model: nn.Module) -> nn.Module:

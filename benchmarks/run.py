@@ -108,12 +108,12 @@ def summarise(result: dict[str, Any]) -> str:
                 extra = f"{numbers['peak_mb']:9.0f} MB" if "peak_mb" in numbers else ""
                 milliseconds = clock(numbers)
                 lines.append(
-                    f"  {model:<16} {kind:<9} {layout} {milliseconds:10.1f} ms {images / milliseconds * 1e3:9.2f} img/s"
+                    f"  {model:<24} {kind:<9} {layout} {milliseconds:10.1f} ms {images / milliseconds * 1e3:9.2f} img/s"
                     f"{extra}  time / ours {ratio:.2f}"
                 )
-    if "faster_from" in result:
+    if "faster_from" in result and result["setting"]["device"] == "cuda":
         key = f'("{result["setting"]["hardware"]}", torch.{"float32" if "32" in result["precision"] else "bfloat16"})'
         lines.append(f"entry of FASTER_FROM in convnext_dense/kernels/choice.py: {key}: {result['faster_from']}")
     for model, saved in result.get("saved_activations_mb", {}).items():
-        lines.append(f"  {model:<16} keeps {saved:.0f} MB of activations for the backward pass")
+        lines.append(f"  {model:<24} keeps {saved:.0f} MB of activations for the backward pass")
     return "\n".join(lines)

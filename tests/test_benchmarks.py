@@ -1,15 +1,20 @@
 """What the benchmarks compare, count and write. Times themselves are not tested."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from benchmarks import report
 from benchmarks.backbone import compare_with_float64, measure_backbones
-from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones
+from benchmarks.kernels import faster_from, measure_kernels
+from benchmarks.peers import OFFICIAL_ORDER, ON_TRITON, OURS, OnTriton, build_backbones
 from benchmarks.phases import PhaseTimer
+from benchmarks.run import run_task, summarise
 from benchmarks.sizes import draw_sizes
 from benchmarks.timing import measure_in_turns, saved_megabytes
+from convnext_dense.kernels.choice import OPERATORS
 
 
 def test_every_way_is_called_as_often_and_its_quantiles_are_in_order():
@@ -43,7 +48,15 @@ def test_backbones_are_compared_with_float64_before_their_times_count():
 def test_backbone_that_gives_something_else_is_not_timed():
     models = build_backbones("tiny", [OFFICIAL_ORDER])
     models[OURS].stages[0][0].gamma.data.mul_(1.01)
-    with pytest.raises(ValueError, match="The error of our maps to float64 is"):
+    with pytest.raises(ValueError, match="The error of convnext_dense's maps to float64 is"):
+        compare_with_float64(models, torch.rand(1, 3, 64, 64), "float32")
+
+
+def test_kernels_for_gpus_are_held_against_float64_as_ours_are():
+    models = build_backbones("tiny", [OFFICIAL_ORDER])
+    models[ON_TRITON] = OnTriton(copy.deepcopy(models[OURS]))
+    models[ON_TRITON].model.stages[0][0].gamma.data.mul_(1.01)
+    with pytest.raises(ValueError, match="The error of convnext_dense on Triton's maps to float64 is"):
         compare_with_float64(models, torch.rand(1, 3, 64, 64), "float32")
 
 
@@ -74,3 +87,35 @@ def test_table_has_the_faster_layout_and_the_ratio():
     result["setting"] = dict(date="2000-01-01", hardware="abacus", threads=1, versions={})
     row = "| backbone tiny, 1x8x8, float32, forward + backward | timm, eager | NCHW | 25 | 10 | 2.50 |"
     assert row in report.write_tables([result])
+
+
+def test_every_operator_is_measured_on_every_stage():
+    result = measure_kernels("atto", (1, 64, 64), device="cpu", precision="autocast", rounds=1, warmups=0)
+    assert [stage["map"] for stage in result["stages"]] == [
+        [1, 40, 16, 16], [1, 80, 8, 8], [1, 160, 4, 4], [1, 320, 2, 2]
+    ]  # fmt: skip
+    assert all(set(stage["times"]) == set(OPERATORS) for stage in result["stages"])
+    assert result["faster_from"] == {}  # Triton's kernels need a GPU
+    result["setting"] = dict(device="cpu", hardware="abacus")
+    assert "160x4x4 depthwise" in summarise(result)
+
+
+def test_triton_is_chosen_from_the_size_on_where_it_is_faster_on_all_maps():
+    def stage(height, ours):
+        ways = {"torch, NHWC, eager": {"ms": 2.0}, "triton, NHWC, eager": {"ms": ours}}
+        return {
+            "map": [1, 8, height, 1],
+            "times": {**{operator: {} for operator in OPERATORS}, "depthwise": ways, "gelu_linear": ways},
+        }
+
+    entry = faster_from([stage(8, 1.0), stage(4, 1.5), stage(2, 2.5), stage(1, 1.0)])
+    assert entry == {"depthwise": 8 * 4, "gelu_linear": 4 * 8 * 4}
+    assert faster_from([stage(8, 3.0), stage(4, 1.0)]) == {}
+
+
+def test_tf32_needs_a_gpu():
+    with pytest.raises(ValueError, match="precision='tf32' is a mode of NVIDIA GPUs"):
+        run_task(
+            task="block", arch="tiny", size=(1, 64, 64), device="cpu", precision="tf32", modes=["forward"], peers=None,
+            compiled=False, rounds=1, warmups=0, config=None,
+        )  # fmt: skip
