@@ -148,7 +148,8 @@ def detection_batch(cfg: Config) -> dict[str, Any]:
     batch = demo_mm_inputs(
         2, shapes, num_items=[2, 2], num_classes=2, with_mask=True, with_semantic=True, use_box_type=True
     )
-    with_mask = any(node.get("with_mask") for node in config_dicts(cfg.get("train_dataloader") or {}))
+    loading = list(config_dicts(cfg.get("train_dataloader") or {}))
+    with_mask = any(node.get("with_mask") or node.get("type") == "LoadPanopticAnnotations" for node in loading)
     for sample in batch["data_samples"]:
         if not with_mask:
             del sample.gt_instances.masks  # RTMDet takes their presence for a request
