@@ -13,7 +13,7 @@ log_level = "INFO"
 env_cfg = dict(
     cudnn_benchmark=False,  # image sizes change from step to step, so that a search for the fastest kernel never pays
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),  # workers are processes already: no threads inside them
-    dist_cfg=dict(backend="nccl"),
+    dist_cfg=dict(backend="nccl", timeout=1800),  # seconds that processes wait for one that is gone or stuck
 )
 
 load_from = None

@@ -34,6 +34,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         super().__init__(*args, backend_args=backend_args, **kwargs)
         self.keep_ckpt_ids: deque = deque()
         self._num_failures = 0
+        self._has_written = False
         self._position: dict[str, Any] = {}
         self._is_validated = False
 
@@ -84,6 +85,11 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._is_validated = True
         try:
             super()._save_best_checkpoint(runner, metrics)
+        except OSError:
+            for path in self._best_paths.values():
+                if path is not None and path not in previous.values():
+                    self._remove(path)  # it may be whole, but no checkpoint knows of it
+            raise
         finally:
             self._is_validated = False
         current = self._best_paths
@@ -107,6 +113,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _write(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
         """Writes a checkpoint that a run can go on from, and then the pointer to it."""
+        self._has_written = True
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
         position = dict(epoch=meta["epoch"], iter=meta["iter"])  # mmengine puts more into meta, and uses it twice
@@ -136,13 +143,14 @@ class CheckpointHook(MMEngineCheckpointHook):
         books = copy.deepcopy({key: value for key, value in entries.items() if key.startswith(_BOOKS)})
         own = self.last_ckpt, deque(self.keep_ckpt_ids), self._best_paths if self.save_best else {}
         failure: list[str | None] = [None]
+        self._has_written = False
         try:
             save()
         except OSError as error:
             failure = [f"{error.strerror}: {error.filename}" if error.filename else str(error)]
         broadcast_object_list(failure)
         if failure[0] is None:
-            self._num_failures = 0
+            self._num_failures = 0 if self._has_written else self._num_failures
             return
         for key in [key for key in runner.message_hub.runtime_info if key.startswith(_BOOKS)]:
             runner.message_hub.pop_info(key)

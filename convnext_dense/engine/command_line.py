@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -33,10 +34,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(function: Callable[[], object]) -> None:
     """Runs a tool. An error that this package raised for its user is printed as one sentence, any other as it is.
 
-    The exit code is 1 after an error.
+    The exit code is 1 after an error, and after a signal that of ``InterruptHook``.
     """
     try:
         function()
+    except SystemExit:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # launchers end all processes as soon as the first one has left
+        raise
     except (ValueError, NotImplementedError) as error:
         message = _own_message(error)
         if message is None:

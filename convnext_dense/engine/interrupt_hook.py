@@ -74,7 +74,6 @@ class InterruptHook(Hook):
         path = hook.save_interrupted(runner, epoch=epoch, iteration=iteration)
         name = signal.Signals(self._signal).name
         runner.logger.info(f"{name}: the run ends after iteration {iteration}. Go on from {path} with --resume.")
-        self.release()
         raise SystemExit(EXIT_CODES[signal.Signals(self._signal)])
 
     def _note(self, number: int, frame: FrameType | None) -> None:

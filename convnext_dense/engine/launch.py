@@ -71,7 +71,7 @@ def train_model(
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
         cfg.auto_scale_lr.enable = True
-    notes += _make_resumable(cfg)
+    notes += make_resumable(cfg)
     if resume == "auto":
         checkpoint, damaged = find_whole_checkpoint(cfg.work_dir)
         notes += damaged
@@ -183,7 +183,7 @@ def _prepare(
     return cfg, notes
 
 
-def _make_resumable(cfg: Config) -> list[str]:
+def make_resumable(cfg: Config) -> list[str]:
     """Puts our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
     hooks = cfg.setdefault("default_hooks", {})
     hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))

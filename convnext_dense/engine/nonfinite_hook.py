@@ -143,7 +143,7 @@ class NonFiniteHook(Hook):
         reasons = f" ({', '.join(bad)})" if bad else ""
         files = ", ".join(str(name) for _, names, _ in batches for name in names)
         raise ValueError(
-            f"{what} at iteration {runner.iter + 1}{reasons}. Batch: {files}, written with its losses and seed to {path}. "
+            f"{what} at iteration {runner.iter + 1}{reasons}. Batch: {files}, written to {path} with losses and seed. "
             f"{self._save_weights(runner, iteration, is_unchanged=is_unchanged)}"
         )
 

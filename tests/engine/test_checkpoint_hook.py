@@ -159,6 +159,20 @@ def test_best_score_and_file_survive_a_failed_write_and_a_resume(disk, tmp_path)
     assert Path(info["best_ckpt"]).name == "best_acc_epoch_3.pth"
 
 
+def test_failures_are_in_a_row_also_where_a_validation_between_them_writes_nothing(disk, tmp_path):
+    # Epoch 1: checkpoint, pointer; best, checkpoint, pointer. Epochs 2 and 3: checkpoint.
+    disk.full_at = (6, 7)
+    with pytest.raises(ValueError, match="second failure in a row"):
+        make_runner(tmp_path, checkpoint=dict(save_best="acc", rule="greater"), scores=(0.5, 0.1, 0.2)).train()
+
+
+def test_best_file_that_no_checkpoint_knows_of_is_removed(disk, tmp_path):
+    # Epoch 1: checkpoint, pointer; best, checkpoint, pointer. Epoch 2: checkpoint, pointer; best, checkpoint.
+    disk.full_at = (9,)
+    make_runner(tmp_path, checkpoint=dict(save_best="acc", rule="greater"), epochs=2, scores=(0.5, 0.6)).train()
+    assert [path.name for path in tmp_path.glob("best_*")] == ["best_acc_epoch_1.pth"]
+
+
 def test_killed_writers_leave_nothing_behind_for_long(tmp_path):
     (tmp_path / ".epoch_1.pth.partial").write_bytes(b"half")
     make_runner(tmp_path, epochs=1).train()
