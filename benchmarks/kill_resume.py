@@ -175,7 +175,7 @@ def kill_and_resume(task: str, folder: Path, *, num_kills: int, rng: random.Rand
         run = Run(task, data, work_dir)
         if run.wait(lambda run=run: run.begin >= 0) and kills:
             _note_resume(kills[-1], run)
-        if len(kills) < num_kills and _kill(run, rng, while_writing=len(kills) % 3 == 2):
+        if len(kills) < num_kills and _kill(run, rng, while_writing=len(kills) % 3 == 1):
             kills.append(dict(killed_at=run.done, was_writing=run.is_writing()))
             continue
         run.process.join()
