@@ -6,8 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.model import is_model_wrapper
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from convnext_dense.engine.atomic_files import ATOMIC, AtomicBackend, remove_partial_files
 from convnext_dense.registry import HOOKS
@@ -24,6 +27,7 @@ class CheckpointHook(MMEngineCheckpointHook):
       the best one too, are removed only then.
     - A write that fails is reported with the name of the last whole checkpoint and the run goes on; a second one in a
       row ends it.
+    - In the middle of a step over several batches, the gradients so far are saved too (not those of FSDP).
     - ``save_interrupted`` saves between two regular checkpoints, inside an epoch too, as ``interrupted.pth``, which the
       next regular one replaces.
     """
@@ -36,11 +40,16 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._num_failures = 0
         self._has_written = False
         self._position: dict[str, Any] = {}
+        self._gradients: dict[str, Tensor] = {}
         self._is_validated = False
 
     def before_train(self, runner: Any) -> None:
         """Prepares the folder, as mmengine does, and removes what killed processes have left in it."""
         super().before_train(runner)
+        for name, param in _parameters(runner.model):
+            if name in self._gradients:
+                param.grad = self._gradients[name].to(param.device)
+        self._gradients = {}
         if is_main_process() and isinstance(self.file_backend, AtomicBackend):
             remove_partial_files(self.out_dir)
 
@@ -52,12 +61,15 @@ class CheckpointHook(MMEngineCheckpointHook):
         """
         if runner._resume:
             self.last_ckpt = runner._load_from
+            self._gradients = checkpoint.get("gradients", {})
             if hasattr(runner.train_loop, "continue_from"):
                 runner.train_loop.continue_from(checkpoint["meta"])
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Notes the position in the run, which mmengine's FlexibleRunner counts wrongly between two epochs."""
         checkpoint["meta"].update(self._position)
+        if self._gradients:
+            checkpoint["gradients"] = {name: gradient.cpu() for name, gradient in self._gradients.items()}
 
     def save_interrupted(self, runner: Any, *, epoch: int, iteration: int) -> str | None:
         """Saves the run as it is after so many iterations, of which the last ones may be inside epoch ``epoch``.
@@ -120,6 +132,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._position = dict(position, validated=self._is_validated)
         if hasattr(runner.train_loop, "position"):
             self._position.update(runner.train_loop.position(**position))
+        self._gradients = _unused_gradients(runner)
         try:
             runner.save_checkpoint(
                 self.out_dir,
@@ -133,7 +146,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 **self.args,
             )
         finally:
-            self._position = {}
+            self._position, self._gradients = {}, {}
         if is_main_process():
             AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir, "last_checkpoint"))
 
@@ -180,3 +193,18 @@ class CheckpointHook(MMEngineCheckpointHook):
     def _remove(self, path: str) -> None:
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+def _parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
+    return list((model.module if is_model_wrapper(model) else model).named_parameters())
+
+
+def _unused_gradients(runner: Any) -> dict[str, Tensor]:
+    """Gradients that wait for more batches before the optimizer steps; with several processes, their mean."""
+    is_due = getattr(runner.optim_wrapper, "should_update", lambda: True)()
+    if is_due or isinstance(runner.model, FullyShardedDataParallel):
+        return {}
+    gradients = {name: param.grad.clone() for name, param in _parameters(runner.model) if param.grad is not None}
+    for gradient in gradients.values():
+        all_reduce(gradient, op="mean")
+    return gradients

@@ -70,8 +70,8 @@ class InterruptHook(Hook):
             self._leave(runner, epoch=runner.epoch, iteration=runner.iter)
 
     def _leave(self, runner: Any, *, epoch: int, iteration: int) -> None:
-        hook = next(hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-        path = hook.save_interrupted(runner, epoch=epoch, iteration=iteration)
+        hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        path = hook.save_interrupted(runner, epoch=epoch, iteration=iteration) if hook else "no checkpoint"
         name = signal.Signals(self._signal).name
         runner.logger.info(f"{name}: the run ends after iteration {iteration}. Go on from {path} with --resume.")
         raise SystemExit(EXIT_CODES[signal.Signals(self._signal)])

@@ -185,18 +185,23 @@ def _prepare(
 
 def make_resumable(cfg: Config) -> list[str]:
     """Puts our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
+    if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
+        raise ValueError("The config has nothing to train on (train_cfg, train_dataloader).")
     hooks = cfg.setdefault("default_hooks", {})
     hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
     loop = cfg.train_cfg
     if "type" not in loop:
         loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch", True) else "IterBasedTrainLoop"
     notes = []
-    for part in (hooks["checkpoint"], loop):
-        name = part["type"].removeprefix("mmengine.")
+    for part in (hooks["checkpoint"] or {}, loop):
+        kind = part.get("type", "")
+        name = (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
         if name in _REPLACED:
             part["type"] = f"convnext_dense.{name}"
-        elif not name.startswith("convnext_dense."):
-            notes.append(f"{name} is used as it is: what it does on interruption and resume is its own.")
+        else:
+            notes.append(
+                f"{name or 'No checkpoint hook'}: what an interrupted run leaves and resumes from is not ours."
+            )
     own = [dict(type="convnext_dense.InterruptHook"), dict(type="convnext_dense.NonFiniteHook")]
     given = cfg.get("custom_hooks") or []
     cfg.custom_hooks = [*given, *(hook for hook in own if hook["type"] not in [other.get("type") for other in given])]

@@ -67,7 +67,7 @@ CLASSIFICATION = {
     "+model.backbone.drop_path_rate": 0.3,
     "model.mixup": dict(_delete_=True, mixup_alpha=0.8, cutmix_alpha=1.0),
     "train_dataloader.batch_size": 4,
-    "effective_batch": 8,
+    "effective_batch": 16,
     "train_cfg.max_epochs": 2,
     "train_cfg.val_interval": 1,
     "param_scheduler": [dict(type="CosineAnnealingLR", T_max=2, end=2, convert_to_iter_based=True)],
@@ -140,7 +140,8 @@ def signal_at(iteration, number=signal.SIGTERM, stage="train"):
         ("detection", 1, "train"),  # inside the first epoch
         ("segmentation", 3, "train"),
         ("segmentation", 3, "val"),
-        ("classification", 9, "train"),  # inside the second epoch, in the middle of a step of two batches
+        ("classification", 9, "train"),  # inside the second epoch, in the middle of a step of four batches
+        ("classification", 6, "val"),  # after an epoch that ends in the middle of such a step
     ],
 )
 def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(runs, task, at, stage, tmp_path):
@@ -152,9 +153,10 @@ def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(runs, task, a
     assert left.value.code == 75
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     saved = read_checkpoint((tmp_path / "run/last_checkpoint").read_text())
-    steps = 2 if task == "classification" else 1
+    steps = 4 if task == "classification" else 1
     done = at if stage == "val" else -(-(at + 1) // steps) * steps
     assert saved["meta"]["iter"] == done
+    assert ("gradients" in saved) == bool(done % steps)
     torch.rand(3)  # another state of the generators
     more_workers = {"train_dataloader.num_workers": 2} if stage == "train" else {}
     train(run, tmp_path / "run", more_workers, resume="auto")
@@ -187,7 +189,7 @@ def test_checkpoint_inside_an_epoch_of_another_length_is_refused(runs, tmp_path)
     run = runs["classification"]
     with pytest.raises(SystemExit):
         train(run, tmp_path, {"+custom_hooks": [signal_at(1)], "param_scheduler": []})
-    with pytest.raises(ValueError, match="written after 2 of 6 batches of an epoch, which now has 3"):
+    with pytest.raises(ValueError, match="written after 4 of 6 batches of an epoch, which now has 3"):
         train(run, tmp_path, {"train_dataloader.batch_size": 8, "param_scheduler": []}, resume="auto")
 
 
@@ -196,9 +198,9 @@ def test_ctrl_c_leaves_after_the_iteration_and_a_second_one_at_once(runs, tmp_pa
     with pytest.raises(SystemExit) as left:
         train(run, tmp_path / "once", {"+custom_hooks": [signal_at(1, signal.SIGINT)]})
     assert left.value.code == 130
-    assert read_checkpoint(tmp_path / "once/interrupted.pth")["meta"]["iter"] == 2
+    assert read_checkpoint(tmp_path / "once/interrupted.pth")["meta"]["iter"] == 4  # when the step is complete
     with pytest.raises(KeyboardInterrupt):
-        train(run, tmp_path / "twice", {"+custom_hooks": [signal_at(0, signal.SIGINT), signal_at(1, signal.SIGINT)]})
+        train(run, tmp_path / "twice", {"+custom_hooks": [signal_at(0, signal.SIGINT), signal_at(2, signal.SIGINT)]})
     assert not (tmp_path / "twice/interrupted.pth").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
