@@ -6,8 +6,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from convnext_dense.data.coco_check import check_detection_data
 from convnext_dense.data.coco_folder import use_coco_folder
+from convnext_dense.data.tasks import check_data
 
 CONFIG = "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 NAMES = ["even", "odd"]
@@ -27,7 +27,7 @@ def edit(path, change):
 
 def check(cfg, folder):
     use_coco_folder(cfg, folder)
-    return check_detection_data(cfg, ("train", "val", "test"))
+    return check_data(cfg, ("train", "val", "test"))
 
 
 def test_own_folder_sets_data_classes_and_heads(cfg, own_folder):
@@ -51,7 +51,7 @@ def test_all_three_cascade_heads_are_sized(request, own_folder):
 def test_coco_layout_is_recognised(cfg, shapes_folder):
     assert len(use_coco_folder(cfg, shapes_folder)) == 6
     assert cfg.train_dataloader.dataset.data_prefix.img == "train2017/"
-    assert check_detection_data(cfg, ("train", "val"))[0].endswith("6 classes.")
+    assert check_data(cfg, ("train", "val"))[0].endswith("6 classes.")
 
 
 def test_wrapped_data_sets_are_reached(cfg, own_folder):
@@ -162,21 +162,21 @@ def test_missing_coco_shows_layout_and_option(request, monkeypatch, tmp_path):
     cfg = Config.fromfile(request.config.rootpath / "configs/detection/cascade_convnext_t_3x.py")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"There is no data at data/coco/[\s\S]*--data DIR[\s\S]*train2017"):
-        check_detection_data(cfg, ("train",))
+        check_data(cfg, ("train",))
 
 
 def test_names_that_differ_from_the_configs_are_named(cfg, own_folder):
     use_coco_folder(cfg, own_folder)
     cfg.train_dataloader.dataset.metainfo.classes = ("even", "prime")
     with pytest.raises(ValueError, match=r"classes that .*instances_train\.json does not have: 'prime'.*'even', 'odd'"):
-        check_detection_data(cfg, ("train",))
+        check_data(cfg, ("train",))
 
 
 def test_default_coco_names_are_held_against_the_file(cfg, own_folder):
     use_coco_folder(cfg, own_folder)
     del cfg.train_dataloader.dataset["metainfo"]
     with pytest.raises(ValueError, match=r"does not have: 'person', 'bicycle'"):
-        check_detection_data(cfg, ("train",))
+        check_data(cfg, ("train",))
 
 
 def test_other_order_of_names_is_an_error(cfg, own_folder):
@@ -185,18 +185,18 @@ def test_other_order_of_names_is_an_error(cfg, own_folder):
     with pytest.raises(
         ValueError, match=r"in another order \('even', 'odd'\) than the config's classes \('odd', 'even'"
     ):
-        check_detection_data(cfg, ("train",))
+        check_data(cfg, ("train",))
 
 
 def test_some_of_the_files_classes_may_be_left_out(cfg, own_folder):
     use_coco_folder(cfg, own_folder)
     cfg.train_dataloader.dataset.metainfo.classes = ("odd",)
     cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = 1
-    assert check_detection_data(cfg, ("train",))[0].endswith("1 of its 2 classes.")
+    assert check_data(cfg, ("train",))[0].endswith("1 of its 2 classes.")
 
 
 def test_head_of_another_size_is_named(cfg, own_folder):
     use_coco_folder(cfg, own_folder)
     cfg.model.roi_head.mask_head.num_classes = 80
     with pytest.raises(ValueError, match=r"FCNMaskHead has num_classes=80, but there are 2 classes \('even', 'odd'\)"):
-        check_detection_data(cfg, ("train",))
+        check_data(cfg, ("train",))

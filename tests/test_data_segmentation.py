@@ -9,7 +9,6 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from convnext_dense.data.segmentation_check import check_segmentation_data
 from convnext_dense.data.segmentation_folder import make_palette, use_segmentation_folder
 from convnext_dense.data.shapes import CLASS_NAMES, split_scene
 from convnext_dense.data.shapes_ade import draw_ade_preview, label_image, write_ade
@@ -41,7 +40,7 @@ def two_class_folder(ade_folder, tmp_path):
 
 def check(cfg, folder, **kwargs):
     use_segmentation_folder(cfg, folder, **kwargs)
-    return check_segmentation_data(cfg, ("train", "val", "test"))
+    return check_data(cfg, ("train", "val", "test"))
 
 
 def write_label(path, change):
@@ -139,7 +138,7 @@ def test_missing_ade20k_is_named_with_its_layout(cfg, tmp_path, monkeypatch):
     with pytest.raises(
         ValueError, match=r"There is no data at data/ade/ADEChallengeData2016: .* Put ADE20K there \(images"
     ):
-        check_segmentation_data(cfg, ("train",))
+        check_data(cfg, ("train",))
 
 
 def test_value_that_is_no_class_is_named_with_its_file(cfg, two_class_folder):
@@ -158,7 +157,7 @@ def test_labels_from_one_on_look_off_by_one(cfg, two_class_folder):
 
 def test_labels_from_zero_on_under_reduce_zero_label_look_off_by_one(cfg, ade_folder):
     use_segmentation_folder(cfg, ade_folder)
-    (line,) = check_segmentation_data(cfg, ("train",))
+    (line,) = check_data(cfg, ("train",))
     assert "off by one" not in line  # 1 to 7, and 0 for what is ignored
     for loader in ("train", "val", "test"):
         cfg[f"{loader}_dataloader"].dataset.metainfo.classes = (*NAMES, "eighth")
@@ -167,10 +166,10 @@ def test_labels_from_zero_on_under_reduce_zero_label_look_off_by_one(cfg, ade_fo
     before = path.read_bytes()
     try:
         write_label(path, set_pixel(0))
-        (line,) = check_segmentation_data(cfg, ("train",))
+        _, line = check_data(cfg, ("train",))
     finally:
         path.write_bytes(before)
-    assert "The labels look off by one: 0 to 7 occur and 8 does not" in line
+    assert "look off by one: 0 to 7 occur and 8 does not" in line
 
 
 def test_wrong_suffix_of_labels_is_named(cfg, two_class_folder):
@@ -196,7 +195,7 @@ def test_wrong_img_suffix_in_a_config_is_named(cfg, two_class_folder):
     use_segmentation_folder(cfg, two_class_folder)
     cfg.train_dataloader.dataset.img_suffix = ".jpeg"
     with pytest.raises(ValueError, match=r"no image that ends in '\.jpeg' in .*; it has 8 files, such as"):
-        check_segmentation_data(cfg, ("train",))
+        check_data(cfg, ("train",))
 
 
 def test_image_and_label_of_different_size_are_named(cfg, two_class_folder):
@@ -251,7 +250,7 @@ def test_head_with_another_number_of_classes_is_named(cfg, two_class_folder):
     with pytest.raises(
         ValueError, match=r"FCNHead has num_classes=150, but there are 2 classes \('background', 'shape'\)"
     ):
-        check_segmentation_data(cfg, ("train",))
+        check_data(cfg, ("train",))
 
 
 def test_some_of_ade20ks_classes_may_be_used(cfg, ade_folder):
@@ -259,7 +258,7 @@ def test_some_of_ade20ks_classes_may_be_used(cfg, ade_folder):
     dataset = cfg.train_dataloader.dataset
     dataset.update(data_root=str(ade_folder), metainfo=dict(classes=("wall", "sky")))
     cfg.model.decode_head.num_classes = cfg.model.auxiliary_head.num_classes = 2
-    (line,) = check_segmentation_data(cfg, ("train",))
+    (line,) = check_data(cfg, ("train",))
     assert "of 150 classes occur" in line
 
 

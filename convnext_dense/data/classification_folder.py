@@ -1,13 +1,20 @@
 """Points a classification config at class folders of one's own, and checks classes before the first iteration."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from timm.data.readers.reader_image_folder import find_images_and_targets
 
 from convnext_dense.data.dataset_configs import leaf_datasets
 from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples
+from convnext_dense.data.inspection import Inspection
+from convnext_dense.data.opened_images import inspect_image
+from convnext_dense.data.shards import ImageShards
+from convnext_dense.data.split_overlap import inspect_overlap
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # those that timm's search takes
 
 
 def use_image_folder(
@@ -61,33 +68,84 @@ def is_classifier(model: ConfigDict) -> bool:
     return str(model.get("type")).rpartition(".")[2] == "ImageClassifier"
 
 
-def check_classification_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
-    """Holds the number of classes of every image folder that is going to be read against the head.
+def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
+    """Holds the classes of every image folder, or set of shards, that is going to be read against the head.
 
-    The images themselves are looked for when the data sets are built, which is before the first iteration too.
+    Where the check may take time, all files are listed; else that is left to the data sets, which do it when they are
+    built, before the first iteration too.
 
     Args:
         cfg: The config of the run.
         loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be used.
-
-    Returns:
-        One sentence per folder.
-
-    Raises:
-        ValueError: A folder is missing, or has another number of classes than the head.
+        inspection: Takes what is found, and one sentence per data set.
     """
-    lines = []
+    files: dict[str, list[Path]] = {}
+    seen = set()
     for loader in loaders:
         if cfg.get(f"{loader}_dataloader") is None:
             continue
         for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            if "root" not in dataset:
+            if str(dataset.get("root")) in seen:
                 continue
-            folders = class_folders(Path(dataset.root))
-            if len(folders) != cfg.model.num_classes:
-                raise ValueError(
-                    f"{dataset.root} has {len(folders)} classes, but the head has num_classes={cfg.model.num_classes}: "
-                    "name the folder with --data DIR, which sizes the head, or set model.num_classes."
-                )
-            lines.append(f"Images of {loader}: {len(folders)} classes in {dataset.root}.")
-    return lines
+            try:
+                if "shards" in dataset:
+                    _inspect_shards(cfg, dataset, inspection)
+                elif "root" in dataset:
+                    seen.add(str(dataset.root))
+                    files.setdefault(loader, []).extend(_inspect_folder(cfg, dataset, loader, inspection))
+            except ValueError as error:
+                inspection.error("folders and classes", str(error))
+    if inspection.takes_time:
+        inspect_overlap(files, inspection)
+
+
+def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, list[Path]]]:
+    """Gives the images of every folder of classes that a config names and that is there, each folder once."""
+    seen = set()
+    for loader in loaders:
+        if cfg.get(f"{loader}_dataloader") is None:
+            continue
+        for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
+            if "root" in dataset and str(dataset.root) not in seen and Path(dataset.root).is_dir():
+                seen.add(str(dataset.root))
+                samples, _ = find_images_and_targets(str(dataset.root))
+                yield loader, [Path(path) for path, _ in samples]
+
+
+def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: Inspection) -> list[Path]:
+    root = Path(dataset.root)
+    folders = class_folders(root)
+    if len(folders) != cfg.model.num_classes:
+        raise ValueError(
+            f"{dataset.root} has {len(folders)} classes, but the head has num_classes={cfg.model.num_classes}: "
+            "name the folder with --data DIR, which sizes the head, or set model.num_classes."
+        )
+    inspection.lines.append(f"Images of {loader}: {len(folders)} classes in {dataset.root}.")
+    if inspection.takes_time:
+        samples, _ = find_samples(root, (dataset.get("metainfo") or {}).get("classes"))
+        files = [Path(path) for path, _ in samples]
+    else:
+        files = [file for folder in inspection.pick(folders) for file in _first_image(root / folder)]
+    for file in inspection.follow(inspection.pick(files), f"images of {root}"):
+        inspect_image(file, inspection)
+    return files
+
+
+def _first_image(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)][:1]
+
+
+def _inspect_shards(cfg: Config, dataset: ConfigDict, inspection: Inspection) -> None:
+    shards = ImageShards(**{key: value for key, value in dataset.items() if key != "type"})
+    num_classes = len(shards.metainfo["classes"])
+    if num_classes != cfg.model.num_classes:
+        raise ValueError(
+            f"The shards {dataset.shards} have {num_classes} class names, but the head has num_classes="
+            f"{cfg.model.num_classes}: set model.num_classes."
+        )
+    if inspection.takes_time:
+        images = iter(shards)
+        for _ in inspection.follow(inspection.pick(range(len(shards))), f"images of {dataset.shards}"):
+            next(images)
+    inspection.lines.append(f"Shards {dataset.shards}: {len(shards.shards)} files, {num_classes} classes.")

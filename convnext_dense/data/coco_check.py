@@ -1,62 +1,76 @@
-"""Checks detection data before the first iteration: files, classes, numbers of classes, images."""
+"""Checks detection data before the first iteration: files, classes, numbers of classes, objects, images."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import cv2
 from mmengine.config import Config, ConfigDict
 
+from convnext_dense.data.box_only import can_drop_masks, drop_masks
+from convnext_dense.data.coco_annotations import Objects, inspect_entries, inspect_objects
 from convnext_dense.data.coco_folder import LAYOUT, category_names, detection_heads, read_annotations
-from convnext_dense.data.dataset_configs import class_names, leaf_datasets, quote
+from convnext_dense.data.dataset_configs import class_names, config_dicts, leaf_datasets, quote
+from convnext_dense.data.inspection import Inspection
+from convnext_dense.data.opened_images import inspect_image
+from convnext_dense.data.split_overlap import inspect_overlap
 
-# Decoding all of COCO takes minutes; this many images, evenly spread, take about a second.
-NUM_DECODED = 64
+
+class CocoSplit(NamedTuple):
+    """A data set in COCO format that a config reads.
+
+    Attributes:
+        loader: ``'train'``, ``'val'`` or ``'test'``.
+        path: The annotation file.
+        folder: Where its images are.
+        dataset: The data set's config.
+    """
+
+    loader: str
+    path: Path
+    folder: Path
+    dataset: ConfigDict
 
 
-def check_detection_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
+def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
     """Holds every COCO-format data set that is going to be read against the config.
 
     Args:
-        cfg: The config of the run.
+        cfg: The config of the run. Where no object of the training data (of the test data, where that is all that is
+            read) has a mask, its mask head is taken out, in place; a line says so.
         loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be used.
-
-    Returns:
-        One sentence per data set.
-
-    Raises:
-        ValueError: A file is missing or broken, or classes differ; the message names the file and the value.
+        inspection: Takes what is found, and one sentence per data set.
     """
-    lines = []
-    checked = set()
+    objects: list[tuple[CocoSplit, Objects]] = []
+    files: dict[str, list[Path]] = {}
+    for split in coco_splits(cfg, loaders):
+        try:
+            content = _read(split.path, split.dataset)
+            classes = _check_classes(content, split.path, split.dataset, cfg.model)
+        except ValueError as error:
+            inspection.error("annotation files and classes", str(error))
+            continue
+        files.setdefault(split.loader, []).extend(split.folder / image["file_name"] for image in content["images"])
+        objects.append((split, _inspect_split(split, content, classes, inspection, has_masks=_has_masks(cfg))))
+    _inspect_masks(cfg, objects, inspection)
+    if inspection.takes_time:
+        inspect_overlap(files, inspection)
+
+
+def coco_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[CocoSplit]:
+    """Goes through the data sets in COCO format, each pair of files once for training and once for evaluation."""
+    seen = set()
     for loader in loaders:
         if cfg.get(f"{loader}_dataloader") is None:
             continue
         for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            path = _annotation_path(dataset)
-            if path is None or (path, loader == "train") in checked:
+            if "CocoDataset" not in str(dataset.get("type")) or not dataset.get("ann_file"):
                 continue
-            checked.add((path, loader == "train"))
-            annotations = _read(path, dataset)
-            classes = _check_classes(annotations, path, dataset, cfg.model)
-            _check_images(annotations, path, dataset)
-            _check_masks(annotations, path, dataset)
-            if loader == "train" and not annotations["annotations"]:
-                raise ValueError(f"Annotation file {path} has no annotations: there is nothing to learn from.")
-            in_file = len(annotations["categories"])
-            of_all = f" of its {in_file}" if len(classes) < in_file else ""
-            lines.append(
-                f"{path}: {len(annotations['images'])} images, {len(annotations['annotations'])} annotations, "
-                f"{len(classes)}{of_all} classes."
-            )
-    return lines
-
-
-def _annotation_path(dataset: ConfigDict) -> Path | None:
-    if "CocoDataset" not in str(dataset.get("type")) or not dataset.get("ann_file"):
-        return None
-    return Path(dataset.get("data_root") or "", dataset.ann_file)
+            root = Path(dataset.get("data_root") or "")
+            path = root / dataset.ann_file
+            if (path, loader == "train") not in seen:
+                seen.add((path, loader == "train"))
+                yield CocoSplit(loader, path, root / (dataset.get("data_prefix") or {}).get("img", ""), dataset)
 
 
 def _read(path: Path, dataset: ConfigDict) -> dict[str, Any]:
@@ -96,36 +110,88 @@ def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: Co
     return list(classes)
 
 
-def _check_images(annotations: dict, path: Path, dataset: ConfigDict) -> None:
-    folder = Path(dataset.get("data_root") or "", (dataset.get("data_prefix") or {}).get("img", ""))
-    names = [image["file_name"] for image in annotations["images"]]
+def _has_masks(cfg: Config) -> bool:
+    return any(node.get("mask_head") or node.get("with_mask") for node in config_dicts(list(cfg.values())))
+
+
+def _inspect_split(
+    split: CocoSplit, content: dict[str, Any], classes: Sequence[str], inspection: Inspection, *, has_masks: bool
+) -> Objects:
+    path, images = split.path, content["images"]
+    inspect_entries(content, path, inspection)
+    objects = inspect_objects(content, path, inspection, classes=classes, has_masks=has_masks)
+    _inspect_images(images, split, inspection)
+    if not content["annotations"]:
+        what = "there is nothing to learn from" if split.loader == "train" else "there is nothing to evaluate"
+        inspection.error("empty splits", f"Annotation file {path} has no annotations: {what}.")
+    num_empty = len(images) - len(objects.in_images)
+    rules = split.dataset.get("filter_cfg") or {} if split.loader == "train" else {}
+    if num_empty:
+        fate = "are left out (filter_empty_gt)" if rules.get("filter_empty_gt") else "count as background"
+        inspection.note("images without objects", f"{path}: images without an object {fate}.", num_empty)
+    small = [image["file_name"] for image in images if min(image["height"], image["width"]) < rules.get("min_size", 0)]
+    if small:
+        inspection.warning(
+            "small images",
+            f"{path}: images with a side below {rules['min_size']} pixels, such as {quote(small, 3)}, are not learnt "
+            "from; filter_cfg.min_size of the data set says so.",
+            len(small),
+        )
+    in_file = len(content["categories"])
+    of_all = f" of its {in_file}" if len(classes) < in_file else ""
+    inspection.lines.append(
+        f"{path}: {len(images)} images, {len(content['annotations'])} annotations, {len(classes)}{of_all} classes."
+    )
+    return objects
+
+
+def _inspect_images(images: list[dict], split: CocoSplit, inspection: Inspection) -> None:
     # One listing per folder instead of one look-up per file, which takes minutes on network file systems.
     listings: dict[Path, set[str]] = {}
-    missing = []
-    for name in names:
-        parent = (folder / name).parent
-        if parent not in listings:
-            listings[parent] = set(os.listdir(parent)) if parent.is_dir() else set()
-        if os.path.basename(name) not in listings[parent]:
-            missing.append(name)
+    present: list[dict[str, Any]] = []
+    missing: list[dict[str, Any]] = []
+    for image in images:
+        file = split.folder / image["file_name"]
+        if file.parent not in listings:
+            listings[file.parent] = set(os.listdir(file.parent)) if file.parent.is_dir() else set()
+        (present if file.name in listings[file.parent] else missing).append(image)
     if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(names)} images of {path} are not in {folder}, such as {quote(missing, 3)}."
+        names = [image["file_name"] for image in missing]
+        inspection.error(
+            "missing images",
+            f"{len(names)} of {len(images)} images of {split.path} are not in {split.folder}, such as "
+            f"{quote(names, 3)}.",
+            len(names),
         )
-    step = max(1, len(names) // NUM_DECODED)
-    for image in annotations["images"][::step]:
-        file = folder / image["file_name"]
-        pixels = cv2.imread(str(file))
-        if pixels is None:
-            raise ValueError(f"Image {file} cannot be decoded: it is truncated or not an image.")
+    for image in inspection.follow(inspection.pick(present), f"images of {split.path.name}"):
+        opened = inspect_image(split.folder / image["file_name"], inspection)
+        if opened is not None and (opened.width, opened.height) != (image["width"], image["height"]):
+            turned = " It lies on its side and is turned when it is read." if opened.orientation >= 5 else ""
+            inspection.error(
+                "sizes of images",
+                f"Image {split.folder / image['file_name']} is {opened.width}x{opened.height} pixels, but {split.path} "
+                f"says {image['width']}x{image['height']}.{turned} Annotate the image as it is.",
+            )
 
 
-def _check_masks(annotations: dict, path: Path, dataset: ConfigDict) -> None:
-    if not any(step.get("with_mask") for step in dataset.get("pipeline", ())):
+def _inspect_masks(cfg: Config, objects: list[tuple[CocoSplit, Objects]], inspection: Inspection) -> None:
+    if not _has_masks(cfg):
         return
-    for annotation in annotations["annotations"]:
-        if not annotation.get("segmentation"):
-            raise ValueError(
-                f"Annotation {annotation.get('id')} of {path} has a box but no mask, and the config trains masks: "
-                "add masks, or take the mask head and with_mask=True out of the config."
+    decisive = [pair for pair in objects if pair[0].loader == "train"] or objects
+    has_none = bool(decisive) and all(counts.total == counts.without_mask > 0 for _, counts in decisive)
+    if has_none and can_drop_masks(cfg.model):
+        drop_masks(cfg)
+        inspection.warning(
+            "boxes without masks",
+            f"No object of {decisive[0][0].path} has a mask: the mask head is off, and boxes alone are trained and "
+            "evaluated. The config that is written into the work dir has no mask head; test and infer with it.",
+        )
+        return
+    for split, counts in objects:
+        if counts.without_mask:
+            inspection.error(
+                "boxes without masks",
+                f"Annotation {counts.first_without} of {split.path} has a box but no mask, and the config trains "
+                "masks: add masks, or take the mask head and with_mask=True out of the config.",
+                counts.without_mask,
             )

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
-from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.dataset_configs import leads_out, leaf_datasets
+from convnext_dense.data.opened_images import pixel_limit
 
 LAYOUT = """\
     DIR/train/*.jpg  DIR/instances_train.json  DIR/val/*.jpg  DIR/instances_val.json
@@ -121,7 +122,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
     """Reads a COCO annotation file.
 
     Raises:
-        ValueError: It is missing, empty, truncated or has no images or categories.
+        ValueError: It is missing, empty, truncated or nested too deeply, has no images or categories, or one of them
+            lacks an id, a name or a size, or names a file outside of the image folder.
     """
     if not path.is_file():
         raise ValueError(f"Annotation file {path} does not exist.")
@@ -132,13 +134,52 @@ def read_annotations(path: Path) -> dict[str, Any]:
             content = json.load(file)
     except ValueError as error:
         raise ValueError(f"Annotation file {path} is truncated or not JSON: {error}. Copy it again.") from error
+    except RecursionError as error:
+        raise ValueError(f"Annotation file {path} is nested too deeply: it is not in COCO's format.") from error
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"Annotation file {path} has no list '{key}': it is not in COCO's instances format.")
     for key in ("images", "categories"):
         if not content[key]:
             raise ValueError(f"Annotation file {path} has an empty list '{key}'.")
+    for key, fault in (("images", _image_fault), ("categories", _category_fault), ("annotations", _annotation_fault)):
+        for number, entry in enumerate(content[key]):
+            if (found := fault(entry)) is not None:
+                raise ValueError(f"Annotation file {path}: entry {number} of '{key}' {found}.")
     return content
+
+
+def _image_fault(image: Any) -> str | None:
+    if not isinstance(image, dict):
+        return f"is no object in braces but {str(image)[:40]!r}"
+    for key in ("id", "height", "width"):
+        if not is_whole(image.get(key)) or (key != "id" and image[key] < 1):
+            return f"has {key}={image.get(key)!r}; it must be a whole number{'' if key == 'id' else ' of pixels'}"
+    if image["height"] * image["width"] > pixel_limit():
+        return f"claims {image['width']}x{image['height']} pixels, more than {pixel_limit()}; cut the image into tiles"
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name or "\0" in name:
+        return f"has file_name={name!r}; it must be the name of a file"
+    if leads_out(name):
+        return f"names the file '{name}', which leads out of the image folder: write names relative to it"
+    return None
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value from JSON is a whole number that every program can hold; true and false are none."""
+    return type(value) is int and abs(value) < 2**53  # what a float of 64 bits still counts
+
+
+def _category_fault(category: Any) -> str | None:
+    if not isinstance(category, dict) or not is_whole(category.get("id")):
+        return "has no whole number as its id"
+    if not isinstance(category.get("name"), str) or not category["name"]:
+        return f"has name={category.get('name')!r}; it must be the name of a class"
+    return None
+
+
+def _annotation_fault(annotation: Any) -> str | None:
+    return None if isinstance(annotation, dict) else f"is no object in braces but {str(annotation)[:40]!r}"
 
 
 def category_names(annotations: dict[str, Any]) -> list[str]:

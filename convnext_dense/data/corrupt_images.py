@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from PIL import Image
 
 # What PIL raises for bytes that are no image or only the beginning of one; a file that is gone is an OSError too.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class CorruptImages:
@@ -48,7 +48,7 @@ class CorruptImages:
         try:
             with Image.open(io.BytesIO(content)) as image:
                 return image.convert("RGB")
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             self.skip(name, error)
             return None
 

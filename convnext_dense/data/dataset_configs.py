@@ -1,5 +1,6 @@
 """What every task asks of a config and of its data sets."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def known_class_names(dataset: ConfigDict) -> Sequence[str] | None:
 def read_lines(path: Path) -> list[str]:
     """Reads a text file of names, one per line; blank lines and space around names count for nothing."""
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def leads_out(name: str) -> bool:
+    """Whether a file name that stands in a file leaves the folder that it is relative to."""
+    return ".." in re.split(r"[/\\]", name) or re.match(r"[/\\]|[A-Za-z]:[/\\]", name) is not None
 
 
 def quote(names: Sequence[str], limit: int = 10) -> str:

@@ -1,39 +1,80 @@
 """Checks segmentation data before the first iteration: pairs of files, sizes, label values, numbers of classes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
-from convnext_dense.data.dataset_configs import class_names, known_class_names, leaf_datasets, quote, read_lines
+from convnext_dense.data.dataset_configs import (
+    class_names,
+    known_class_names,
+    leads_out,
+    leaf_datasets,
+    quote,
+    read_lines,
+)
+from convnext_dense.data.inspection import ERROR, Inspection
+from convnext_dense.data.opened_images import inspect_image, open_image
 from convnext_dense.data.segmentation_folder import LAYOUT, decode_heads
+from convnext_dense.data.split_overlap import inspect_overlap
 
-# Reading all of ADE20K's labels takes minutes; this many, evenly spread, take about a second.
-NUM_READ = 64
-
-_EXIF_ORIENTATION = 0x0112
 ADE_LAYOUT = "images/training/*.jpg, annotations/training/*.png, images/validation/*.jpg, annotations/validation/*.png"
 
 
-def check_segmentation_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
+class LabelSplit(NamedTuple):
+    """A data set of images and label images that a config reads.
+
+    Attributes:
+        loader: ``'train'``, ``'val'`` or ``'test'``.
+        images: Folder of the images.
+        labels: Folder of the label images.
+        dataset: The data set's config.
+    """
+
+    loader: str
+    images: Path
+    labels: Path
+    dataset: ConfigDict
+
+
+def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
     """Holds every data set of images and label images that is going to be read against the config.
 
     Args:
         cfg: The config of the run.
         loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be used.
-
-    Returns:
-        One sentence per data set, with the share of each kind of pixel that matters.
-
-    Raises:
-        ValueError: A file is missing or broken, a label does not have its image's size or has a value that is no class,
-            or a head has another number of classes; the message names the file and the value.
+        inspection: Takes what is found, and one sentence per data set, with the share of each kind of pixel that
+            matters.
     """
-    lines = []
-    checked = set()
+    files: dict[str, list[Path]] = {}
+    for split in label_splits(cfg, loaders):
+        try:
+            classes = _check_classes(cfg.model, split.dataset, split.labels)
+            pairs = find_pairs(split)
+        except ValueError as error:
+            inspection.error("folders and classes", str(error))
+            continue
+        files.setdefault(split.loader, []).extend(image for image, _ in pairs)
+        _inspect_labels(pairs, classes, split, inspection)
+        used = {label for _, label in pairs}
+        unused = [name for name in sorted(_list_files(split.labels)) if split.labels / name not in used]
+        if unused:
+            inspection.warning(
+                "labels without images",
+                f"{split.labels} has labels without an image in {split.images}, such as {quote(unused, 3)}.",
+                len(unused),
+            )
+    if inspection.takes_time:
+        inspect_overlap(files, inspection)
+
+
+def label_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[LabelSplit]:
+    """Goes through the data sets of images and label images, each pair of folders once."""
+    seen = set()
     for loader in loaders:
         if cfg.get(f"{loader}_dataloader") is None:
             continue
@@ -43,13 +84,9 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
                 continue
             root = Path(dataset.get("data_root") or "")
             images, labels = root / prefix.img_path, root / prefix.seg_map_path
-            if (images, labels) in checked:
-                continue
-            checked.add((images, labels))
-            classes = _check_classes(cfg.model, dataset, labels)
-            pairs = _find_pairs(images, labels, dataset)
-            lines.append(_check_labels(pairs, classes, dataset, folder=labels))
-    return lines
+            if (images, labels) not in seen:
+                seen.add((images, labels))
+                yield LabelSplit(loader, images, labels, dataset)
 
 
 def _check_classes(model: ConfigDict, dataset: ConfigDict, labels: Path) -> Sequence[str]:
@@ -65,8 +102,13 @@ def _check_classes(model: ConfigDict, dataset: ConfigDict, labels: Path) -> Sequ
     return classes
 
 
-def _find_pairs(images: Path, labels: Path, dataset: ConfigDict) -> list[tuple[Path, Path]]:
-    """Pairs every image of a folder and its sub-folders with its label image."""
+def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
+    """Pairs every image of a folder and its sub-folders with its label image.
+
+    Raises:
+        ValueError: A folder is missing, there is no image, or an image has no label.
+    """
+    _, images, labels, dataset = split
     for folder in (images, labels):
         if not folder.is_dir():
             is_ade = str(dataset.get("type")).endswith("ADE20KDataset")
@@ -82,6 +124,11 @@ def _find_pairs(images: Path, labels: Path, dataset: ConfigDict) -> list[tuple[P
         if not names_file.is_file():
             raise ValueError(f"The list of images {names_file} does not exist.")
         stems = read_lines(names_file)
+        if outside := next(filter(leads_out, stems), None):
+            raise ValueError(
+                f"{names_file} names the image '{outside}', which leads out of the image folder: write names relative "
+                "to it."
+            )
     else:
         found = _list_files(images)
         stems = sorted(name.removesuffix(image_suffix) for name in found if name.endswith(image_suffix))
@@ -117,72 +164,89 @@ def _describe(names: Sequence[str]) -> str:
     return f"it has {len(names)} files, such as {quote(names, 3)}" if names else "it is empty"
 
 
-def _check_labels(
-    pairs: Sequence[tuple[Path, Path]], classes: Sequence[str], dataset: ConfigDict, *, folder: Path
-) -> str:
+def _inspect_labels(
+    pairs: Sequence[tuple[Path, Path]], classes: Sequence[str], split: LabelSplit, inspection: Inspection
+) -> None:
+    dataset, folder = split.dataset, split.labels
     ignored = dataset.get("ignore_index", 255)
-    reduced = _reduces_zero_label(dataset)
+    reduced = reduces_zero_label(dataset)
     # A data set that knows its classes may be used with some of them; its files have all of them.
     num_written = len(known_class_names(dataset) or classes)
     # With reduce_zero_label 0 is ignored and class i is written as i + 1.
     allowed = {*range(num_written + reduced), ignored}
     histogram = np.zeros(256, np.int64)
-    step = max(1, len(pairs) // NUM_READ)
-    for image, label in pairs[::step]:
-        values, counts = np.unique(_read_label(label, image), return_counts=True)
+    read = inspection.pick(pairs)
+    for image, label in inspection.follow(read, f"labels of {folder}"):
+        pixels = _open_pair(image, label, inspection)
+        if pixels is None:
+            continue
+        values, counts = np.unique(pixels, return_counts=True)
         outside = [int(value) for value in values if int(value) not in allowed]
         if outside:
-            raise ValueError(_outside_message(label, outside, values, num_written, reduced=reduced))
+            message = _outside_message(label, outside, values, num_written, reduced=reduced)
+            inspection.error("values of labels", message)
         histogram[values] += counts
-    used = [value for value in np.flatnonzero(histogram) if value != ignored]
+    used = [int(value) for value in np.flatnonzero(histogram) if value != ignored]
     num_ignored = histogram[ignored] + (histogram[0] if reduced else 0)
-    if num_ignored == histogram.sum():
-        raise ValueError(
-            f"Every pixel of {len(pairs[::step])} labels read in {folder} is ignored: nothing can be learnt."
+    total = max(1, histogram.sum())
+    if num_ignored == histogram.sum() and not inspection.of(ERROR):
+        inspection.error(
+            "ignored pixels", f"Every pixel of {len(read)} labels read in {folder} is ignored: nothing can be learnt."
         )
     seen = sum(1 for value in used if not (reduced and value == 0))
-    line = (
-        f"{folder}: {len(pairs)} images; in {len(pairs[::step])} labels read, {seen} of {num_written} classes occur "
-        f"and {num_ignored / histogram.sum():.1%} of the pixels are ignored."
+    inspection.lines.append(
+        f"{folder}: {len(pairs)} images; in {len(read)} labels read, {seen} of {num_written} classes occur "
+        f"and {num_ignored / total:.1%} of the pixels are ignored."
     )
     if reduced and used == list(range(num_written)) and num_written > 1:
-        line += (
-            f" The labels look off by one: 0 to {num_written - 1} occur and {num_written} does not, but with "
-            "reduce_zero_label=True classes are written from 1 on and 0 is ignored."
+        inspection.warning(
+            "numbers of classes",
+            f"The labels of {folder} look off by one: 0 to {num_written - 1} occur and {num_written} does not, but "
+            "with reduce_zero_label=True classes are written from 1 on and 0 is ignored.",
         )
-    return line
+    if seen < num_written:
+        inspection.note(
+            "classes without pixels",
+            f"{num_written - seen} of {num_written} classes do not occur in {len(read)} labels read in {folder}.",
+            num_written - seen,
+        )
 
 
-def _reduces_zero_label(dataset: ConfigDict) -> bool:
+def reduces_zero_label(dataset: ConfigDict) -> bool:
+    """Whether class i is written as i + 1 in label files, and 0 is ignored."""
     # ADE20KDataset's own default, which is where ADE20K's numbering from 1 is known.
     return bool(dataset.get("reduce_zero_label", str(dataset.get("type")).endswith("ADE20KDataset")))
 
 
-def _read_label(label: Path, image: Path) -> np.ndarray:
+def _open_pair(image: Path, label: Path, inspection: Inspection) -> np.ndarray | None:
+    """Opens an image and its label, and gives the label's (H, W) values if they can be counted."""
+    opened = inspect_image(image, inspection)
     try:
-        with Image.open(label) as file:
-            values = np.asarray(file)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"Label {label} cannot be decoded: it is truncated or not an image.") from error
-    try:
-        with Image.open(image) as file:
-            file.load()
-            is_turned = file.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # lies on its side; the reader turns it upright
-            height, width = file.size if is_turned else file.size[::-1]
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f"Image {image} cannot be decoded: it is truncated or not an image.") from error
+        open_image(label, "Label")
+    except ValueError as error:
+        inspection.error("label files", str(error))
+        return None
+    with Image.open(label) as file:
+        values = np.asarray(file)
+        if file.mode == "P":
+            inspection.note("palette labels", f"Label {label} has a palette; the numbers in the file are the classes.")
+    fault = None
     if values.ndim != 2:
-        raise ValueError(
+        fault = (
             f"Label {label} has {values.shape[-1]} channels: it must have one, whose pixels are class numbers, not "
             "colours."
         )
-    if values.shape != (height, width):
-        raise ValueError(
-            f"Label {label} is {values.shape[1]}x{values.shape[0]} pixels, but its image {image} is {width}x{height}."
+    elif values.max(initial=0) > 255 or values.min(initial=0) < 0:
+        fault = f"Label {label} has values up to {values.max()}; labels are read as 8-bit numbers, 0 to 255."
+    elif opened is not None and values.shape != (opened.height, opened.width):
+        fault = (
+            f"Label {label} is {values.shape[1]}x{values.shape[0]} pixels, but its image {image} is "
+            f"{opened.width}x{opened.height}."
         )
-    if values.max(initial=0) > 255:
-        raise ValueError(f"Label {label} has values up to {values.max()}; labels are read as 8-bit numbers, 0 to 255.")
-    return values.astype(np.uint8)
+    if fault is None:
+        return values.astype(np.uint8)
+    inspection.error("sizes and kinds of labels", fault)
+    return None
 
 
 def _outside_message(

@@ -18,9 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from convnext_dense.data.pictures import draw_labels, write_sheet
 from convnext_dense.data.segmentation_folder import NAMES_FILE, make_palette, read_class_names
 from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, Scene, split_scene
-from convnext_dense.data.shapes_files import check_parameters, encode_jpeg, write_once, write_sheet
+from convnext_dense.data.shapes_files import check_parameters, encode_jpeg, write_once
 
 SEGMENTATION_CLASS_NAMES = ("background", *CLASS_NAMES)
 FOLDERS = dict(zip(SPLITS, ("training", "validation"), strict=True))
@@ -105,12 +106,5 @@ def draw_ade_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int
         image, labels = (
             cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) for picture in (image, labels)
         )
-        picture = colours[labels]
-        for row, label in enumerate(np.unique(labels)):
-            text = names[label - 1] if label else "ignored"
-            at = (4, 14 + 15 * row)
-            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
-            colour = colours[label].tolist() if label != 1 else (255, 255, 255)
-            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
-        pairs.append((image, picture))
+        pairs.append((image, draw_labels(labels, ["ignored", *names], colours)))
     return write_sheet(root / "preview.png", pairs, num_columns=num_columns)

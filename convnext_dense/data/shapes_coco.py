@@ -17,19 +17,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from convnext_dense.data.pictures import draw_objects, write_sheet
 from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, SceneObject, split_scene
-from convnext_dense.data.shapes_files import GENERATOR_VERSION, check_parameters, encode_jpeg, write_once, write_sheet
+from convnext_dense.data.shapes_files import GENERATOR_VERSION, check_parameters, encode_jpeg, write_once
 
 _LOG_INTERVAL = 200
-_PREVIEW_COLOURS = (  # BGR, one for each class
-    (80, 200, 255),
-    (80, 255, 80),
-    (255, 200, 80),
-    (255, 120, 255),
-    (120, 120, 255),
-    (255, 255, 80),
-)
-
 logger = logging.getLogger(__name__)
 
 
@@ -187,32 +179,5 @@ def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2
         masks = [coco.annToMask(annotation) for annotation in annotations]
         names = [coco.cats[annotation["category_id"]]["name"] for annotation in annotations]
         image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
-        pairs.append((image, _annotated(image, annotations, masks=masks, names=names, zoom=zoom)))
+        pairs.append((image, draw_objects(image, annotations, masks=masks, names=names, zoom=zoom)))
     return write_sheet(root / "preview.png", pairs, num_columns=num_columns)
-
-
-def _annotated(
-    image: np.ndarray, annotations: list[dict[str, Any]], *, masks: list[np.ndarray], names: list[str], zoom: int
-) -> np.ndarray:
-    """Copies an enlarged (H, W, 3) BGR image and draws its masks, boxes and names on it."""
-    picture = image.copy()
-    colours = [_PREVIEW_COLOURS[annotation["category_id"] % len(_PREVIEW_COLOURS)] for annotation in annotations]
-    for annotation, mask, colour in zip(annotations, masks, colours, strict=True):
-        large = cv2.resize(mask, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
-        picture[large > 0] = (0.7 * picture[large > 0] + 0.3 * np.array(colour)).astype(np.uint8)
-        contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(picture, contours, -1, colour, 1)
-        x, y, width, height = (zoom * value for value in annotation["bbox"])
-        cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), colour, 1)
-    # Names in a second pass, so that no mask covers one; a crowd's goes below its box, which others tend to overlap.
-    for annotation, name, colour in zip(annotations, names, colours, strict=True):
-        x, y, _, height = (zoom * value for value in annotation["bbox"])
-        label = f"{name} crowd" if annotation["iscrowd"] else name
-        (text_width, text_height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
-        label_height = text_height + 4
-        top = y + height if annotation["iscrowd"] else y - label_height
-        left = min(x, picture.shape[1] - text_width)
-        top = min(max(top, 0), picture.shape[0] - label_height)
-        cv2.rectangle(picture, (left, top), (left + text_width, top + label_height), colour, -1)
-        cv2.putText(picture, label, (left, top + text_height), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-    return picture

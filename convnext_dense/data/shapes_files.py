@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from convnext_dense.data.shapes import MIN_SIDE, Scene
 
@@ -89,25 +88,6 @@ def encode_jpeg(scene: Scene) -> bytes:
     is_encoded, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert is_encoded
     return buffer.tobytes()
-
-
-def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *, num_columns: int) -> Path:
-    """Writes groups of (H, W, 3) BGR pictures as one sheet, ``num_columns`` groups in a row, and gives its path."""
-    pictures = [picture for group in rows_of_pictures for picture in group]
-    cell_height, cell_width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
-    per_group = len(rows_of_pictures[0])
-    num_rows = -(-len(rows_of_pictures) // num_columns)
-    margin = 6
-    size = (num_rows * (cell_height + margin), num_columns * per_group * (cell_width + margin), 3)
-    sheet = np.full(size, 255, np.uint8)
-    for index, group in enumerate(rows_of_pictures):
-        row, column = divmod(index, num_columns)
-        for offset, picture in enumerate(group):
-            y, x = row * (cell_height + margin), (per_group * column + offset) * (cell_width + margin)
-            sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    partial = path.with_name(f".partial-{path.name}")
-    cv2.imwrite(str(partial), sheet)
-    return partial.replace(path)
 
 
 def _is_complete(root: Path, entries: Sequence[str], parameters: dict[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from convnext_dense.data.classification_folder import check_classification_data, is_classifier, use_image_folder
 from convnext_dense.data.coco_check import check_detection_data
 from convnext_dense.data.coco_folder import detection_heads, use_coco_folder
+from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.segmentation_check import check_segmentation_data
 from convnext_dense.data.segmentation_folder import decode_heads, use_segmentation_folder
 
@@ -19,12 +20,12 @@ class Task(NamedTuple):
     Attributes:
         use_folder: Points a config at a folder; given the config, the folder, class names and the names that a
             checkpoint was trained on, the last two or None; returns the class names.
-        check: Checks the data of a config; given the config and which of 'train', 'val', 'test' are going to be read;
-            returns one sentence per data set.
+        check: Checks the data of a config; given the config, which of 'train', 'val', 'test' are going to be read, and
+            what takes that which is found.
     """
 
     use_folder: Callable[[Config, str | os.PathLike, Sequence[str] | None, Sequence[str] | None], list[str]]
-    check: Callable[[Config, Sequence[str]], list[str]]
+    check: Callable[[Config, Sequence[str], Inspection], None]
 
 
 TASKS = {
@@ -62,11 +63,27 @@ def use_folder(
     return TASKS[task].use_folder(cfg, folder, classes, trained)
 
 
+def inspect_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
+    """Looks at the data that a run is going to read, see the ``check`` of its ``Task``; what it finds is collected."""
+    task = task_of(cfg.model)
+    if task is not None:
+        TASKS[task].check(cfg, loaders, inspection)
+
+
 def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
-    """Checks the data that a run is going to read, see the ``check`` of its ``Task``.
+    """Does what ``inspect_data`` does, opening a sample of the images, and stops at an error.
+
+    Args:
+        cfg: The config of the run. Where its mask head has no masks to learn from, it is taken out.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be read.
+
+    Returns:
+        One sentence per data set, and the warnings.
 
     Raises:
         ValueError: A file is missing or broken, or does not go with the config.
     """
-    task = task_of(cfg.model)
-    return TASKS[task].check(cfg, loaders) if task is not None else []
+    inspection = Inspection()
+    inspect_data(cfg, loaders, inspection)
+    inspection.raise_if_wrong()
+    return inspection.sentences()

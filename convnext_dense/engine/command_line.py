@@ -15,13 +15,18 @@ _PACKAGE = str(Path(convnext_dense.__file__).parent)
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that train and test have in common, by the names that mmdet's and mmseg's users know."""
+    add_data_arguments(parser)
+    parser.add_argument("--work-dir", metavar="D", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes start")
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say which data a config reads."""
     from mmengine.config import DictAction
 
     parser.add_argument("--data", metavar="DIR", help="folder of your own data that replaces the config's")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label, for segmentation")
-    parser.add_argument("--work-dir", metavar="D", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes start")
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument(
         "--cfg-options",
         nargs="+",

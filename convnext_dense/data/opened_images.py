@@ -1,0 +1,121 @@
+"""Opens an image file with care: its size is read before its pixels, and what readers do silently is said."""
+
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+from PIL import Image, UnidentifiedImageError
+
+from convnext_dense.data.corrupt_images import UNREADABLE
+from convnext_dense.data.inspection import Inspection
+
+# The limit at which Pillow calls a file an attack; OpenCV's own, 2**30, lets 3 GB through.
+MAX_PIXELS = 178_956_970
+_LIMIT_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
+
+_EXIF_ORIENTATION = 0x0112
+_LIES_ON_ITS_SIDE = 5  # and above: width and height change places when the image is turned upright
+
+
+class OpenedImage(NamedTuple):
+    """What an image file is.
+
+    Attributes:
+        height: In pixels, as it is read: upright.
+        width: As for ``height``.
+        mode: Pillow's name of the kind of pixels, such as ``'RGB'`` or ``'I;16'``; empty where Pillow cannot read it.
+        orientation: EXIF's number, 1 for upright.
+    """
+
+    height: int
+    width: int
+    mode: str
+    orientation: int
+
+
+def pixel_limit() -> int:
+    """Pixels beyond which an image is not decoded: ``OPENCV_IO_MAX_IMAGE_PIXELS``, or else ``MAX_PIXELS``."""
+    return int(os.environ.get(_LIMIT_VARIABLE) or MAX_PIXELS)
+
+
+def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
+    """Reads and decodes an image whole, after its size.
+
+    Args:
+        path: The file.
+        kind: What the file is called in messages.
+
+    Raises:
+        ValueError: It is missing, no image, truncated, or claims more pixels than ``pixel_limit``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{kind} {path} {'is a folder' if path.is_dir() else 'does not exist'}.")
+    if not path.stat().st_size:
+        raise ValueError(f"{kind} {path} is empty (0 bytes). Copy it again.")
+    limit = pixel_limit()
+    pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below, and says the size
+    try:
+        with warnings.catch_warnings(), Image.open(path) as file:
+            warnings.simplefilter("ignore")  # of broken EXIF
+            width, height = file.size
+            if width * height <= limit:
+                file.load()
+                turned = file.getexif().get(_EXIF_ORIENTATION, 1)
+                sides = (width, height) if turned >= _LIES_ON_ITS_SIDE else (height, width)
+                return OpenedImage(*sides, file.mode, turned)
+    except UnidentifiedImageError:
+        return _open_otherwise(path, kind)
+    except UNREADABLE as error:
+        raise ValueError(f"{kind} {path} cannot be decoded: it is truncated or not an image. Copy it again.") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = pillows_limit
+    raise ValueError(
+        f"{kind} {path} claims {width}x{height} pixels, more than {limit}: it was not decoded. If it is what it "
+        f"claims, cut it into tiles, or set {_LIMIT_VARIABLE} to a larger number."
+    )
+
+
+def _open_otherwise(path: Path, kind: str) -> OpenedImage:
+    """OpenCV reads some formats that Pillow does not."""
+    try:
+        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise ValueError(f"{kind} {path} cannot be decoded: it is truncated or not an image. Copy it again.")
+    height, width = pixels.shape[:2]
+    return OpenedImage(height, width, "", 1)
+
+
+def inspect_image(path: Path, inspection: Inspection) -> OpenedImage | None:
+    """Opens an image of a data set, and notes what is wrong with it or silently changed by reading it in colour."""
+    try:
+        image = open_image(path)
+    except ValueError as error:
+        inspection.error("image files", str(error))
+        return None
+    if image.mode in ("I", "F") or ";16" in image.mode:
+        inspection.warning(
+            "16-bit images",
+            f"Image {path} has more than 8 bits per pixel (mode {image.mode}): it is read as 8-bit, and what that "
+            "leaves of it may be black. Convert it with a scale of your own.",
+        )
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        inspection.warning(
+            "images with alpha",
+            f"Image {path} has an alpha channel (mode {image.mode}), which is dropped: what it hides will be seen.",
+        )
+    if image.mode == "P":
+        inspection.note("palette images", f"Image {path} has a palette; it is read as its colours.")
+    if image.orientation != 1:
+        # Where the sides change places, a size that does not fit tells; where they do not, nothing does.
+        is_told = image.orientation >= _LIES_ON_ITS_SIDE and image.height != image.width
+        (inspection.note if is_told else inspection.warning)(
+            "EXIF-turned images",
+            f"Image {path} is turned when it is read (EXIF orientation {image.orientation}): boxes and masks must be "
+            "those of the upright image. Look at the overlay, or save it upright without EXIF.",
+        )
+    return image

@@ -1,0 +1,134 @@
+"""Draws the ground truth of a config's data sets on one sheet: what no check can tell, a look often can."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from PIL import Image
+
+from convnext_dense.data.classification_folder import folder_images
+from convnext_dense.data.coco_check import coco_splits
+from convnext_dense.data.coco_folder import read_annotations
+from convnext_dense.data.coco_masks import is_number, mask_fault
+from convnext_dense.data.dataset_configs import class_names, known_class_names
+from convnext_dense.data.opened_images import open_image
+from convnext_dense.data.pictures import draw_labels, draw_objects, enlarge, write_caption, write_sheet
+from convnext_dense.data.round_trip import encode_mask
+from convnext_dense.data.segmentation_check import find_pairs, label_splits, reduces_zero_label
+from convnext_dense.data.segmentation_folder import make_palette
+
+_SIDE = 420  # pixels of the longer side of a picture
+_PER_SPLIT = 6
+_NUM_COLUMNS = 3
+
+
+def draw_overlay(cfg: Config, loaders: Sequence[str], path: Path, task: str) -> int:
+    """Draws six images of every data set, evenly spread, with boxes, masks, labels and class names.
+
+    What the checks refuse, such as an image that cannot be decoded, is left out.
+
+    Args:
+        cfg: The config whose data is drawn.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'`` are drawn.
+        path: The picture to write.
+        task: A key of ``tasks.TASKS``.
+
+    Returns:
+        How many images are on the sheet; with 0 nothing is written.
+    """
+    groups = [[picture] for picture in _PICTURES[task](cfg, loaders)]
+    if groups:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_sheet(path, groups, num_columns=_NUM_COLUMNS)
+    return len(groups)
+
+
+def _spread(items: Sequence[Any]) -> list[Any]:
+    number = min(_PER_SPLIT, len(items))
+    return [items[index * len(items) // number] for index in range(number)]
+
+
+def _read(path: Path) -> np.ndarray | None:
+    try:
+        open_image(path)
+    except ValueError:
+        return None
+    return cv2.imread(str(path), cv2.IMREAD_COLOR)
+
+
+def _draw_detection(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]:
+    for split in coco_splits(cfg, loaders):
+        try:
+            content = read_annotations(split.path)
+        except ValueError:
+            continue
+        names = {category["id"]: category["name"] for category in content["categories"]}
+        objects = defaultdict(list)
+        for annotation in content["annotations"]:
+            box = annotation.get("bbox")
+            is_box = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
+            if is_box and str(annotation.get("category_id")) in map(str, names):
+                objects[str(annotation.get("image_id"))].append(annotation)
+        images = content["images"]
+        for image in _spread([image for image in images if objects[str(image["id"])]] or images):
+            pixels = _read(split.folder / image["file_name"])
+            if pixels is not None:
+                found = objects[str(image["id"])]
+                masks = [_mask_of(annotation, image) for annotation in found]
+                picture, zoom = enlarge(pixels, _SIDE)
+                labels = [names[annotation["category_id"]] for annotation in found]
+                drawn = draw_objects(picture, found, masks=masks, names=labels, zoom=zoom)
+                yield write_caption(drawn, f"{split.loader} {image['file_name']}: {len(found)} objects")
+
+
+def _mask_of(annotation: dict[str, Any], image: dict[str, Any]) -> np.ndarray | None:
+    from pycocotools import mask as masks
+
+    mask, size = annotation.get("segmentation"), (image["height"], image["width"])
+    return masks.decode(encode_mask(mask, *size)) if mask and mask_fault(mask, *size) is None else None
+
+
+def _draw_segmentation(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]:
+    for split in label_splits(cfg, loaders):
+        try:
+            pairs = find_pairs(split)
+        except ValueError:
+            continue
+        names = list(known_class_names(split.dataset) or class_names(split.dataset) or ())
+        # The last entry is for whatever is no class.
+        colours = np.array([*make_palette(len(names)), [255, 255, 255]], np.uint8)[:, ::-1]
+        numbers = np.full(256, len(names), np.int64)
+        first = int(reduces_zero_label(split.dataset))
+        numbers[first : first + len(names)] = np.arange(len(names))
+        for image, label in _spread(pairs):
+            pixels = _read(image)
+            if pixels is None or _read(label) is None:
+                continue
+            with Image.open(label) as file:
+                values = np.asarray(file)
+            if values.ndim != 2:
+                continue
+            picture, _ = enlarge(pixels, _SIDE)
+            found = numbers[np.clip(values, 0, 255).astype(np.uint8)].astype(np.uint8)
+            found = cv2.resize(found, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            drawn = draw_labels(found, [*names, "no class"], colours, image=picture)
+            yield write_caption(drawn, f"{split.loader} {image.name}")
+
+
+def _draw_classification(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]:
+    for loader, files in folder_images(cfg, loaders):
+        for file in _spread(files):
+            pixels = _read(file)
+            if pixels is not None:
+                yield write_caption(enlarge(pixels, _SIDE)[0], f"{file.parent.name}  ({loader} {file.name})")
+
+
+_PICTURES: dict[str, Callable[[Config, Sequence[str]], Iterator[np.ndarray]]] = {
+    "detection": _draw_detection,
+    "segmentation": _draw_segmentation,
+    "classification": _draw_classification,
+}

@@ -1,0 +1,114 @@
+"""Draws ground truth on images, and many images on one sheet.
+
+Letters: H, W are the height and width of a picture in pixels; pictures are BGR, uint8.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+_COLOURS = (  # BGR, of classes in turn
+    (80, 200, 255),
+    (80, 255, 80),
+    (255, 200, 80),
+    (255, 120, 255),
+    (120, 120, 255),
+    (255, 255, 80),
+)
+
+
+def draw_objects(
+    image: np.ndarray,
+    annotations: Sequence[Mapping[str, Any]],
+    *,
+    masks: Sequence[np.ndarray | None],
+    names: Sequence[str],
+    zoom: float,
+) -> np.ndarray:
+    """Copies an enlarged (H, W, 3) image and draws the masks, boxes and names of its objects on it.
+
+    Args:
+        image: The picture, ``zoom`` times as large as the image of the annotations.
+        annotations: In COCO's format.
+        masks: Of each object, at the image's own size; None where it has none.
+        names: Of each object's class.
+        zoom: By how much the picture is enlarged.
+    """
+    picture = image.copy()
+    colours = [_COLOURS[annotation["category_id"] % len(_COLOURS)] for annotation in annotations]
+    boxes = [[round(zoom * value) for value in annotation["bbox"]] for annotation in annotations]
+    for (x, y, width, height), mask, colour in zip(boxes, masks, colours, strict=True):
+        if mask is not None:
+            large = cv2.resize(mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+            picture[large > 0] = (0.7 * picture[large > 0] + 0.3 * np.array(colour)).astype(np.uint8)
+            contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(picture, contours, -1, colour, 1)
+        cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), colour, 1)
+    # Names in a second pass, so that no mask covers one; a crowd's goes below its box, which others tend to overlap.
+    for (x, y, _, height), annotation, name, colour in zip(boxes, annotations, names, colours, strict=True):
+        is_crowd = bool(annotation.get("iscrowd"))
+        label = f"{name} crowd" if is_crowd else name
+        (text_width, text_height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
+        label_height = text_height + 4
+        top = y + height if is_crowd else y - label_height
+        left = min(x, picture.shape[1] - text_width)
+        top = min(max(top, 0), picture.shape[0] - label_height)
+        cv2.rectangle(picture, (left, top), (left + text_width, top + label_height), colour, -1)
+        cv2.putText(picture, label, (left, top + text_height), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return picture
+
+
+def draw_labels(
+    labels: np.ndarray, names: Sequence[str], colours: np.ndarray, *, image: np.ndarray | None = None
+) -> np.ndarray:
+    """Draws an (H, W) label image in colours, with the names of the classes that occur.
+
+    Args:
+        labels: Positions in ``names`` and ``colours``.
+        names: Of all labels.
+        colours: BGR of all labels, (number of labels, 3) uint8.
+        image: An (H, W, 3) picture that shows through.
+    """
+    picture = colours[labels] if image is None else cv2.addWeighted(image, 0.4, colours[labels], 0.6, 0)
+    for row, label in enumerate(np.unique(labels)):
+        at = (4, 14 + 15 * row)
+        cv2.putText(picture, names[label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
+        colour = colours[label].tolist() if colours[label].max() > 80 else (255, 255, 255)
+        cv2.putText(picture, names[label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
+    return picture
+
+
+def enlarge(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
+    """Scales a picture to a longer side of that many pixels, and says by how much."""
+    zoom = side / max(image.shape[:2])
+    size = tuple(max(1, round(zoom * length)) for length in image.shape[1::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if zoom > 1 else cv2.INTER_AREA), zoom
+
+
+def write_caption(image: np.ndarray, text: str) -> np.ndarray:
+    """Puts a line of text below a picture, cut at its width."""
+    strip = np.full((18, image.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, text, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([image, strip])
+
+
+def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *, num_columns: int) -> Path:
+    """Writes groups of (H, W, 3) BGR pictures as one sheet, ``num_columns`` groups in a row, and gives its path."""
+    pictures = [picture for group in rows_of_pictures for picture in group]
+    cell_height, cell_width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    per_group = len(rows_of_pictures[0])
+    num_rows = -(-len(rows_of_pictures) // num_columns)
+    margin = 6
+    size = (num_rows * (cell_height + margin), num_columns * per_group * (cell_width + margin), 3)
+    sheet = np.full(size, 255, np.uint8)
+    for index, group in enumerate(rows_of_pictures):
+        row, column = divmod(index, num_columns)
+        for offset, picture in enumerate(group):
+            y, x = row * (cell_height + margin), (per_group * column + offset) * (cell_width + margin)
+            sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+    partial = path.with_name(f".partial-{path.name}")
+    cv2.imwrite(str(partial), sheet)
+    return partial.replace(path)
