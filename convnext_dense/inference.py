@@ -6,7 +6,6 @@ Letters: n objects in an image, H and W its height and width in pixels.
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -21,10 +20,12 @@ from mmengine.registry import MODELS, init_default_scope
 from convnext_dense.checkpoints import load_weights, read_checkpoint
 from convnext_dense.data.coco_folder import detection_heads, resize_heads
 from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.opened_images import open_image
 from convnext_dense.data.segmentation_folder import make_palette, resize_decode_heads
 from convnext_dense.data.tasks import task_of
 from convnext_dense.data.transforms import build_transform
 from convnext_dense.engine.config import read_config
+from convnext_dense.engine.config_faults import name_config_faults
 from convnext_dense.engine.device import fit_to_device
 
 # Smaller pictures are enlarged before drawing, or the names would cover the objects.
@@ -75,6 +76,8 @@ def iterate_predictions(
     batch_size: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Does what ``predict`` does, one batch after the other, so that many images need not fit into memory."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be 1 or more.")
     cfg = config if isinstance(config, Config) else read_config(config)
     init_default_scope(cfg.get("default_scope", "mmengine"))
     device = device or get_device()
@@ -93,9 +96,13 @@ def iterate_predictions(
     fit_to_device(cfg)
     palette = dataset_meta.get("palette") or meta.get("PALETTE") or make_palette(len(names))
 
-    model = MODELS.build(cfg.model)
+    with name_config_faults(cfg):
+        model = MODELS.build(cfg.model)
     load_weights(model, checkpoint)
-    model.to(device).eval()
+    try:
+        model.to(device).eval()
+    except (RuntimeError, AssertionError) as error:  # torch's own words for a device that is not there differ
+        raise ValueError(f"device='{device}' cannot be used here: {str(error).splitlines()[0]}") from error
     pipeline = _classifier_input(cfg) if task == "classification" else _pipeline(cfg)
     collate = default_collate if task == "classification" else pseudo_collate
     for start in range(0, len(images), batch_size):
@@ -226,11 +233,10 @@ def _pipeline(cfg: Config) -> Compose:
 def _read_image(image: Image) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return image
-    if not Path(image).is_file():
-        raise ValueError(f"Image {image} does not exist.")
+    open_image(image)  # OpenCV alone gives half an image for half a file, and trusts any size
     pixels = cv2.imread(os.fspath(image), cv2.IMREAD_COLOR)
     if pixels is None:
-        raise ValueError(f"Image {image} cannot be decoded: it is truncated or not an image.")
+        raise ValueError(f"Image {image} cannot be decoded by OpenCV: save it as PNG or JPEG.")
     return pixels
 
 

@@ -285,6 +285,24 @@ def test_shard_without_labels_is_named(shards):
         list(read_shards(shards)[1])
 
 
+def test_names_in_a_shard_lead_nowhere(shards):
+    """Members are read into memory under their names; none is written to disk, wherever its name points."""
+    before = sorted(shards.parent.rglob("*"))
+    with tarfile.open(shards / "train-0.tar", "w") as tar:
+        for name, content in (
+            ("../../out.png", png(9)),
+            ("../../out.cls", b"1"),
+            ("/out.png", png(9)),
+            ("/out.cls", b"1"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    _, loader = read_shards(shards, shards=str(shards / "train-0.tar"), num_images=4)
+    assert [grey for batch in loader for grey in greys(batch)] == [9] * 4
+    assert sorted(shards.parent.rglob("*")) == before
+
+
 def test_corrupt_image_in_a_shard_is_skipped(shards):
     with webdataset.TarWriter(str(shards / "train-0.tar")) as writer:
         for number in range(6):

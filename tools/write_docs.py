@@ -1,4 +1,4 @@
-"""Writes the computed tables in docs/ and docs/roadmap.png anew.
+"""Writes the computed tables in docs/, docs/roadmap.png and docs/bad_inputs.md anew.
 
 python tools/write_docs.py
 """

@@ -109,6 +109,11 @@ def _check_first_bytes(path: Path) -> None:
         raise ValueError(f"Checkpoint {path} is empty. Download or copy it again.")
     if start[:1] == b"<":
         raise ValueError(f"Checkpoint {path} is a web page, not weights: the download was answered by an error page.")
+    if start.isascii() and start.decode("ascii").replace("\n", "").replace("\t", "").isprintable():
+        raise ValueError(
+            f"Checkpoint {path} is a text file, not weights; it begins with {start[:30].decode()!r}, as a pointer of "
+            "git-lfs does where the file was not fetched. Download the file itself."
+        )
 
 
 def _wish(error: pickle.UnpicklingError) -> str:

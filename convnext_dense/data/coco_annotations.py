@@ -132,7 +132,8 @@ def _has_sound_box(annotation: Mapping[str, Any], where: str, inspection: Inspec
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
         inspection.error("boxes", f"{where} has the box {_short(box)}: it must be x, y, width and height in pixels.")
         return False
-    if not is_number(area) or annotation["area"] < 0:
+    # Twice the image, because some programs take the area of a box, and boxes may leave the image.
+    if not is_number(area) or not 0 <= annotation["area"] <= 2 * size[0] * size[1]:
         inspection.error("areas", f"{where} has the area {_short(area)}: it must be the number of the object's pixels.")
         return False
     if annotation.get("iscrowd", 0) not in (0, 1):

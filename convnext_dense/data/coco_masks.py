@@ -41,10 +41,10 @@ def _polygon_fault(polygon: Any, height: int, width: int) -> str | None:
     if not isinstance(polygon, list):
         return f"a polygon that is no list of numbers x, y, x, y, ... but {type(polygon).__name__}"
     if not _are_numbers(polygon):
-        wrong = next((value for value in polygon if not is_number(value)), max(polygon, default=None))
+        wrong = next((value for value in polygon if not is_number(value)), "numbers too large")
         return f"a polygon with {wrong!r} among its numbers"
     if len(polygon) % 2:
-        return f"a polygon of an odd number of values, {len(polygon)}; they are x, y, x, y, ..."
+        return f"a polygon of an odd number of values, {len(polygon)}; they are x, y, x, y, and so on"
     if len(polygon) < 6:
         return f"a polygon of {len(polygon)} values; three corners, 6 values, are the least"
     if not all(-_FAR * side <= value <= _FAR * side for side, value in _sides_and_values(polygon, height, width)):

@@ -6,7 +6,7 @@ import multiprocessing
 import struct
 
 from mmengine.logging import print_log
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # What PIL raises for bytes that are no image or only the beginning of one; a file that is gone is an OSError too.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -61,7 +61,10 @@ class CorruptImages:
         with self._count.get_lock():
             self._count.value += 1
             count = self._count.value
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, UnidentifiedImageError):
+            reason = "not an image"  # Pillow names an address in memory
+        else:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
         if count > self.max_rate * self.num_images:
             raise ValueError(
                 f"Image {name} cannot be decoded ({reason}); that makes {count} of the {self.num_images} images of "

@@ -83,7 +83,9 @@ def _judge(metrics: Mapping[str, float], loader: str, inspection: Inspection) ->
     text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
     text = f"Round trip: the ground truth of {loader}, evaluated as if it were predicted, has {text}"
     inspection.lines.append(text + ".")
-    if min(figures.values()) < 1 - _TOLERANCE:
+    if max(figures.values()) < 0:  # COCO's -1
+        inspection.warning("round trip", f"{text}: crowds alone are annotated, there is nothing to find.")
+    elif min(figures.values()) < 1 - _TOLERANCE:
         known = [finding.check for finding in inspection.of("warning") if finding.check in _LOWERING]
         if known:
             inspection.warning("round trip", f"{text}; it is not 1 because of: {', '.join(known)}.")

@@ -70,6 +70,14 @@ def inspect_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) ->
         TASKS[task].check(cfg, loaders, inspection)
 
 
+def _check_loaders(cfg: Config, loaders: Sequence[str]) -> None:
+    for loader in loaders:
+        for key, least in (("batch_size", 1), ("num_workers", 0)):
+            value = (cfg.get(f"{loader}_dataloader") or {}).get(key, least)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{loader}_dataloader.{key}={value!r} must be a whole number, {least} or more.")
+
+
 def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
     """Does what ``inspect_data`` does, opening a sample of the images, and stops at an error.
 
@@ -84,6 +92,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
         ValueError: A file is missing or broken, or does not go with the config.
     """
     inspection = Inspection()
+    _check_loaders(cfg, loaders)
     inspect_data(cfg, loaders, inspection)
     inspection.raise_if_wrong()
     return inspection.sentences()

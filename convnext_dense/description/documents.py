@@ -1,13 +1,23 @@
-"""Writes the computed parts of the documentation: tables between their markers, and the picture of the road."""
+"""Writes the computed parts of the documentation: tables between their markers, the picture of the road, bad inputs."""
 
 import json
 from pathlib import Path
 
+from convnext_dense.description.markdown import format_table
 from convnext_dense.description.picture import draw_roadmap
 from convnext_dense.description.tables import TABLES, build_table, roadmap_gmacs
 
 # Document -> the tables that it holds, each between `<!-- table NAME -->` and `<!-- end of table NAME -->`.
 DOCUMENTS = {"docs/roadmap.md": ("roadmap",), "docs/tables.md": tuple(name for name in TABLES if name != "roadmap")}
+BAD_INPUTS = "docs/bad_inputs.md"
+
+_BAD_INPUTS_HEAD = """\
+# Bad inputs and their messages
+
+Every row is a test (`tests/test_bad_inputs.py`): the input is made, the command is run, and it ends in this sentence
+and an exit code that is not 0. Three dots stand for a path, a number or the rest. Written by
+`python tools/write_docs.py` from `tests/data/bad_inputs.json`.
+"""
 
 
 def write_documents(root: Path) -> list[Path]:
@@ -27,7 +37,21 @@ def write_documents(root: Path) -> list[Path]:
         for name in names:
             text = replace_table(text, name, build_table(name, root))
         (root / document).write_text(text, encoding="utf-8")
-    return [picture, *(root / document for document in DOCUMENTS)]
+    bad_inputs = root / BAD_INPUTS
+    bad_inputs.write_text(describe_bad_inputs(root), encoding="utf-8")
+    return [picture, bad_inputs, *(root / document for document in DOCUMENTS)]
+
+
+def describe_bad_inputs(root: Path) -> str:
+    """Gives the page of bad inputs, from the table that the tests go through.
+
+    Args:
+        root: The repository.
+    """
+    rows = json.loads((root / "tests/data/bad_inputs.json").read_text(encoding="utf-8")).values()
+    header = ("input", "message", "met by")
+    cells = [(row["input"], row["message"].replace("|", "\\|"), f"`{row['command']}`") for row in rows]
+    return f"{_BAD_INPUTS_HEAD}\n{format_table(header, cells)}\n"
 
 
 def replace_table(text: str, name: str, table: str) -> str:

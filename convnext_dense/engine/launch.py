@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -19,6 +20,7 @@ from convnext_dense.checkpoints import fetch, read_checkpoint
 from convnext_dense.data.dataset_configs import class_names, leaf_datasets, quote
 from convnext_dense.data.tasks import check_data, task_of, use_folder
 from convnext_dense.engine.config import read_config
+from convnext_dense.engine.config_faults import check_widths, name_config_faults
 from convnext_dense.engine.device import fit_to_device
 from convnext_dense.engine.effective_batch import accumulate_to_effective_batch
 from convnext_dense.engine.fsdp import fit_to_strategy
@@ -89,7 +91,8 @@ def train_model(
 
     runner = _build_runner(cfg, notes)
     try:
-        _run(runner.train, cfg.work_dir)
+        with name_config_faults(cfg):
+            _run(runner.train, cfg.work_dir)
     finally:
         for hook in runner.hooks:
             if isinstance(hook, InterruptHook):
@@ -150,7 +153,8 @@ def evaluate_model(
         _write_predictions_to(cfg, out)
 
     runner = _build_runner(cfg, notes)
-    metrics = _run(runner.test, cfg.work_dir)
+    with name_config_faults(cfg):
+        metrics = _run(runner.test, cfg.work_dir)
     if is_main_process():
         runner.logger.info(f"Tested {checkpoint}. Log and metrics: {runner.log_dir}")
     return metrics
@@ -214,7 +218,10 @@ def _build_runner(cfg: Config, notes: list[str]) -> Runner | FlexibleRunner:
         timeout = None if seconds is None else timedelta(seconds=seconds)
         # mmengine's own start sets a CUDA device, whatever the backend
         torch.distributed.init_process_group("gloo", timeout=timeout)
-    runner = (FlexibleRunner if cfg.get("strategy") else Runner).from_cfg(cfg)
+    with name_config_faults(cfg):
+        runner = (FlexibleRunner if cfg.get("strategy") else Runner).from_cfg(cfg)
+    if hasattr(runner, "model"):
+        check_widths(runner.model, cfg)
     for note in notes:
         runner.logger.info(note)
     # `load_weights` knows nothing of mmengine; what it loads into parts of a model belongs into the log of this run.
@@ -247,6 +254,11 @@ def _run(function: Any, work_dir: str) -> Any:
                 "annotation file; checkpoints written so far are kept."
             ) from error
         raise
+    except cv2.error as error:
+        raise ValueError(
+            f"An image cannot be decoded by OpenCV ({str(error).strip().splitlines()[-1]}): tools/check_dataset.py "
+            "--all-images names it. Checkpoints written so far are kept."
+        ) from error
     except ValueError as error:
         if _IN_WORKER in str(error):  # torch hands over the traceback as text
             raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error

@@ -1,9 +1,12 @@
 """Training, resuming and testing through mmengine's Runner, on the CPU."""
 
+import functools
 import json
 import os
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import torch
 from mmengine.config import Config
 
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.data.inspection import Inspection
 from convnext_dense.engine import evaluate_model, train_model
 
 ROOT = Path(__file__).parents[2]
@@ -132,11 +136,25 @@ def test_predictions_are_written_in_coco_format_and_drawn(demo_run, shapes_folde
 
 def test_image_that_breaks_during_training_is_named(own_folder, tmp_path, monkeypatch):
     """The check before training decodes a sample only; what it did not see is named when it comes up."""
-    monkeypatch.setattr("convnext_dense.data.coco_check.NUM_DECODED", 1)
+    monkeypatch.setattr("convnext_dense.data.tasks.Inspection", functools.partial(Inspection, 1))
     images = sorted((own_folder / "train").iterdir())
     for image in images[1:]:
         image.write_bytes(image.read_bytes()[:30])
     with pytest.raises(ValueError, match=r"Image .*/train/0+\d\.jpg cannot be decoded.*checkpoints written so far"):
+        train_model(DEMO, SMALL_DEMO, data=str(own_folder), work_dir=str(tmp_path / "run"))
+
+
+def test_image_that_claims_too_many_pixels_during_training_stops_it(own_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("convnext_dense.data.tasks.Inspection", functools.partial(Inspection, 1))
+    pixels = zlib.compress(bytes(99))
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
+    ]
+    for image in sorted((own_folder / "train").iterdir())[1:]:
+        image.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(ValueError, match=r"cannot be decoded by OpenCV .*CV_IO_MAX.*check_dataset.py --all-images"):
         train_model(DEMO, SMALL_DEMO, data=str(own_folder), work_dir=str(tmp_path / "run"))
 
 
