@@ -2,8 +2,8 @@
 
 Source: https://cocodataset.org/#detection-eval (protocol), https://github.com/MiXaiLL76/faster_coco_eval (evaluation)
 Differs from mmdet's CocoMetric: the C++ evaluation, results in full precision instead of three digits, category ids
-looked up name by name instead of in the order of the annotation file, one summary table, and a run without any
-detection has an AP of 0 instead of no result.
+looked up name by name instead of in the order of the annotation file, an annotation with the id 0 can be found, one
+summary table, and a run without any detection has an AP of 0 instead of no result.
 """
 
 import tempfile
@@ -60,7 +60,9 @@ class CocoMetric(MMDetCocoMetric):
                 return {}
             detections = {name: mmengine.load(files[name]) for name in self.metrics if name in files}
 
-        truth = COCO(dataset)
+        # COCOeval marks what is found with the annotation's id, and 0 says that nothing was: one object would be lost.
+        annotations = [{**item, "id": number} for number, item in enumerate(dataset["annotations"], start=1)]
+        truth = COCO({**dataset, "annotations": annotations})
         metrics: dict[str, float] = {}
         for name in self.metrics:
             metrics |= self._evaluate(truth, detections.get(name, []), name)

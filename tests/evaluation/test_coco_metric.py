@@ -125,6 +125,18 @@ def test_ap_per_class_equals_pycocotools(scenes, kind):
         assert metrics[f"coco/{kind}_{name}_mAP"] == pytest.approx(values[values > -1].mean(), abs=1e-6)
 
 
+def test_annotation_with_the_id_zero_is_found_as_any_other(scenes, tmp_path):
+    """The numbers are those of the same file counted from 1; COCOeval itself takes id 0 for "not found"."""
+    path, predictions = scenes
+    content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation["id"] -= 1
+    (tmp_path / "from_zero.json").write_text(json.dumps(content))
+    metrics = run_metric(tmp_path / "from_zero.json", predictions)
+    assert metrics == run_metric(path, predictions)
+    assert metrics["coco/bbox_mAP"] > pycocotools_stats(tmp_path / "from_zero.json", predictions, "bbox").stats[0]
+
+
 def test_no_detection_at_all_is_an_ap_of_zero(scenes):
     path, predictions = scenes
     metrics = run_metric(path, [([], [], [])] * len(predictions))
