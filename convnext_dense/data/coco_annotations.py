@@ -104,7 +104,9 @@ def inspect_objects(
             inspection.error("masks", f"{where} has {fault}. Write its mask anew.")
         elif isinstance(mask, list) and leaves_image(mask, *size):
             inspection.warning("masks", f"{where} has a polygon that leaves its image of {size[1]}x{size[0]} pixels.")
-    if num_crowd:
+    if num_crowd and num_crowd == total:
+        inspection.warning("crowds alone", f"{path} has crowds alone: there is nothing to learn from and to find.")
+    elif num_crowd:
         inspection.note("crowds", f"{path}: crowds are neither learnt from nor counted as missed.", num_crowd)
     absent = [name for name in classes if not per_class[name]]
     if absent and total:
