@@ -22,7 +22,7 @@ HEIGHT, WIDTH = 24, 32
 NUM_IMAGES = 3
 # The same examples in every run; the data is written to one folder by all of them.
 BOUNDED = settings(
-    max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

@@ -92,7 +92,7 @@ def _judge(metrics: Mapping[str, float], loader: str, inspection: Inspection) ->
 
 
 # Warnings that explain a round trip below 1.
-_LOWERING = ("boxes without area", "ignored objects", "masks without pixels", "crowds alone")
+_LOWERING = ("boxes without area", "ignored objects", "masks without pixels", "crowds alone", "empty splits")
 
 
 def _detections(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator[Batch]:
