@@ -20,7 +20,10 @@ def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]
         work_dir: The folder of the run; its file ``last_checkpoint`` names the newest.
 
     Returns:
-        Its path, none if there is no such checkpoint, and one sentence per damaged one that is passed over.
+        Its path, none if there is no checkpoint at all, and one sentence per damaged one that is passed over.
+
+    Raises:
+        ValueError: There are checkpoints, all of them damaged.
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
@@ -33,6 +36,8 @@ def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]
         if flaw is None:
             return path, notes
         notes.append(f"{path} is passed over: {flaw}")
+    if any(path.exists() for path in (*named, *others)):
+        raise ValueError(f"No checkpoint in {folder} can be resumed from; delete them to begin anew. {' '.join(notes)}")
     return None, notes
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -47,6 +47,7 @@ class Scores:
 
 def make_runner(work_dir, *, epochs=4, scores=(), checkpoint=None, **settings):
     MMLogger._instance_dict.clear()
+    MessageHub._instance_dict.clear()  # two runs of one second have one name
     data = DataLoader([torch.rand(2)] * 2, collate_fn=lambda items: dict(inputs=items))
     validation = {}
     if scores:
@@ -196,6 +197,13 @@ def test_damaged_checkpoint_is_passed_over_with_its_name(damage, tmp_path):
     assert path == tmp_path / "epoch_1.pth"
     assert len(notes) == 1
     assert str(newest) in notes[0]
+
+
+def test_folder_of_damaged_checkpoints_is_refused(tmp_path):
+    (tmp_path / "epoch_1.pth").write_bytes(b"half")
+    (tmp_path / "best_acc_epoch_1.pth").write_bytes(b"never resumed from")
+    with pytest.raises(ValueError, match=r"delete them to begin anew\. .*epoch_1\.pth is passed over: .* is damaged"):
+        find_whole_checkpoint(tmp_path)
 
 
 def test_folder_without_checkpoints_has_none(tmp_path):

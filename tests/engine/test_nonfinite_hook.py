@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
@@ -48,6 +48,7 @@ class Model(BaseModel):
 
 def make_runner(work_dir, model, hook, *, counts=1, clip=None):
     MMLogger._instance_dict.clear()
+    MessageHub._instance_dict.clear()  # two runs of one second have one name
     wrapper = dict(optimizer=dict(type="SGD", lr=0.1), accumulative_counts=counts)
     return Runner(
         model=model,
