@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from convnext_dense.checkpoints import convert_state_dict
 from convnext_dense.kernels.choice import forced
-from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d
+from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d, PatchConv2d
 from convnext_dense.models import ConvNeXt
 
 OURS, OFFICIAL_ORDER, REBUILT = "convnext_dense", "official order", "with_cp='mlp'"
@@ -75,6 +75,8 @@ def in_official_order(model: nn.Module) -> nn.Module:
             module.__class__ = _OfficialBlock
         elif isinstance(module, LayerNorm2d):
             module.__class__ = _OfficialNorm
+        elif isinstance(module, PatchConv2d):
+            module.__class__ = nn.Conv2d
     return model
 
 

@@ -16,8 +16,8 @@ class CompileBackboneHook(Hook):
     change. Batch, height and width are symbols in what is traced, and no graph is traced twice for another size, unless
     a map has a single row or column (sides below 64 pixels) or the batch a single image.
 
-    Inductor, as of torch 2.14.1 on a CPU, adds a guard of its own on the height of deep maps, compiles again for each
-    new height, and gives up after torch._dynamo.config.recompile_limit of them: there, give all images one height.
+    Inductor, as of torch 2.14.1 on a CPU, adds a guard of its own on whether a stage's batch has more than 4096
+    positions (it sums longer rows in cascades), and compiles once more where a batch is on the other side.
 
     Args:
         backend: torch.compile's.
@@ -39,7 +39,10 @@ class CompileBackboneHook(Hook):
         if backbone is None:
             raise ValueError(f"CompileBackboneHook needs a model with a backbone, and {type(model).__name__} has none.")
         if not self._compiled:
-            # Without the option, Inductor stops at outputs that are views of symbolic size (torch 2.14.1).
-            options = {"strict_output_strides": True} if self.backend == "inductor" else None
-            backbone.compile(dynamic=True, backend=self.backend, options=options)
+            # Without the first, Inductor stops at outputs that are views of symbolic size (torch 2.14.1). The second
+            # would reorder what is kept for the backward pass, and with that fix its size.
+            options = {"strict_output_strides": True, "layout_optimization": False}
+            backbone.compile(
+                dynamic=True, backend=self.backend, options=options if self.backend == "inductor" else None
+            )
             self._compiled = True

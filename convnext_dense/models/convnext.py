@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d
+from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d, PatchConv2d
 from convnext_dense.models.backbone import StagedBackbone, check_arguments, drop_path_rates
 from convnext_dense.models.variants import get_variant
 from convnext_dense.registry import MODELS
@@ -105,7 +105,7 @@ class ConvNeXt(StagedBackbone):
 
 def separate_downsampling(in_channels: int, out_channels: int) -> nn.Sequential:
     """What stands between two stages: LayerNorm and a 2x2 convolution with stride 2."""
-    return nn.Sequential(LayerNorm2d(in_channels), nn.Conv2d(in_channels, out_channels, kernel_size=2, stride=2))
+    return nn.Sequential(LayerNorm2d(in_channels), PatchConv2d(in_channels, out_channels, patch_size=2))
 
 
 def _check_own_arguments(with_cp: bool | str, gap_before_final_norm: bool) -> None:

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 
 from convnext_dense.engine import CompileBackboneHook
 from convnext_dense.models import ConvNeXt
@@ -43,6 +45,22 @@ def test_training_on_many_sizes_compiles_once_and_keeps_names_and_numbers():
             expected, expected_grads = features_and_gradients(eager, image)
             for mine, theirs in zip([*ours, *grads], [*expected, *expected_grads], strict=True):
                 torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_no_gradient_of_a_convolutions_input_is_left_to_the_compiler():
+    """Inductor guards on its size (torch 2.14.1) and would compile again for every size of an image."""
+    torch._dynamo.reset()
+    masks = []
+
+    def collect(graph, inputs):
+        masks.extend(node.args[-1] for node in graph.graph.nodes if "convolution_backward" in str(node.target))
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(graph.forward), bw_compiler=collect)
+    model = Detector().train()
+    model.backbone.compile(dynamic=True, backend=backend)
+    features_and_gradients(model, torch.rand(2, 3, 96, 128))
+    assert [wants_input for wants_input, *_ in masks] == [False]  # the stem's
 
 
 def test_model_without_a_backbone_is_named():
