@@ -127,7 +127,7 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
     else:
         files = [file for folder in inspection.pick(folders) for file in _first_image(root / folder)]
     for file in inspection.follow(inspection.pick(files), f"images of {root}"):
-        inspect_image(file, inspection)
+        inspect_image(file, inspection, is_skipped=bool(dataset.get("max_corrupt_rate")))
     return files
 
 

@@ -90,12 +90,18 @@ def _open_otherwise(path: Path, kind: str) -> OpenedImage:
     return OpenedImage(height, width, "", 1)
 
 
-def inspect_image(path: Path, inspection: Inspection) -> OpenedImage | None:
-    """Opens an image of a data set, and notes what is wrong with it or silently changed by reading it in colour."""
+def inspect_image(path: Path, inspection: Inspection, *, is_skipped: bool = False) -> OpenedImage | None:
+    """Opens an image of a data set, and notes what is wrong with it or silently changed by reading it in colour.
+
+    Args:
+        path: Its file.
+        inspection: Takes what is found.
+        is_skipped: Whether the data set leaves images out that cannot be decoded, up to a number.
+    """
     try:
         image = open_image(path)
     except ValueError as error:
-        inspection.error("image files", str(error))
+        (inspection.warning if is_skipped else inspection.error)("image files", str(error))
         return None
     if image.mode in ("I", "F") or ";16" in image.mode:
         inspection.warning(
