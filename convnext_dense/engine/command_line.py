@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from mmengine.dist import is_distributed
+
 import convnext_dense
 
 _PACKAGE = str(Path(convnext_dense.__file__).parent)
@@ -44,7 +46,8 @@ def run_command(function: Callable[[], object]) -> None:
     try:
         function()
     except SystemExit:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # launchers end all processes as soon as the first one has left
+        if is_distributed():  # launchers end all processes as soon as the first one has left
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
     except (ValueError, NotImplementedError) as error:
         message = _own_message(error)

@@ -150,6 +150,16 @@ def signal_at(iteration, number=signal.SIGTERM, stage="train"):
     return dict(type="SignalHook", number=int(number), at=iteration, stage=stage)
 
 
+@pytest.fixture(autouse=True)
+def signals():
+    """What a shell starts in the background, or a launcher, may have been told to ignore them."""
+    defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize(
     ("task", "at", "stage"),
     [
