@@ -48,13 +48,14 @@ def write_tables(results: list[dict[str, Any]]) -> str:
 
 
 def rows_of(results: list[dict[str, Any]]) -> list[tuple[str, str, str, float, float]]:
-    """Of every whole-model measurement: what was measured, peer, layout, milliseconds of the peer and of ours."""
+    """Of every whole-model measurement: what was measured and where, peer, layout, milliseconds of the peer and of ours."""
     rows = []
     for result in results:
         for mode, times in result.get("times", {}).items():
             best = best_of(times)
             fastest_of_ours = min((numbers for (model, _), (_, numbers) in best.items() if model == OURS), key=clock)
             what = f"{result['task']} {result['arch']}, {_size(result)}, {result['precision']}, {WORK[mode]}"
+            what = f"{what} ({_processor(result)})"
             for (model, kind), (layout, numbers) in best.items():
                 if model != OURS:
                     rows.append((what, f"{model}, {kind}", layout, clock(numbers), clock(fastest_of_ours)))
@@ -88,6 +89,10 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) if rows else ""
 
 
+def _processor(result: dict[str, Any]) -> str:
+    return result["setting"]["hardware"].rpartition("of memory, ")[2]
+
+
 def _size(result: dict[str, Any]) -> str:
     return "x".join(map(str, result["size"]))
 
@@ -107,7 +112,7 @@ def _block_table(results: list[dict[str, Any]]) -> str:
             for mode, times in stage["times"].items():
                 best = {model: clock(numbers) for (model, _), (_, numbers) in best_of(times).items()}
                 theirs = best[OFFICIAL_ORDER]
-                name = f"{'x'.join(map(str, stage['map']))}, {result['precision']}, {WORK[mode]}"
+                name = f"{'x'.join(map(str, stage['map']))}, {result['precision']}, {WORK[mode]} ({_processor(result)})"
                 rows.append([name, f"{theirs:.1f}", f"{best[OURS]:.1f}", f"{theirs / best[OURS]:.2f}"])
     return _table(["one block", "official order, ms", "ours, ms", "official / ours"], rows)
 
