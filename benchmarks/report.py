@@ -112,7 +112,8 @@ def _block_table(results: list[dict[str, Any]]) -> str:
             for mode, times in stage["times"].items():
                 best = {model: clock(numbers) for (model, _), (_, numbers) in best_of(times).items()}
                 theirs = best[OFFICIAL_ORDER]
-                name = f"{'x'.join(map(str, stage['map']))}, {result['precision']}, {WORK[mode]} ({_processor(result)})"
+                size = "x".join(map(str, stage["map"]))
+                name = f"{size}, {result['precision']}, {WORK[mode]} ({_processor(result)})"
                 rows.append([name, f"{theirs:.1f}", f"{best[OURS]:.1f}", f"{theirs / best[OURS]:.2f}"])
     return _table(["one block", "official order, ms", "ours, ms", "official / ours"], rows)
 
