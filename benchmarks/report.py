@@ -48,7 +48,7 @@ def write_tables(results: list[dict[str, Any]]) -> str:
 
 
 def rows_of(results: list[dict[str, Any]]) -> list[tuple[str, str, str, float, float]]:
-    """Of every whole-model measurement: what was measured and where, peer, layout, milliseconds of the peer and of ours."""
+    """Of every whole-model measurement: what was measured and where, peer, layout, ms of the peer and of ours."""
     rows = []
     for result in results:
         for mode, times in result.get("times", {}).items():
