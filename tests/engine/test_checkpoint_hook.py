@@ -200,7 +200,7 @@ def test_damaged_checkpoint_is_passed_over_with_its_name(damage, tmp_path):
 
 
 def test_folder_of_damaged_checkpoints_is_refused(tmp_path):
-    (tmp_path / "epoch_1.pth").write_bytes(b"half")
+    (tmp_path / "epoch_1.pth").write_bytes(b"\x80half")
     (tmp_path / "best_acc_epoch_1.pth").write_bytes(b"never resumed from")
     with pytest.raises(ValueError, match=r"delete them to begin anew\. .*epoch_1\.pth is passed over: .* is damaged"):
         find_whole_checkpoint(tmp_path)
