@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -51,7 +51,7 @@ def read_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
             f"Checkpoint {path} asks for more than tensors and plain values ({_wish(error)}), so it was not loaded. "
             "If you trust its author, load it where it was written and save its state dict alone."
         ) from error
-    except (RuntimeError, EOFError, SafetensorError, KeyError, OSError) as error:
+    except Exception as error:  # a damaged pickle may ask for anything, such as an item of an empty list
         raise ValueError(
             f"Checkpoint {path} is damaged or not a checkpoint ({path.stat().st_size} bytes): {_first_line(error)} "
             "Download or copy it again."

@@ -1,5 +1,6 @@
 """Points a classification config at class folders of one's own, and checks classes before the first iteration."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -126,8 +127,11 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
         files = [Path(path) for path, _ in samples]
     else:
         files = [file for folder in inspection.pick(folders) for file in _first_image(root / folder)]
+    rate = dataset.get("max_corrupt_rate") or 0.0
+    num_skipped = rate * len(files) if inspection.takes_time else math.inf if rate else 0  # else the run will count
+    num_corrupt = 0
     for file in inspection.follow(inspection.pick(files), f"images of {root}"):
-        inspect_image(file, inspection, is_skipped=bool(dataset.get("max_corrupt_rate")))
+        num_corrupt += inspect_image(file, inspection, is_skipped=num_corrupt + 1 <= num_skipped) is None
     return files
 
 
