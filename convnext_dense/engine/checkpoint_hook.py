@@ -195,6 +195,11 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.file_backend.remove(path)
 
 
+def checkpoint_hook_of(runner: Any) -> CheckpointHook | None:
+    """Finds the hook that saves what an interrupted run goes on from; a config may have another one instead."""
+    return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+
+
 def _parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
     return list((model.module if is_model_wrapper(model) else model).named_parameters())
 

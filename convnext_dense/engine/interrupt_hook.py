@@ -10,7 +10,7 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 
-from convnext_dense.engine.checkpoint_hook import CheckpointHook
+from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
 from convnext_dense.registry import HOOKS
 
 # What a process leaves with: sysexits.h's EX_TEMPFAIL, "try again later", or the shell's number for Ctrl-C.
@@ -70,7 +70,7 @@ class InterruptHook(Hook):
             self._leave(runner, epoch=runner.epoch, iteration=runner.iter)
 
     def _leave(self, runner: Any, *, epoch: int, iteration: int) -> None:
-        hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        hook = checkpoint_hook_of(runner)
         path = hook.save_interrupted(runner, epoch=epoch, iteration=iteration) if hook else "no checkpoint"
         name = signal.Signals(self._signal).name
         runner.logger.info(f"{name}: the run ends after iteration {iteration}. Go on from {path} with --resume.")

@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from convnext_dense.engine.atomic_files import written_whole
 from convnext_dense.engine.batch_positions import PositionedBatchSampler
-from convnext_dense.engine.checkpoint_hook import CheckpointHook
+from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
 from convnext_dense.registry import HOOKS
 
 
@@ -148,7 +148,7 @@ class NonFiniteHook(Hook):
         )
 
     def _save_weights(self, runner: Any, iteration: int, *, is_unchanged: bool) -> str:
-        hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+        hook = checkpoint_hook_of(runner)
         epoch_begin = runner.iter - self._batches[-1][0]
         if hook is None or not is_unchanged or iteration < epoch_begin or not _is_finite(runner.model):
             return f"The last checkpoint is {(hook and hook.last_ckpt) or 'none'}."

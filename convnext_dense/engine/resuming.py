@@ -44,11 +44,10 @@ def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]
 def _flaw(path: Path) -> str | None:
     try:
         content = read_checkpoint(path)
-        if not zipfile.is_zipfile(path):
-            return None if "optimizer" in content else "it has no optimizer in it."
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                return "it is damaged."
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    return "it is damaged."
     except ValueError as error:
         return str(error)
     except (OSError, zipfile.BadZipFile) as error:
