@@ -12,6 +12,8 @@ Each image, and each strip of rows of it, becomes a group of channels of its own
 Strips bound the length of the sums: the rounding error is at most a quarter larger than that of torch's own kernel.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
@@ -19,13 +21,10 @@ from torch.nn.functional import conv2d, pad
 from convnext_dense.kernels.choice import needs_torchs_operators, runs_on_triton
 from convnext_dense.kernels.precision import emulates_products, to_autocast
 
-# Strips are as high as they can be with about the error against float64 of torch's own kernel, which adds up about this
-# many partial sums or some more (measured in float32 from 4 x 4 to 200 x 336 positions, batches of 1 to 16).
-_PARTIAL_SUMS = 16
 # Short sums are exact enough however few they are; and a strip of one row would mostly read its halo.
 _SHORT_SUM = 32
 _MIN_ROWS = 2
-# Strips are put into one call while their input is smaller than this: a quarter of a core's second-level cache.
+# Strips are put into one call while their input is smaller than this per thread, about a core's second-level cache.
 _CALL_BYTES = 500_000
 # Below this many elements torch's own kernel takes less than the calls here.
 _MIN_ELEMENTS = 2048
@@ -132,7 +131,7 @@ def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
     dtype = torch.promote_types(x_nchw.dtype, torch.float32)
     x_nhwc, grad_nhwc = x_nchw.permute(0, 2, 3, 1).to(dtype), grad_nchw.permute(0, 2, 3, 1).to(dtype)
     images, height, width, channels = x_nhwc.shape
-    rows = min(height, max(_MIN_ROWS, _SHORT_SUM // width, images * height // _PARTIAL_SUMS))
+    rows = min(height, max(_MIN_ROWS, _SHORT_SUM // width, images * height // _number_of_partial_sums()))
     strips = -(-height // rows)
     rows = -(-height // strips)
     halo = kernel_size // 2
@@ -141,17 +140,28 @@ def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
     x_strips = pad(x_nhwc, (0, 0, 0, 0, halo, halo + missing)).unfold(1, rows + 2 * halo, rows)
     grad_strips = (pad(grad_nhwc, (0, 0, 0, 0, 0, missing)) if missing else grad_nhwc).unflatten(1, (strips, rows))
 
-    together = max(1, _CALL_BYTES // (x_strips[0, 0].numel() * dtype.itemsize))
+    together = max(1, _CALL_BYTES * torch.get_num_threads() // (x_strips[0, 0].numel() * dtype.itemsize))
     image_step, strip_step = (together // strips, strips) if together > strips else (1, together)
-    total = x_nhwc.new_zeros(kernel_size, kernel_size, channels)
+    partials = []  # each (1, images * strips * C, K, K)
     for image in range(0, images, image_step):
         for strip in range(0, strips, strip_step):
             place = slice(image, image + image_step), slice(strip, strip + strip_step)
             inputs = x_strips[place].permute(4, 2, 0, 1, 3).flatten(2)[None].permute(0, 3, 1, 2)
             kernels = grad_strips[place].permute(0, 1, 4, 2, 3).flatten(0, 2)[:, None]
-            partial = conv2d(inputs, kernels, padding=(0, halo), groups=len(kernels))
-            total += partial[0].permute(1, 2, 0).unflatten(2, (-1, channels)).sum(2)
-    return total.permute(2, 0, 1)[:, None].to(x_nchw.dtype, memory_format=torch.contiguous_format, copy=True)
+            partials.append(conv2d(inputs, kernels, padding=(0, halo), groups=len(kernels)))
+    total = torch.cat(partials, 1).unflatten(1, (-1, channels)).sum(1)
+    return total.view(channels, 1, kernel_size, kernel_size).to(x_nchw.dtype)
+
+
+@cache
+def _number_of_partial_sums() -> int:
+    """How many strips, so that the error against float64 is about that of torch's own kernel or smaller.
+
+    torch's adds up 16 partial sums or some more with AVX-512, and fewer than 4 with AVX2 (measured in float32 from
+    4 x 4 to 200 x 336 positions, batches of 1 to 16).
+    """
+    capabilities = torch.cpu.get_capabilities()
+    return 4 if capabilities["architecture"] == "x86_64" and not capabilities.get("avx512_f", False) else 16
 
 
 @depthwise_weight_grad.register_fake

@@ -60,7 +60,7 @@ class ConvNeXtBlock(nn.Module):
         x_nhwc = self.dwconv(x_nchw).permute(0, 2, 3, 1)
         count = self._number_of_pieces(x_nhwc)
         if count > 1:
-            pieces = [self._branch(piece) for piece in x_nhwc.flatten(0, 2).tensor_split(count)]
+            pieces = [self._branch(piece) for piece in x_nhwc.flatten(0, 2).chunk(count)]
             x_nhwc = torch.cat(pieces).view(x_nhwc.shape)
         else:
             x_nhwc = self._branch(x_nhwc)
