@@ -35,7 +35,7 @@ def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return GeluLinearTriton.apply(*to_autocast(hidden.device.type, hidden, weight, bias))
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``torch.nn.functional.linear``, in float32 arithmetic where bfloat16's would be emulated."""
     if x.device.type == "cpu":
         cast_x, cast_weight, cast_bias = to_autocast("cpu", x, weight, bias)
@@ -51,8 +51,8 @@ class _WideLinear(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return nn.functional.linear(x.float(), weight.float(), bias.float()).to(x.dtype)
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return nn.functional.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
