@@ -7,6 +7,9 @@ COMMA := ,
 # A second thread makes the demo's small steps a fifth faster on idle cores, and several times slower on busy ones.
 export OMP_NUM_THREADS ?= 1
 
+# Two processes of one thread each: what a small machine has.
+PYTEST_OPTIONS ?= --numprocesses 2 --dist worksteal
+
 PRETRAINING := pretrain_convnext_atto_shapes
 PRETRAINING_CONFIG := configs/demo/$(PRETRAINING).py
 PRETRAINING_CHECKPOINT = $$(cat work_dirs/$(PRETRAINING)/last_checkpoint)
@@ -70,11 +73,11 @@ demo-segmentation: $(INSTALLED)
 	@echo "== Done. Checkpoint: $(SEGMENTATION_CHECKPOINT)   Pictures: outputs/demo-segmentation"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 # The same tests with the forks that import under the same names.
 test-onedl: $(ONEDL)/installed
-	$(ONEDL)/bin/python -m pytest
+	$(ONEDL)/bin/python -m pytest $(PYTEST_OPTIONS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

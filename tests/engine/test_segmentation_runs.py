@@ -154,8 +154,6 @@ def test_predictions_are_those_of_the_test_and_are_drawn_with_a_legend(trained, 
     ("options", "text"),
     [
         ([], "There is no data at data/ade/ADEChallengeData2016"),
-        (["--classes", "a"], "--classes names the classes of a folder that is given with --data"),
-        (["--data", "{folder}", "--classes", "a", "b"], "has the values"),
         (["--data", "{folder}/images"], "has no images and labels of a train and a val split"),
     ],
 )
