@@ -24,7 +24,7 @@ from convnext_dense.kernels.precision import emulates_products, to_autocast
 # Short sums are exact enough however few they are; and a strip of one row would mostly read its halo.
 _SHORT_SUM = 32
 _MIN_ROWS = 2
-# Strips are put into one call while their input is smaller than this per thread, about a core's second-level cache.
+# Strips are put into one call while their input is smaller than this per thread: it fits a second-level cache.
 _CALL_BYTES = 500_000
 # Below this many elements torch's own kernel takes less than the calls here.
 _MIN_ELEMENTS = 2048
@@ -150,7 +150,7 @@ def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
             kernels = grad_strips[place].permute(0, 1, 4, 2, 3).flatten(0, 2)[:, None]
             partials.append(conv2d(inputs, kernels, padding=(0, halo), groups=len(kernels)))
     total = torch.cat(partials, 1).unflatten(1, (-1, channels)).sum(1)
-    return total.view(channels, 1, kernel_size, kernel_size).to(x_nchw.dtype)
+    return total.view(channels, 1, kernel_size, kernel_size).to(x_nchw.dtype).contiguous()
 
 
 @cache
