@@ -8,8 +8,9 @@ the output as kernels, for which there is a fast one:
 
     dw[c, i, j] = sum over n, y, x of padded_input[n, c, y + i, x + j] * grad[n, c, y, x]
 
-Each image, and each strip of rows of it, becomes a group of channels of its own, and the groups' results are added up.
-Strips bound the length of the sums: the rounding error is at most a quarter larger than that of torch's own kernel.
+It is calculated strip of rows by strip of rows, and the results are added up. Small images go together, each with
+channels of its own. Strips bound the length of the sums: the rounding error is at most a quarter larger than that of
+torch's own kernel.
 """
 
 from functools import cache
@@ -24,7 +25,9 @@ from convnext_dense.kernels.precision import emulates_products, to_autocast
 # Short sums are exact enough however few they are; and a strip of one row would mostly read its halo.
 _SHORT_SUM = 32
 _MIN_ROWS = 2
-# Strips are put into one call while their input is smaller than this per thread: it fits a second-level cache.
+# A strip's input is about this large at most: it stays in cache while each of its rows is read K times.
+_STRIP_BYTES = 1_000_000
+# Strips are put into one call while their input is smaller than this per thread; a strip on its own is not copied.
 _CALL_BYTES = 500_000
 # Below this many elements torch's own kernel takes less than the calls here.
 _MIN_ELEMENTS = 2048
@@ -129,39 +132,54 @@ def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
     if x_nchw.numel() == 0:
         return x_nchw.new_zeros(x_nchw.shape[1], 1, kernel_size, kernel_size)
     dtype = torch.promote_types(x_nchw.dtype, torch.float32)
-    x_nhwc, grad_nhwc = x_nchw.permute(0, 2, 3, 1).to(dtype), grad_nchw.permute(0, 2, 3, 1).to(dtype)
+    x_nhwc, grad_nhwc = (
+        maps.to(dtype).contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1) for maps in (x_nchw, grad_nchw)
+    )
     images, height, width, channels = x_nhwc.shape
-    rows = min(height, max(_MIN_ROWS, _SHORT_SUM // width, images * height // _number_of_partial_sums()))
+    halo = kernel_size // 2
+    row_bytes = width * channels * dtype.itemsize
+    rows = min(images * height // _number_of_partial_sums(), max(2 * halo, _STRIP_BYTES // row_bytes - 2 * halo))
+    rows = min(height, max(_MIN_ROWS, _SHORT_SUM // width, rows))
     strips = -(-height // rows)
     rows = -(-height // strips)
-    halo = kernel_size // 2
-    missing = strips * rows - height
-    # (N, strips, W, C, rows with their halo) and (N, strips, rows, W, C)
-    x_strips = pad(x_nhwc, (0, 0, 0, 0, halo, halo + missing)).unfold(1, rows + 2 * halo, rows)
-    grad_strips = (pad(grad_nhwc, (0, 0, 0, 0, 0, missing)) if missing else grad_nhwc).unflatten(1, (strips, rows))
 
-    together = max(1, _CALL_BYTES * torch.get_num_threads() // (x_strips[0, 0].numel() * dtype.itemsize))
+    together = max(1, _CALL_BYTES * torch.get_num_threads() // ((rows + 2 * halo) * row_bytes))
     image_step, strip_step = (together // strips, strips) if together > strips else (1, together)
     partials = []  # each (1, images * strips * C, K, K)
-    for image in range(0, images, image_step):
-        for strip in range(0, strips, strip_step):
-            place = slice(image, image + image_step), slice(strip, strip + strip_step)
-            inputs = x_strips[place].permute(4, 2, 0, 1, 3).flatten(2)[None].permute(0, 3, 1, 2)
-            kernels = grad_strips[place].permute(0, 1, 4, 2, 3).flatten(0, 2)[:, None]
-            partials.append(conv2d(inputs, kernels, padding=(0, halo), groups=len(kernels)))
-    total = torch.cat(partials, 1).unflatten(1, (-1, channels)).sum(1)
-    return total.view(channels, 1, kernel_size, kernel_size).to(x_nchw.dtype).contiguous()
+    for top in range(0, height, strip_step * rows):
+        bottom = min(height, top + strip_step * rows)
+        rows = min(rows, bottom - top)
+        missing = -(bottom - top) % rows
+        above, below = max(0, halo - top), max(0, bottom + halo - height)
+        for image in range(0, images, image_step):
+            part = slice(image, image + image_step)
+            x_part = _pad_rows(x_nhwc[part, top - halo + above : bottom + halo - below], above, below + missing)
+            grad_part = _pad_rows(grad_nhwc[part, top:bottom], 0, missing)
+            inputs = _strips_as_channels(x_part.unfold(1, rows + 2 * halo, rows))
+            kernels = _strips_as_channels(grad_part.unfold(1, rows, rows))
+            partials.append(conv2d(inputs, kernels.transpose(0, 1), padding=(0, halo), groups=inputs.shape[1]))
+    total = torch.cat(partials, 1).permute(0, 2, 3, 1).unflatten(3, (-1, channels)).sum(3)
+    return total.permute(3, 0, 1, 2).to(x_nchw.dtype).contiguous()
+
+
+def _pad_rows(x_nhwc: Tensor, above: int, below: int) -> Tensor:
+    return pad(x_nhwc, (0, 0, 0, 0, above, below)) if above or below else x_nhwc
+
+
+def _strips_as_channels(strips: Tensor) -> Tensor:
+    """``(N, strips, W, C, rows)`` as ``(1, N * strips * C, rows, W)`` in channels-last memory; one strip is a view."""
+    return strips.permute(4, 2, 0, 1, 3).flatten(2)[None].permute(0, 3, 1, 2)
 
 
 @cache
 def _number_of_partial_sums() -> int:
     """How many strips, so that the error against float64 is about that of torch's own kernel or smaller.
 
-    torch's adds up 16 partial sums or some more with AVX-512, and fewer than 4 with AVX2 (measured in float32 from
+    torch's adds up 16 partial sums or some more with AVX-512, and with AVX2 one per image (measured in float32 from
     4 x 4 to 200 x 336 positions, batches of 1 to 16).
     """
     capabilities = torch.cpu.get_capabilities()
-    return 4 if capabilities["architecture"] == "x86_64" and not capabilities.get("avx512_f", False) else 16
+    return 2 if capabilities["architecture"] == "x86_64" and not capabilities.get("avx512_f", False) else 16
 
 
 @depthwise_weight_grad.register_fake
