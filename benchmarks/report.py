@@ -93,7 +93,8 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _processor(result: dict[str, Any]) -> str:
-    return result["setting"]["hardware"].rpartition("of memory, ")[2]
+    threads = result["setting"]["threads"]
+    return result["setting"]["hardware"].rpartition("of memory, ")[2] + (f", {threads} threads" if threads > 1 else "")
 
 
 def _size(result: dict[str, Any]) -> str:
