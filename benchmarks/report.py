@@ -81,8 +81,8 @@ def draw_chart(results: list[dict[str, Any]], path: Path) -> None:
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(x=0.12)
-    axes.set_xlabel("time of the peer / time of convnext_dense (above 1: ours is faster)", fontsize=8)
+    axes.margins(x=0.12, y=0.01)
+    axes.set_xlabel("time of the peer / ours (above 1: ours is faster)", fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
