@@ -148,15 +148,15 @@ def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
     partials = []  # each (1, images * strips * C, K, K)
     for top in range(0, height, strip_step * rows):
         bottom = min(height, top + strip_step * rows)
-        rows = min(rows, bottom - top)
-        missing = -(bottom - top) % rows
+        strip_rows = min(rows, bottom - top)
+        missing = -(bottom - top) % strip_rows
         above, below = max(0, halo - top), max(0, bottom + halo - height)
         for image in range(0, images, image_step):
             part = slice(image, image + image_step)
             x_part = _pad_rows(x_nhwc[part, top - halo + above : bottom + halo - below], above, below + missing)
             grad_part = _pad_rows(grad_nhwc[part, top:bottom], 0, missing)
-            inputs = _strips_as_channels(x_part.unfold(1, rows + 2 * halo, rows))
-            kernels = _strips_as_channels(grad_part.unfold(1, rows, rows))
+            inputs = _strips_as_channels(x_part.unfold(1, strip_rows + 2 * halo, strip_rows))
+            kernels = _strips_as_channels(grad_part.unfold(1, strip_rows, strip_rows))
             partials.append(conv2d(inputs, kernels.transpose(0, 1), padding=(0, halo), groups=inputs.shape[1]))
     total = torch.cat(partials, 1).permute(0, 2, 3, 1).unflatten(3, (-1, channels)).sum(3)
     return total.permute(3, 0, 1, 2).to(x_nchw.dtype).contiguous()
