@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from benchmarks.backbone import ways_of
-from benchmarks.peers import OFFICIAL_ORDER, OURS, add_on_triton, in_official_order
+from benchmarks.peers import OFFICIAL_ORDER, OURS, in_official_order
 from benchmarks.timing import measure_in_turns
 from convnext_dense.models import ConvNeXt
 
@@ -20,7 +20,7 @@ def measure_blocks(
     device: str,
     precision: str,
     modes: list[str],
-    with_compiled: bool,
+    kinds: list[str],
     rounds: int,
     warmups: int,
 ) -> dict[str, Any]:
@@ -34,14 +34,13 @@ def measure_blocks(
     for channels, stride, blocks in zip(model.channels, STRIDES, model.stages, strict=True):
         ours = torch.nn.Sequential(blocks[0]).to(device)
         models = {OURS: ours, OFFICIAL_ORDER: in_official_order(copy.deepcopy(ours))}
-        add_on_triton(models, device)
         x_nchw = torch.randn(images, channels, height // stride, width // stride, device=device)
         if precision == "bfloat16":
             x_nchw, models = x_nchw.bfloat16(), {name: block.bfloat16() for name, block in models.items()}
         x_nchw.requires_grad_()
         times = {}
         for mode in modes:
-            ways = ways_of(models, x_nchw, precision=precision, mode=mode, with_compiled=with_compiled)
+            ways = ways_of(models, x_nchw, precision=precision, mode=mode, kinds=kinds)
             times[mode] = measure_in_turns(ways, device=device, rounds=rounds, warmups=warmups)
         stages.append({"map": list(x_nchw.shape), "times": times})
     return {"task": "block", "arch": arch, "size": list(size), "precision": precision, "stages": stages}

@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu
 
 from benchmarks.timing import measure_in_turns
-from convnext_dense.kernels import ScaledLinear, add_branch, depthwise_conv2d, layer_norm, runs_on_triton
+from convnext_dense.kernels import depthwise_conv2d, layer_norm
 from convnext_dense.kernels.choice import OPERATORS, forced
-from convnext_dense.layers import DropPath
+from convnext_dense.layers import ConvNeXtBlock
 from convnext_dense.models import ConvNeXt
 
 LIBRARIES = ("torch", "triton")
@@ -47,13 +46,12 @@ def faster_from(stages: list[dict[str, Any]]) -> dict[str, int]:
     """Per operator the number of elements from which Triton was faster on all maps; none if not on the largest."""
     entry = {}
     for operator in OPERATORS:
-        factor = 4 if operator == "gelu_linear" else 1  # the hidden layer is what it is asked about
         for stage in sorted(stages, key=lambda stage: -torch.Size(stage["map"]).numel()):
             times = stage["times"][operator]
             ours, stock = (times.get(f"{library}, NHWC, eager", {}).get("ms") for library in ("triton", "torch"))
             if ours is None or ours >= stock:
                 break
-            entry[operator] = factor * torch.Size(stage["map"]).numel()
+            entry[operator] = torch.Size(stage["map"]).numel()
     return entry
 
 
@@ -66,21 +64,13 @@ def _operators(map_size: tuple[int, int, int, int], device: str, precision: str)
     def draw(*shape: int, dtype: torch.dtype = parameters) -> Tensor:
         return torch.randn(*shape, device=device, dtype=dtype).requires_grad_()
 
-    x = draw(images, height, width, channels, dtype=dtype)
-    hidden = draw(images, height, width, 4 * channels, dtype=dtype)
-    shortcut = draw(images, height, width, channels)
+    x, shortcut = draw(images, height, width, channels, dtype=dtype), draw(images, height, width, channels)
     weight, scale, bias = draw(channels, 1, 7, 7), draw(channels), draw(channels)
-    last, drop_path = ScaledLinear(4 * channels, channels).to(device, parameters), DropPath(0.1)
-
-    def gelu_linear() -> Tensor:
-        fused = runs_on_triton("gelu_linear", hidden)
-        return last(hidden if fused else gelu(hidden), after_gelu=fused)
-
+    block = ConvNeXtBlock(channels, drop_path_rate=0.1).to(device, parameters).train()
     return {
         "depthwise": lambda: depthwise_conv2d(shortcut.permute(0, 3, 1, 2), weight, bias),
         "layer_norm": lambda: layer_norm(x, scale, bias, 1e-6),
-        "gelu_linear": gelu_linear,
-        "add_branch": lambda: add_branch(x.permute(0, 3, 1, 2), shortcut.permute(0, 3, 1, 2), drop_path),
+        "block": lambda: block(shortcut.permute(0, 3, 1, 2)),
     }
 
 

@@ -1,7 +1,8 @@
 """Backbones that people use, with the weights of one of ours, each giving four raw feature maps.
 
 timm, torchvision and transformers are what is installed. mmpretrain is not asked for; its order of operations, which is
-the official repository's, is written out here with torch's own layers. One is our own with hidden layers rebuilt.
+the official repository's, is written out here with torch's own layers. Two are our own: with hidden layers rebuilt,
+and, on a GPU, without our kernels.
 """
 
 import copy
@@ -18,7 +19,7 @@ from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d, PatchConv2d
 from convnext_dense.models import ConvNeXt
 
 OURS, OFFICIAL_ORDER, REBUILT = "convnext_dense", "official order", "with_cp='mlp'"
-ON_TRITON = "convnext_dense on Triton"  # OURS runs on what is chosen by default
+ON_TORCH = "convnext_dense on torch's kernels"  # OURS runs on what is chosen by default
 
 
 def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.Module]:
@@ -35,13 +36,19 @@ def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.
             param.data.add_(torch.randn_like(param), alpha=0.02)
     models: dict[str, nn.Module] = {OURS: ours}
     for name, build in PEERS.items():
-        if (wanted is None or name in wanted) and (name in (OFFICIAL_ORDER, REBUILT) or importlib.util.find_spec(name)):
+        if (wanted is None or name in wanted) and _is_there(name):
             models[name] = build(arch, ours)
     return models
 
 
-class OnTriton(nn.Module):
-    """A model whose operators run on our kernels for GPUs."""
+def _is_there(name: str) -> bool:
+    if name == ON_TORCH:
+        return torch.cuda.is_available()
+    return name in (OFFICIAL_ORDER, REBUILT) or importlib.util.find_spec(name) is not None
+
+
+class OnTorch(nn.Module):
+    """A model whose operators run on torch's kernels."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -49,14 +56,8 @@ class OnTriton(nn.Module):
 
     def forward(self, x_nchw: Tensor) -> Any:
         """Takes and gives what the model does."""
-        with forced("triton"):
+        with forced("torch"):
             return self.model(x_nchw)
-
-
-def add_on_triton(models: dict[str, nn.Module], device: str) -> None:
-    """Puts ours on our kernels beside the others, where there is a GPU and Triton to run them."""
-    if device == "cuda" and importlib.util.find_spec("triton"):
-        models[ON_TRITON] = OnTriton(copy.deepcopy(models[OURS]))
 
 
 def in_official_order(model: nn.Module) -> nn.Module:
@@ -119,6 +120,10 @@ def _rebuilt(arch: str, ours: ConvNeXt) -> nn.Module:
     return model
 
 
+def _on_torch(arch: str, ours: ConvNeXt) -> nn.Module:
+    return OnTorch(copy.deepcopy(ours))
+
+
 def _timm(arch: str, ours: ConvNeXt) -> nn.Module:
     import timm
 
@@ -172,6 +177,7 @@ def _hidden_states(model: nn.Module, x_nchw: Tensor) -> list[Tensor]:
 PEERS: dict[str, Callable[[str, ConvNeXt], nn.Module]] = {
     OFFICIAL_ORDER: _official_order,
     REBUILT: _rebuilt,
+    ON_TORCH: _on_torch,
     "timm": _timm,
     "torchvision": _torchvision,
     "transformers": _transformers,

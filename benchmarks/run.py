@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.backbone import MODES, PRECISIONS, measure_backbones
+from benchmarks.backbone import KINDS, MODES, PRECISIONS, measure_backbones
 from benchmarks.block import measure_blocks
 from benchmarks.checkpoint_loading import describe_setting
 from benchmarks.kernels import measure_kernels
@@ -15,7 +15,7 @@ from benchmarks.report import best_of, clock
 from convnext_dense.kernels.choice import read_choice
 
 TASKS = ("backbone", "block", "kernels", "detection", "segmentation", "sizes", "phases")
-__all__ = ["MODES", "PRECISIONS", "TASKS", "run_task", "summarise"]
+__all__ = ["KINDS", "MODES", "PRECISIONS", "TASKS", "run_task", "summarise"]
 
 
 def run_task(
@@ -27,7 +27,7 @@ def run_task(
     precision: str,
     modes: list[str],
     peers: list[str] | None,
-    compiled: bool,
+    kinds: list[str],
     rounds: int,
     warmups: int,
     config: str | None,
@@ -44,9 +44,9 @@ def run_task(
     setting = _setting(device)
     given: dict[str, Any] = dict(device=device, precision=precision, rounds=rounds, warmups=warmups)
     if task == "backbone":
-        result = measure_backbones(arch, size, modes=modes, peers=peers, with_compiled=compiled, **given)
+        result = measure_backbones(arch, size, modes=modes, peers=peers, kinds=kinds, **given)
     elif task == "block":
-        result = measure_blocks(arch, size, modes=modes, with_compiled=compiled, **given)
+        result = measure_blocks(arch, size, modes=modes, kinds=kinds, **given)
     elif task == "kernels":
         result = measure_kernels(arch, size, **given)
     else:
@@ -112,7 +112,8 @@ def summarise(result: dict[str, Any]) -> str:
                     f"{extra}  time / ours {ratio:.2f}"
                 )
     if "faster_from" in result and result["setting"]["device"] == "cuda":
-        key = f'("{result["setting"]["hardware"]}", torch.{"float32" if "32" in result["precision"] else "bfloat16"})'
+        dtype = "float32" if "32" in result["precision"] else "bfloat16"
+        key = f"({torch.cuda.get_device_capability()}, torch.{dtype})"
         lines.append(f"entry of FASTER_FROM in convnext_dense/kernels/choice.py: {key}: {result['faster_from']}")
     for model, saved in result.get("saved_activations_mb", {}).items():
         lines.append(f"  {model:<24} keeps {saved:.0f} MB of activations for the backward pass")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is beside the package, not in it
 
-from benchmarks.run import MODES, PRECISIONS, TASKS, run_task, summarise
+from benchmarks.run import KINDS, MODES, PRECISIONS, TASKS, run_task, summarise
 from convnext_dense.engine.command_line import run_command
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         "--modes", nargs="+", choices=MODES, default=["forward", "training"], help="for block and backbone"
     )
     parser.add_argument("--peers", nargs="*", help="default: all that are installed")
-    parser.add_argument("--compiled", action="store_true", help="measure each compiled as well")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["eager"], help="for block and backbone")
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each (default: %(default)s)")
     parser.add_argument("--warmups", type=int, default=3, help="calls before (default: %(default)s)")
     parser.add_argument("--config", help="for phases: the config whose training and test are measured")

@@ -1,6 +1,5 @@
 """Fast paths of the network's parts; each has a plain torch reference that it falls back to."""
 
-from convnext_dense.kernels.add_branch import add_branch
 from convnext_dense.kernels.choice import runs_on_triton
 from convnext_dense.kernels.depthwise import DepthwiseConv2d, depthwise_conv2d, depthwise_weight_grad
 from convnext_dense.kernels.layer_norm import layer_norm
@@ -9,7 +8,6 @@ from convnext_dense.kernels.linear import ScaledLinear
 __all__ = [
     "DepthwiseConv2d",
     "ScaledLinear",
-    "add_branch",
     "depthwise_conv2d",
     "depthwise_weight_grad",
     "layer_norm",

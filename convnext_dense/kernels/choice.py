@@ -8,18 +8,20 @@ precision, function transforms, traces of TorchScript, no Triton installed) runs
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from math import inf
 
 import torch
 from torch import Tensor
 
-OPERATORS = ("depthwise", "layer_norm", "gelu_linear", "add_branch")
+OPERATORS = ("depthwise", "layer_norm", "block")
 CHOICES = ("auto", "torch", "triton")
-# Name of the GPU and type of the tensor -> operator -> number of elements of the block's map from which Triton's is the
-# faster one. Empty: none has been measured. ``tools/benchmark.py --task kernels`` prints the entry of a GPU.
-FASTER_FROM: Mapping[tuple[str, torch.dtype], Mapping[str, float]] = {}
+# Compute capability of the GPU and type of the tensor -> operator -> number of elements of the map from which Triton's
+# is the faster one. ``tools/benchmark.py --task kernels`` prints the entry of a GPU.
+FASTER_FROM: Mapping[tuple[tuple[int, int], torch.dtype], Mapping[str, float]] = {
+    ((9, 0), torch.bfloat16): {"depthwise": 1, "layer_norm": 1, "block": 1},
+}
 
 
 def read_choice(environment: Mapping[str, str]) -> str:
@@ -37,7 +39,7 @@ def read_choice(environment: Mapping[str, str]) -> str:
 _CHOICE = read_choice(os.environ)
 _DEVICES = ("cuda",)
 # Compilers fuse these with what is around them; a kernel of ours would be in their way.
-_LEFT_TO_COMPILERS = ("layer_norm", "gelu_linear", "add_branch")
+_LEFT_TO_COMPILERS = ("layer_norm",)
 
 
 @contextmanager
@@ -51,20 +53,34 @@ def forced(choice: str) -> Iterator[None]:
         _CHOICE = before
 
 
-def runs_on_triton(operator: str, x: Tensor) -> bool:
+def runs_on_triton(operator: str, x: Tensor, dtype: torch.dtype | None = None) -> bool:
     """Whether one of ``OPERATORS`` runs on its Triton kernel for this map of the block.
 
     Args:
         operator: Out of ``OPERATORS``.
-        x: The map, with C channels (of ``gelu_linear`` the hidden layer's 4C).
+        x: The map.
+        dtype: Precision it is calculated in; by default that of the map.
     """
-    precise = x.dtype not in (torch.float32, torch.bfloat16, torch.float16)
-    if x.device.type not in _DEVICES or precise or needs_torchs_operators():
+    dtype = dtype or x.dtype
+    precise = dtype not in (torch.float32, torch.bfloat16, torch.float16)
+    if x.device.type not in _DEVICES or precise or x.numel() == 0 or needs_torchs_operators():
         return False
-    faster_from = _smallest_sizes(x.device, x.dtype, _CHOICE)[OPERATORS.index(operator)]
+    faster_from = _smallest_sizes(x.device, dtype, _CHOICE)[OPERATORS.index(operator)]
     if torch.compiler.is_compiling():  # one graph for all sizes
         return operator not in _LEFT_TO_COMPILERS and faster_from < inf
     return x.numel() >= faster_from
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager:
+    """Triton launches on the current GPU, whichever the tensors are on."""
+    if x.device.type == "cuda" and x.device.index != torch.cuda.current_device():
+        return torch.cuda.device(x.device)
+    return nullcontext()
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up; Triton's own takes as long as a launch of a kernel."""
+    return -(-a // b)
 
 
 def needs_torchs_operators() -> bool:
@@ -81,10 +97,11 @@ def _smallest_sizes(device: torch.device, dtype: torch.dtype, choice: str) -> tu
 def _look_up(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[float, ...]:
     """Per operator the number of elements from which it runs on Triton; says once per device and type what that is."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     if importlib.util.find_spec("triton") is None:
         sizes, reason = [inf] * len(OPERATORS), "Triton is not installed"
     elif choice == "auto":
-        measured = FASTER_FROM.get((name, dtype), {})
+        measured = FASTER_FROM.get((capability, dtype), {})
         sizes = [measured.get(operator, inf) for operator in OPERATORS]
         reason = "as measured" if measured else "not measured on it; CONVNEXT_DENSE_KERNELS=triton turns Triton's on"
     else:

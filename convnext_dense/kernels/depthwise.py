@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, pad
 
-from convnext_dense.kernels.choice import needs_torchs_operators, runs_on_triton
+from convnext_dense.kernels.choice import needs_torchs_operators, on_device_of, runs_on_triton
 from convnext_dense.kernels.precision import emulates_products, to_autocast
 
 # Short sums are exact enough however few they are; and a strip of one row would mostly read its halo.
@@ -63,8 +63,11 @@ def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None)
     if x_nchw.dim() == 4 and runs_on_triton("depthwise", x_nchw):
         from convnext_dense.kernels.depthwise_triton import DepthwiseTriton, depthwise
 
-        convolve = depthwise if torch.compiler.is_compiling() else DepthwiseTriton.apply
-        return convolve(*to_autocast(x_nchw.device.type, x_nchw, weight, bias), False)
+        cast = to_autocast(x_nchw.device.type, x_nchw, weight, bias)
+        if torch.compiler.is_compiling():
+            return depthwise(*cast, False)
+        with on_device_of(x_nchw):
+            return DepthwiseTriton.apply(*cast, False)
     if not _has_fast_path(x_nchw):
         return conv2d(x_nchw, weight, bias, padding=weight.shape[-1] // 2, groups=len(weight))
     if torch.is_autocast_enabled("cpu"):

@@ -1,16 +1,15 @@
 """Channels-last depthwise convolution for GPUs: forward, gradient of the input, gradient of weights and bias.
 
-Letters: N images, C channels, H height, W width, K kernel height and width (odd), E bytes of a map.
+Letters: N images, C channels, H height, W width, K kernel height and width (odd), E bytes of a 16-bit map.
 
 Memory is (N, H, W, C). H and W are run-time arguments that nothing is specialised on, so that images of other sizes
-compile nothing new. Sums are float32. The gradient of the weights is summed in two stages without atomics: the same
-input gives the same bits.
+compile nothing new; C is a constant, of which a network has four. Sums are float32. The gradient of the weights is
+summed in two stages without atomics: the same input gives the same bits.
 
-A program walks down a strip of rows. Each row of the input is loaded K times, shifted, and added to the K rows of the
-output that it belongs to, which stay in registers as the weights do: 98 multiplications for 7 loads at K = 7. The
-gradient of the weights keeps the last K rows of the output's gradient and a sum per weight in registers. Bytes moved,
-caches aside: 2 E forward, 2 E for the input's gradient, 2 E for the weights'. Compiled for sm_90 they use 164 and 163
-registers and spill none (Triton 3.8.0, bfloat16); times on a GPU are not measured.
+A program walks down a strip of rows. Each row of the input is loaded K times, shifted, while the one before is
+multiplied, and added to the K rows of the output that it belongs to, which stay in registers as the weights do: 98
+multiplications for 7 loads at K = 7. The gradient of the weights keeps the last K rows of the output's gradient and a
+sum per weight in registers.
 """
 
 # Tuples grow by sums: Triton's compiler knows neither unpacking nor lists. mypy takes them for tuples of one length.
@@ -18,74 +17,148 @@ registers and spill none (Triton 3.8.0, bfloat16); times on a GPU are not measur
 # mypy: disable-error-code="assignment"
 
 import functools
+from math import isqrt
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-_BLOCK_COLUMNS = 8
-_BLOCK_CHANNELS = 32  # divides every ConvNeXt's channels: 96 is no multiple of 64
-_STRIP_ROWS = 32
-_PROGRAMS = 1024  # of the gradient of the weights, each of which leaves a partial sum: 6.5 MB at K = 7
+from convnext_dense.kernels.choice import ceil_div
+
+_BLOCK = 8, 32  # columns and channels, of which 32 divide every ConvNeXt's: 96 is no multiple of 64
+_WARPS = 4  # two channels per thread, whose weights or sums fill its registers
+_MIN_ROWS = 8
+_PROGRAMS = 1024
+_PARTS = 396  # three programs of this size at once on each of 132 multiprocessors
 
 
 @triton.jit
-def _load_row(ptr, row, x, c, width, channels, is_row, in_channels):
-    mask = is_row & (x >= 0) & (x < width)
-    place = (row * width + x)[:, None] * channels + c[None, :]
-    return tl.load(ptr + place, mask=mask[:, None] & in_channels[None, :], other=0.0).to(tl.float32)
+def _load_shifted(ptr, x, width, in_channels, channels: tl.constexpr, kernel_size: tl.constexpr):
+    """What the kernel's columns see of a row: K blocks of columns, each one further to the right."""
+    values = ()
+    for j in tl.static_range(kernel_size):
+        shift = j - kernel_size // 2
+        mask = ((x + shift >= 0) & (x + shift < width))[:, None] & in_channels
+        values = values + (tl.load(ptr + shift * channels, mask=mask, other=0.0),)
+    return values
 
 
-@triton.jit(do_not_specialize=["height", "width", "strips", "rows"])
+@triton.jit
+def _convolve_row(
+    values, weights, sums, empty, y, first, last, place, row_size, in_map, added_ptr, copy_ptr, out_ptr,
+    kernel_size: tl.constexpr, adds: tl.constexpr, copies: tl.constexpr,
+):  # fmt: skip
+    """Adds a row of the input to the sums, and stores the row of the output that is finished with it."""
+    halo: tl.constexpr = kernel_size // 2
+    if copies:
+        mask = (y >= first) & (y < last) & in_map
+        tl.store(copy_ptr + place, values[halo].to(copy_ptr.dtype.element_ty), mask=mask)
+    done = place - halo * row_size
+    mask = (y - halo >= first) & in_map
+    if adds:
+        given = tl.load(added_ptr + done, mask=mask, other=0.0)
+    for j in tl.static_range(kernel_size):
+        value = values[j].to(tl.float32)
+        added = ()
+        for i in tl.static_range(kernel_size):
+            added = added + (sums[i] + value * weights[i * kernel_size + j],)
+        sums = added
+    out = sums[kernel_size - 1]
+    if adds:
+        out += given.to(tl.float32)
+    tl.store(out_ptr + done, out.to(out_ptr.dtype.element_ty), mask=mask)
+    moved = (empty,)
+    for i in tl.static_range(kernel_size - 1):
+        moved = moved + (sums[i],)
+    return moved
+
+
+@triton.jit(do_not_specialize=["height", "width", "strips", "rows", "column_blocks"])
 def _convolve_kernel(
     x_ptr,
-    weight_ptr,
+    taps_ptr,
     bias_ptr,
+    added_ptr,
+    copy_ptr,
     out_ptr,
     height,
     width,
-    channels,
     strips,
     rows,
+    column_blocks,
+    channels: tl.constexpr,
     kernel_size: tl.constexpr,
     flipped: tl.constexpr,
     has_bias: tl.constexpr,
+    adds: tl.constexpr,
+    copies: tl.constexpr,
     columns_block: tl.constexpr,
     channels_block: tl.constexpr,
 ):
-    """A strip of one image's rows, a block of columns and a block of channels per program."""
-    image = (tl.program_id(0) // strips).to(tl.int64)
-    first = tl.program_id(0) % strips * rows
+    """A block of channels and one of columns in a strip of one image's rows per program."""
+    halo: tl.constexpr = kernel_size // 2
+    channel_blocks: tl.constexpr = (channels + channels_block - 1) // channels_block
+    c = tl.program_id(0) % channel_blocks * channels_block + tl.arange(0, channels_block)
+    unit = tl.program_id(0) // channel_blocks
+    x = unit % column_blocks * columns_block + tl.arange(0, columns_block)
+    first = unit // column_blocks % strips * rows
     last = tl.minimum(first + rows, height)
-    x = tl.program_id(1) * columns_block + tl.arange(0, columns_block)
-    c = tl.program_id(2) * channels_block + tl.arange(0, channels_block)
-    in_channels = c < channels
+    start, end = tl.maximum(first - halo, 0), tl.minimum(last + halo, height)
+    row_size = (width * channels).to(tl.int64)
+    in_channels = (c < channels)[None, :]
+    in_map = (x < width)[:, None] & in_channels
+    place = (unit // column_blocks // strips) * height * row_size + x[:, None] * channels + c[None, :]
     weights = ()
     for tap in tl.static_range(kernel_size * kernel_size):
-        tap_ptr = weight_ptr + (kernel_size * kernel_size - 1 - tap if flipped else tap) * channels
-        weights = weights + (tl.load(tap_ptr + c, mask=in_channels, other=0.0).to(tl.float32)[None, :],)
-    start = tl.zeros((columns_block, channels_block), dtype=tl.float32)
+        tap_ptr = taps_ptr + (kernel_size * kernel_size - 1 - tap if flipped else tap) * channels
+        weights = weights + (tl.load(tap_ptr + c, mask=c < channels, other=0.0).to(tl.float32)[None, :],)
+    empty = tl.zeros((columns_block, channels_block), dtype=tl.float32)
     if has_bias:
-        start += tl.load(bias_ptr + c, mask=in_channels, other=0.0).to(tl.float32)[None, :]
-    sums = (start,) * kernel_size  # of the output's rows y + K // 2 ... y - K // 2
-    for y in range(first - kernel_size // 2, last + kernel_size // 2):
-        if (y >= 0) & (y < height):
-            for j in tl.static_range(kernel_size):
-                from_x = x + j - kernel_size // 2
-                value = _load_row(x_ptr, image * height + y, from_x, c, width, channels, True, in_channels)
-                added = ()
-                for i in tl.static_range(kernel_size):
-                    added = added + (sums[i] + value * weights[i * kernel_size + j],)
-                sums = added
-        done = y - kernel_size // 2
-        place = ((image * height + done) * width + x)[:, None] * channels + c[None, :]
-        mask = (done >= first) & (x < width)[:, None] & in_channels[None, :]
-        tl.store(out_ptr + place, sums[kernel_size - 1].to(out_ptr.dtype.element_ty), mask=mask)
-        moved = (start,)
-        for i in tl.static_range(kernel_size - 1):
-            moved = moved + (sums[i],)
-        sums = moved
+        empty += tl.load(bias_ptr + c, mask=c < channels, other=0.0).to(tl.float32)[None, :]
+    sums = (empty,) * kernel_size  # of the output's rows y + K // 2 ... y - K // 2
+    values = _load_shifted(x_ptr + place + start * row_size, x, width, in_channels, channels, kernel_size)
+    for y in range(start, end - 1, 2):  # two rows at a time, so that what is loaded ahead is not moved
+        row_ptr = x_ptr + place + (y + 1) * row_size
+        following = _load_shifted(row_ptr, x, width, in_channels, channels, kernel_size)
+        sums = _convolve_row(
+            values, weights, sums, empty, y, first, last, place + y * row_size, row_size, in_map, added_ptr, copy_ptr,
+            out_ptr, kernel_size, adds, copies,
+        )  # fmt: skip
+        row_ptr = x_ptr + place + tl.minimum(y + 2, height - 1) * row_size
+        values = _load_shifted(row_ptr, x, width, in_channels, channels, kernel_size)
+        sums = _convolve_row(
+            following, weights, sums, empty, y + 1, first, last, place + (y + 1) * row_size, row_size, in_map,
+            added_ptr, copy_ptr, out_ptr, kernel_size, adds, copies,
+        )  # fmt: skip
+    if (end - start) % 2 == 1:
+        y = end - 1
+        sums = _convolve_row(
+            values, weights, sums, empty, y, first, last, place + y * row_size, row_size, in_map, added_ptr, copy_ptr,
+            out_ptr, kernel_size, adds, copies,
+        )  # fmt: skip
+    for k in tl.static_range(halo):  # rows that the image ends before
+        done = end - halo + k
+        mask = (done >= first) & (done < last) & in_map
+        out = sums[kernel_size - 1 - k]
+        if adds:
+            out += tl.load(added_ptr + place + done * row_size, mask=mask, other=0.0).to(tl.float32)
+        tl.store(out_ptr + place + done * row_size, out.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _weigh_row(values, grad, sums, grads, kernel_size: tl.constexpr):
+    """Moves the rows of the output's gradient on by one, and adds their products with a row of the input."""
+    moved = ()
+    for i in tl.static_range(kernel_size - 1):
+        moved = moved + (grads[i + 1],)
+    grads = moved + (grad.to(tl.float32),)
+    added = ()
+    for i in tl.static_range(kernel_size):
+        for j in tl.static_range(kernel_size):
+            product = values[j].to(tl.float32) * grads[kernel_size - 1 - i]
+            added = added + (sums[i * kernel_size + j] + product,)
+    return added, grads
 
 
 @triton.jit(do_not_specialize=["height", "width", "strips", "rows", "column_blocks", "units", "parts"])
@@ -95,96 +168,157 @@ def _weight_grad_kernel(
     partial_ptr,
     height,
     width,
-    channels,
     strips,
     rows,
     column_blocks,
     units,
     parts,
+    channels: tl.constexpr,
     kernel_size: tl.constexpr,
     columns_block: tl.constexpr,
     channels_block: tl.constexpr,
 ):
-    """Every so many strips and blocks of columns, and a block of channels, per program; tap K * K is the bias."""
-    part = tl.program_id(0)
-    c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
-    in_channels = c < channels
+    """A block of channels, and of the blocks of columns in strips of rows every so many; tap K * K is the bias."""
+    halo: tl.constexpr = kernel_size // 2
+    c = tl.program_id(0) * channels_block + tl.arange(0, channels_block)
+    part = tl.program_id(1)
+    in_channels = (c < channels)[None, :]
+    row_size = (width * channels).to(tl.int64)
     zero = tl.zeros((columns_block, channels_block), dtype=tl.float32)
     sums = (zero,) * (kernel_size * kernel_size)
     bias = zero
     for unit in range(part, units, parts):
         x = unit % column_blocks * columns_block + tl.arange(0, columns_block)
-        image = (unit // column_blocks // strips).to(tl.int64)
         first = unit // column_blocks % strips * rows
         last = tl.minimum(first + rows, height)
-        grads = (zero,) * kernel_size  # the output's rows y - K // 2 ... y + K // 2, those of this strip
-        for y in range(first - kernel_size // 2, last + kernel_size // 2):
-            ahead = y + kernel_size // 2
-            grad = _load_row(grad_ptr, image * height + ahead, x, c, width, channels, ahead < last, in_channels)
+        start, end = tl.maximum(first - halo, 0), tl.minimum(last + halo, height)
+        place = (unit // column_blocks // strips) * height * row_size + x[:, None] * channels + c[None, :]
+        in_map = (x < width)[:, None] & in_channels
+        grads = (zero,)  # the output's rows y - K // 2 ... y + K // 2, those of this strip
+        for i in tl.static_range(kernel_size - 1):
+            y = start - halo + i
+            mask = (y >= first) & (y < last) & in_map
+            grad = tl.load(grad_ptr + place + y * row_size, mask=mask, other=0.0).to(tl.float32)
+            grads = grads + (grad,)
             bias += grad
-            moved = ()
-            for i in tl.static_range(kernel_size - 1):
-                moved = moved + (grads[i + 1],)
-            grads = moved + (grad,)
-            if (y >= 0) & (y < height):
-                values = ()
-                for j in tl.static_range(kernel_size):
-                    from_x = x + j - kernel_size // 2
-                    value = _load_row(x_ptr, image * height + y, from_x, c, width, channels, True, in_channels)
-                    values = values + (value,)
-                added = ()
-                for i in tl.static_range(kernel_size):
-                    for j in tl.static_range(kernel_size):
-                        product = values[j] * grads[kernel_size - 1 - i]
-                        added = added + (sums[i * kernel_size + j] + product,)
-                sums = added
-    out_ptr = partial_ptr + part.to(tl.int64) * (kernel_size * kernel_size + 1) * channels
+        values = _load_shifted(x_ptr + place + start * row_size, x, width, in_channels, channels, kernel_size)
+        below = start + halo
+        mask = (below >= first) & (below < last) & in_map
+        grad = tl.load(grad_ptr + place + below * row_size, mask=mask, other=0.0)
+        bias += grad.to(tl.float32)
+        for y in range(start, end - 1, 2):  # two rows at a time, so that what is loaded ahead is not moved
+            row = place + (y + 1) * row_size
+            following = _load_shifted(x_ptr + row, x, width, in_channels, channels, kernel_size)
+            mask = (y + 1 + halo >= first) & (y + 1 + halo < last) & in_map
+            following_grad = tl.load(grad_ptr + row + halo * row_size, mask=mask, other=0.0)
+            sums, grads = _weigh_row(values, grad, sums, grads, kernel_size)
+            row = place + tl.minimum(y + 2, height - 1) * row_size
+            values = _load_shifted(x_ptr + row, x, width, in_channels, channels, kernel_size)
+            mask = (y + 2 < end) & (y + 2 + halo >= first) & (y + 2 + halo < last) & in_map
+            grad = tl.load(grad_ptr + row + halo * row_size, mask=mask, other=0.0)
+            sums, grads = _weigh_row(following, following_grad, sums, grads, kernel_size)
+            bias += following_grad.to(tl.float32) + grad.to(tl.float32)
+        if (end - start) % 2 == 1:
+            sums, grads = _weigh_row(values, grad, sums, grads, kernel_size)
+    out_ptr = partial_ptr + part.to(tl.int64) * (kernel_size * kernel_size + 1) * channels + c
     for tap in tl.static_range(kernel_size * kernel_size):
-        tl.store(out_ptr + tap * channels + c, tl.sum(sums[tap], axis=0), mask=in_channels)
-    tl.store(out_ptr + kernel_size * kernel_size * channels + c, tl.sum(bias, axis=0), mask=in_channels)
+        tl.store(out_ptr + tap * channels, tl.sum(sums[tap], axis=0), mask=c < channels)
+    tl.store(out_ptr + kernel_size * kernel_size * channels, tl.sum(bias, axis=0), mask=c < channels)
 
 
-def _strips(height: int) -> tuple[int, int]:
-    """Number of strips of a map and the rows of one."""
-    strips = triton.cdiv(height, _STRIP_ROWS)
-    return strips, triton.cdiv(height, strips)
+def _cut(images: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
+    """Blocks of channels, blocks of columns, strips of a map, and rows of a strip.
+
+    Strips are as high as they can be, since their halo is read and multiplied twice, while there are programs enough.
+    """
+    column_blocks, channel_blocks = ceil_div(width, _BLOCK[0]), ceil_div(channels, _BLOCK[1])
+    strips = min(ceil_div(_PROGRAMS, images * channel_blocks * column_blocks), ceil_div(height, _MIN_ROWS))
+    rows = ceil_div(height, strips)
+    return channel_blocks, column_blocks, ceil_div(height, rows), rows
+
+
+def convolve(
+    x_nhwc: Tensor,
+    taps: Tensor,
+    bias: Tensor | None,
+    out: Tensor,
+    *,
+    flipped: bool = False,
+    added: Tensor | None = None,
+    copy: Tensor | None = None,
+) -> None:
+    """Writes the convolution of a map, plus what is added, into ``out``, and the map itself into ``copy``.
+
+    Args:
+        x_nhwc: ``(N, H, W, C)``, contiguous.
+        taps: ``(K * K, C)``, contiguous.
+        bias: ``(C,)`` or None.
+        out: ``(N, H, W, C)``, contiguous, in the precision wanted.
+        flipped: Whether the weights are turned by half a circle, which makes it the gradient of the input.
+        added: Like ``out``, or None.
+        copy: Like ``out``, or None.
+    """
+    images, height, width, channels = x_nhwc.shape
+    if out.numel() == 0:
+        return
+    channel_blocks, column_blocks, strips, rows = _cut(images, height, width, channels)
+    _convolve_kernel[(images * strips * column_blocks * channel_blocks,)](
+        x_nhwc, taps, taps if bias is None else bias, out if added is None else added, out if copy is None else copy,
+        out, height, width, strips, rows, column_blocks,
+        channels, isqrt(len(taps)), flipped, bias is not None, added is not None, copy is not None,
+        *_BLOCK, num_warps=_WARPS,
+    )  # fmt: skip
+
+
+def number_of_parts(images: int, height: int, width: int, channels: int) -> int:
+    """How many partial sums ``weight_grad`` leaves for a map of this size."""
+    channel_blocks, column_blocks, strips, _ = _cut(images, height, width, channels)
+    return min(images * strips * column_blocks, max(1, _PARTS // channel_blocks))
+
+
+def weight_grad(x_nhwc: Tensor, grad_nhwc: Tensor, kernel_size: int, partial: Tensor) -> None:
+    """Writes partial sums of the gradients of the taps and, as the last row, of the bias.
+
+    Args:
+        x_nhwc: ``(N, H, W, C)``, contiguous.
+        grad_nhwc: ``(N, H, W, C)``, contiguous.
+        kernel_size: K.
+        partial: ``(number_of_parts, K * K + 1, C)`` in float32.
+    """
+    images, height, width, channels = x_nhwc.shape
+    channel_blocks, column_blocks, strips, rows = _cut(images, height, width, channels)
+    parts = len(partial)
+    _weight_grad_kernel[(channel_blocks, parts)](
+        x_nhwc, grad_nhwc, partial, height, width, strips, rows, column_blocks, images * strips * column_blocks, parts,
+        channels, kernel_size, *_BLOCK, num_warps=_WARPS,
+    )  # fmt: skip
+
+
+def taps_of(weight: Tensor) -> Tensor:
+    """``(C, 1, K, K)`` as ``(K * K, C)``."""
+    return weight.flatten(1).T.contiguous()
 
 
 def _convolve(x_nchw: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool = False) -> Tensor:
-    x_nchw = x_nchw.contiguous(memory_format=torch.channels_last)
-    images, channels, height, width = x_nchw.shape
-    out = torch.empty_like(x_nchw)
-    if out.numel():
-        strips, rows = _strips(height)
-        taps = weight.flatten(1).T.contiguous()
-        grid = (images * strips, triton.cdiv(width, _BLOCK_COLUMNS), triton.cdiv(channels, _BLOCK_CHANNELS))
-        _convolve_kernel[grid](
-            x_nchw, taps, taps if bias is None else bias, out, height, width, channels, strips, rows,
-            kernel_size=weight.shape[-1], flipped=flipped, has_bias=bias is not None,
-            columns_block=_BLOCK_COLUMNS, channels_block=_BLOCK_CHANNELS,
-        )  # fmt: skip
-    return out
+    x_nhwc = x_nchw.permute(0, 2, 3, 1).contiguous()
+    out = torch.empty_like(x_nhwc)
+    convolve(x_nhwc, taps_of(weight), bias, out, flipped=flipped)
+    return out.permute(0, 3, 1, 2)
 
 
-def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> tuple[Tensor, Tensor]:
-    x_nchw = x_nchw.contiguous(memory_format=torch.channels_last)
-    grad_nchw = grad_nchw.contiguous(memory_format=torch.channels_last)
-    images, channels, height, width = x_nchw.shape
-    taps = kernel_size * kernel_size
-    total = x_nchw.new_zeros(taps + 1, channels, dtype=torch.float32)
-    if x_nchw.numel():
-        strips, rows = _strips(height)
-        column_blocks, channel_blocks = triton.cdiv(width, _BLOCK_COLUMNS), triton.cdiv(channels, _BLOCK_CHANNELS)
-        units = images * strips * column_blocks
-        parts = min(units, triton.cdiv(_PROGRAMS, channel_blocks))
-        partial = x_nchw.new_empty(parts, taps + 1, channels, dtype=torch.float32)
-        _weight_grad_kernel[(parts, channel_blocks)](
-            x_nchw, grad_nchw, partial, height, width, channels, strips, rows, column_blocks, units, parts,
-            kernel_size=kernel_size, columns_block=_BLOCK_COLUMNS, channels_block=_BLOCK_CHANNELS,
-        )  # fmt: skip
-        total = partial.sum(0)
-    weight_grad = total[:taps].T.reshape(channels, 1, kernel_size, kernel_size)
-    return weight_grad.to(x_nchw.dtype).contiguous(), total[taps].to(x_nchw.dtype, copy=True)
+def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    x_nhwc, grad_nhwc = (maps.permute(0, 2, 3, 1).contiguous() for maps in (x_nchw, grad_nchw))
+    if x_nhwc.numel() == 0:
+        return torch.zeros_like(weight), weight.new_zeros(len(weight))
+    kernel_size = weight.shape[-1]
+    parts = number_of_parts(*x_nhwc.shape)
+    partial = weight.new_empty(parts, kernel_size * kernel_size + 1, len(weight), dtype=torch.float32)
+    weight_grad(x_nhwc, grad_nhwc, kernel_size, partial)
+    total = partial.sum(0)
+    taps = total[:-1].T.view(weight.shape)
+    return torch.empty_like(weight, memory_format=torch.contiguous_format).copy_(taps), total[-1].to(
+        weight.dtype, copy=True
+    )
 
 
 @torch.library.custom_op("convnext_dense::depthwise_triton", mutates_args=())
@@ -204,18 +338,18 @@ def depthwise(x_nchw: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool
 
 
 @torch.library.custom_op("convnext_dense::depthwise_weight_grad_triton", mutates_args=())
-def depthwise_weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> tuple[Tensor, Tensor]:
+def depthwise_weight_grad(x_nchw: Tensor, grad_nchw: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of weights and bias.
 
     Args:
         x_nchw: The input, ``(N, C, H, W)``.
         grad_nchw: Gradient of the output, ``(N, C, H, W)``.
-        kernel_size: K, odd.
+        weight: The weights, ``(C, 1, K, K)``.
 
     Returns:
-        ``(C, 1, K, K)`` and ``(C,)``, in the input's precision.
+        ``(C, 1, K, K)`` and ``(C,)``, in the weights' precision.
     """
-    return _weight_grad(x_nchw, grad_nchw, kernel_size)
+    return _weight_grad(x_nchw, grad_nchw, weight)
 
 
 @depthwise.register_fake
@@ -224,9 +358,8 @@ def _(x_nchw: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool = False
 
 
 @depthwise_weight_grad.register_fake
-def _(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> tuple[Tensor, Tensor]:
-    channels = x_nchw.shape[1]
-    return x_nchw.new_empty(channels, 1, kernel_size, kernel_size), x_nchw.new_empty(channels)
+def _(x_nchw: Tensor, grad_nchw: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(weight, memory_format=torch.contiguous_format), weight.new_empty(len(weight))
 
 
 def _save(ctx, inputs, output) -> None:
@@ -235,13 +368,13 @@ def _save(ctx, inputs, output) -> None:
     ctx.has_bias, ctx.flipped = bias is not None, any(flipped)
 
 
-def _gradients(ctx, grad_nchw: Tensor, *, convolve=depthwise, weight_grad=depthwise_weight_grad):
+def _gradients(ctx, grad_nchw: Tensor, *, convolve=depthwise, differentiate=depthwise_weight_grad):
     x_nchw, weight = ctx.saved_tensors
     wants_x, *wants_parameters = ctx.needs_input_grad[:3]
     x_grad = convolve(grad_nchw, weight, None, not ctx.flipped) if wants_x else None
     weights_grad = bias_grad = None
     if any(wants_parameters):
-        weights_grad, bias_grad = weight_grad(x_nchw, grad_nchw, weight.shape[-1])
+        weights_grad, bias_grad = differentiate(x_nchw, grad_nchw, weight)
         weights_grad = weights_grad.flip(2, 3) if ctx.flipped else weights_grad
     return x_grad, weights_grad, bias_grad if ctx.has_bias else None, None
 
@@ -256,6 +389,6 @@ class DepthwiseTriton(torch.autograd.Function):
     setup_context = staticmethod(_save)
     backward = staticmethod(
         torch.autograd.function.once_differentiable(
-            functools.partial(_gradients, convolve=_convolve, weight_grad=_weight_grad)
+            functools.partial(_gradients, convolve=_convolve, differentiate=_weight_grad)
         )
     )

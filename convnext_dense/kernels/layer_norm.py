@@ -3,29 +3,33 @@
 import torch
 from torch import Tensor, nn
 
-from convnext_dense.kernels.choice import runs_on_triton
+from convnext_dense.kernels.choice import on_device_of, runs_on_triton
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """``torch.nn.functional.layer_norm`` over the last axis, not widened by autocast.
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, widens: bool = False) -> Tensor:
+    """``torch.nn.functional.layer_norm`` over the last axis.
 
     Args:
         x: ``(..., C)``.
         weight: ``(C,)``.
         bias: ``(C,)``.
         eps: Added to the variance.
+        widens: Whether autocast gives a float32 output of a 16-bit input, as it does to torch's own.
 
     Returns:
-        ``(..., C)``; of a 16-bit input 16-bit.
+        ``(..., C)``; of a 16-bit input 16-bit, unless it is widened.
     """
-    if runs_on_triton("layer_norm", x):
-        from convnext_dense.kernels.layer_norm_triton import LayerNormTriton
-
-        return LayerNormTriton.apply(x, weight, bias, eps)[0]
     device = x.device.type
     # Autocast on a GPU would write float32, which the linear layer behind reads only to round it. On a CPU it
     # leaves the norm alone, and torch's kernel takes float32 parameters with a 16-bit input.
-    if device == "cpu" or x.dtype == torch.float32 or not torch.is_autocast_enabled(device):
+    is_widened = device != "cpu" and torch.is_autocast_enabled(device)
+    if runs_on_triton("layer_norm", x):
+        from convnext_dense.kernels.layer_norm_triton import LayerNormTriton
+
+        dtype = torch.float32 if is_widened and widens else x.dtype
+        with on_device_of(x):
+            return LayerNormTriton.apply(x, weight, bias, eps, dtype)
+    if widens or not is_widened or x.dtype == torch.float32:
         return nn.functional.layer_norm(x, weight.shape, weight, bias, eps)
     with torch.autocast(device, enabled=False):
         return nn.functional.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)

@@ -9,30 +9,19 @@ from convnext_dense.kernels.precision import emulates_products, to_autocast
 class ScaledLinear(nn.Linear):
     """``nn.Linear`` whose output can be scaled per channel at the price of scaling its weights."""
 
-    def forward(
-        self, x: Tensor, scale: Tensor | None = None, *, fold: bool = False, after_gelu: bool = False
-    ) -> Tensor:
+    def forward(self, x: Tensor, scale: Tensor | None = None, *, fold: bool = False) -> Tensor:
         """Maps ``(..., in)`` to ``(..., out)``, times ``scale`` of shape ``(out,)`` if there is one.
 
         ``scale * (W x + b) = (scale W) x + (scale b)``: the same function of the same parameters, without a pass over
         the output, forward or backward, and without keeping the output for the gradient of the scale. That is cheaper
         where there are more vectors than ``in``, which is where the output is larger than the weights; a compiled
-        graph, which serves all sizes, always does it, and so does ``fold``. With ``after_gelu``, ``x`` is what GELU
-        would be given, which is then taken here, on Triton.
+        graph, which serves all sizes, always does it, and so does ``fold``.
         """
-        function = gelu_linear if after_gelu else linear
         if scale is None:
-            return function(x, self.weight, self.bias)
+            return linear(x, self.weight, self.bias)
         if fold or torch.compiler.is_compiling() or x.numel() > self.in_features**2:
-            return function(x, scale[:, None] * self.weight, scale * self.bias)
-        return scale * function(x, self.weight, self.bias)
-
-
-def gelu_linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """``linear(gelu(hidden), weight, bias)`` on Triton, keeping the hidden layer once; shapes as of ``linear``."""
-    from convnext_dense.kernels.gelu_triton import GeluLinearTriton
-
-    return GeluLinearTriton.apply(*to_autocast(hidden.device.type, hidden, weight, bias))
+            return linear(x, scale[:, None] * self.weight, scale * self.bias)
+        return scale * linear(x, self.weight, self.bias)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

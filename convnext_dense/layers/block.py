@@ -16,7 +16,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from convnext_dense.kernels import DepthwiseConv2d, ScaledLinear, add_branch, runs_on_triton
+from convnext_dense.kernels import DepthwiseConv2d, ScaledLinear, runs_on_triton
 from convnext_dense.layers.norm import GlobalResponseNorm, LayerNorm
 
 # Per thread. Measured on an AVX2 processor with 96 to 768 channels: 1024 to 4096 positions take the least time.
@@ -57,6 +57,9 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape, in channels-last memory."""
+        dtype = self._precision(x_nchw)
+        if runs_on_triton("block", x_nchw, dtype) and self._is_stock():
+            return self._run_on_triton(x_nchw, dtype)
         x_nhwc = self.dwconv(x_nchw).permute(0, 2, 3, 1)
         count = self._number_of_pieces(x_nhwc)
         if count > 1:
@@ -64,7 +67,44 @@ class ConvNeXtBlock(nn.Module):
             x_nhwc = torch.cat(pieces).view(x_nhwc.shape)
         else:
             x_nhwc = self._branch(x_nhwc)
-        return add_branch(x_nhwc.permute(0, 3, 1, 2), x_nchw.to(self.norm.weight.dtype), self.drop_path)
+        return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
+
+    def _precision(self, x_nchw: Tensor) -> torch.dtype:
+        """What products are calculated in; without autocast, types that differ are for torch to complain about."""
+        device = x_nchw.device.type
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+        return x_nchw.dtype if x_nchw.dtype == self.norm.weight.dtype else torch.float64
+
+    def _is_stock(self) -> bool:
+        """Whether nobody put another module in place of one of the block's, or hooks on it, and there is no GRN."""
+        parts = (self.dwconv, self.norm, self.pwconv1, self.act, self.grn, self.pwconv2)
+        return (
+            all(
+                type(part) is stock and not part._forward_hooks and not part._forward_pre_hooks
+                for part, stock in zip(parts, _STOCK, strict=True)
+            )
+            and self.act.approximate == "none"
+        )
+
+    def _run_on_triton(self, x_nchw: Tensor, dtype: torch.dtype) -> Tensor:
+        from convnext_dense.kernels.block_triton import Parameters, run_block
+
+        ones = x_nchw.new_ones(len(x_nchw), 1, 1, 1, dtype=dtype)
+        drawn = self.drop_path(ones)
+        parameters = Parameters(
+            self.dwconv.weight,
+            self.dwconv.bias,  # type: ignore[arg-type]
+            self.norm.weight,
+            self.norm.bias,
+            self.pwconv1.weight,
+            self.pwconv1.bias,
+            self.pwconv2.weight,
+            self.pwconv2.bias,
+            self.gamma,
+        )
+        scale = None if drawn is ones else drawn.flatten()
+        return run_block(x_nchw, scale, parameters, self.norm.eps, dtype, self.rebuild_hidden)
 
     def _number_of_pieces(self, x_nhwc: Tensor) -> int:
         """On a CPU, positions go through the branch in pieces whose hidden layer stays in cache.
@@ -83,11 +123,9 @@ class ConvNeXtBlock(nn.Module):
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self.pwconv1(self.norm(x))
-        keeps_once = (
-            runs_on_triton("gelu_linear", hidden) and not self.rebuild_hidden and isinstance(self.grn, nn.Identity)
-        )
-        if not keeps_once:
-            hidden = self.grn(self.act(hidden))
+        hidden = self.grn(self.act(self.pwconv1(self.norm(x))))
         # Folded, the scale needs no output of pwconv2 in the backward pass, which then need not be calculated again.
-        return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden, after_gelu=keeps_once)
+        return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden)
+
+
+_STOCK = (DepthwiseConv2d, LayerNorm, ScaledLinear, nn.GELU, nn.Identity, ScaledLinear)

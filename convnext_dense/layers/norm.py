@@ -44,8 +44,7 @@ class LayerNorm2d(nn.LayerNorm):
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """Normalises ``(N, C, H, W)``; the result is a channels-last tensor of the same shape."""
-        x_nhwc = x_nchw.permute(0, 2, 3, 1)
-        x_nhwc = nn.functional.layer_norm(x_nhwc, self.normalized_shape, self.weight, self.bias, self.eps)
+        x_nhwc = layer_norm(x_nchw.permute(0, 2, 3, 1), self.weight, self.bias, self.eps, widens=True)
         return x_nhwc.permute(0, 3, 1, 2)
 
 

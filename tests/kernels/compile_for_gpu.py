@@ -15,34 +15,38 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from convnext_dense.kernels import add_branch_triton, depthwise_triton, gelu_triton, layer_norm_triton
+from convnext_dense.kernels import block_triton, depthwise_triton, layer_norm_triton
 
 PTXAS = Path(triton.backends.nvidia.__file__).parent / "bin" / "ptxas"
-TILE = dict(rows_block=16, channels_block=128)
-CONV = dict(kernel_size=int(sys.argv[1]), columns_block=8, channels_block=32)
-RESIDUAL = dict(has_scale=True, rows_block=8, channels_block=256)
+CHANNELS = 96
+NORM = dict(channels=CHANNELS, rows_block=16, channels_block=128)
+CONV = dict(channels=CHANNELS, kernel_size=int(sys.argv[1]), columns_block=8, channels_block=32)
+PARAMETERS = dict(channels=CHANNELS, hidden=4 * CHANNELS, taps=int(sys.argv[1]) ** 2, has_gamma=True)
+RESIDUAL = dict(has_scale=True, **NORM)
 KERNELS = (
-    (depthwise_triton._convolve_kernel, dict(flipped=False, has_bias=True, **CONV)),
+    (depthwise_triton._convolve_kernel, dict(flipped=False, has_bias=True, adds=False, copies=True, **CONV)),
+    (depthwise_triton._convolve_kernel, dict(flipped=True, has_bias=False, adds=True, copies=False, **CONV)),
     (depthwise_triton._weight_grad_kernel, CONV),
-    (layer_norm_triton._forward_kernel, TILE),
-    (layer_norm_triton._backward_kernel, TILE),
-    (add_branch_triton._forward_kernel, RESIDUAL),
-    (add_branch_triton._backward_kernel, RESIDUAL),
-    (gelu_triton._backward_kernel, dict(rows_block=4, channels_block=512)),
+    (layer_norm_triton._forward_kernel, dict(eps=1e-6, **NORM)),
+    (layer_norm_triton._backward_kernel, dict(rebuilds=True, **NORM)),
+    (block_triton._add_kernel, RESIDUAL),
+    (block_triton._branch_grad_kernel, RESIDUAL),
+    (block_triton._narrow_kernel, dict(block=1024, **PARAMETERS)),
+    (block_triton._finish_kernel, dict(hidden_block=512, rows_block=64, columns_block=32, **PARAMETERS)),
+    (block_triton._gelu_grad_kernel, {**NORM, "channels": 4 * CHANNELS, "exact": False}),
 )
-FLOAT32 = ("weight_ptr", "bias_ptr", "mean_ptr", "rstd_ptr", "partial_ptr")
+FLOAT32 = ("taps_ptr", "weight_ptr", "bias_ptr", "mean_ptr", "rstd_ptr", "partial_ptr", "added_ptr", "shortcut_ptr")
 
 
 def compile_kernel(kernel: JITFunction, constants: dict) -> dict:
-    """Compiles for bfloat16 maps with channels that 16 divides, which is what a network has."""
+    """Compiles for bfloat16 maps."""
     signature, attributes = {}, {}
     for index, name in enumerate(kernel.arg_names):
         if name in constants:
             signature[name] = "constexpr"
             continue
         signature[name] = "*fp32" if name in FLOAT32 else "*bf16" if name.endswith("_ptr") else "i32"
-        signature[name] = "fp32" if name == "eps" else signature[name]
-        if name.endswith("_ptr") or name == "channels":
+        if name.endswith("_ptr"):
             attributes[index,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constants, attrs=attributes)
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32))

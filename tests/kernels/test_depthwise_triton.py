@@ -51,7 +51,7 @@ def test_output_and_gradients_are_as_exact_as_torchs(size, kernel_size, dtype):
 
 
 def test_empty_batch_gives_zero_gradients():
-    weight_grad, bias_grad = depthwise_triton.depthwise_weight_grad(*[draw(0, 8, 4, 4)] * 2, 7)
+    weight_grad, bias_grad = depthwise_triton.depthwise_weight_grad(*[draw(0, 8, 4, 4)] * 2, draw(8, 1, 7, 7))
     assert weight_grad.shape == (8, 1, 7, 7)
     assert not weight_grad.any()
     assert not bias_grad.any()
@@ -62,7 +62,7 @@ def test_operators_are_right_for_compilers():
     """Schemas, fake implementations also of symbolic sizes, and gradients through ahead-of-time tracing."""
     x, weight = draw(1, 8, 2, 3).requires_grad_(), draw(8, 1, 3, 3, seed=1).requires_grad_()
     torch.library.opcheck(depthwise_triton.depthwise, (x, weight, draw(8, seed=2).requires_grad_()))
-    torch.library.opcheck(depthwise_triton.depthwise_weight_grad, (x.detach(), x.detach(), 3))
+    torch.library.opcheck(depthwise_triton.depthwise_weight_grad, (x.detach(), x.detach(), weight.detach()))
 
 
 def test_gradients_with_flipped_weights_are_those_of_the_transposed_convolution():
@@ -77,8 +77,8 @@ def test_gradients_with_flipped_weights_are_those_of_the_transposed_convolution(
 
 
 def test_same_input_gives_the_same_bits():
-    x, grad = draw(1, 8, 17, 3), draw(1, 8, 17, 3, seed=1)
-    first, second = (depthwise_triton.depthwise_weight_grad(x, grad, 3)[0] for _ in range(2))
+    x, grad, weight = draw(1, 8, 17, 3), draw(1, 8, 17, 3, seed=1), draw(8, 1, 3, 3)
+    first, second = (depthwise_triton.depthwise_weight_grad(x, grad, weight)[0] for _ in range(2))
     assert first.equal(second)
 
 

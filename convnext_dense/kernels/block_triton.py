@@ -1,0 +1,472 @@
+"""A ConvNeXt block for GPUs as one operator with its gradients: few kernels, and each map read and written once.
+
+Letters: N images, H height, W width, C channels, D width of the hidden layer, K side of the depthwise kernel,
+R = N * H * W rows, E bytes of a 16-bit map of C channels.
+
+Matrix products are cuBLAS's. Under autocast, with a float32 sum over blocks (2 E) and caches left out, a block moves
+29 E forward and 55 E backward, by 7 and 10 kernels; torch's operators in the official order are about 65. Kept for the
+backward pass are the input rounded to 16 bits, the convolution's output and the hidden layer before GELU, 6 E, or the
+first two with the hidden layer rebuilt; torch keeps 13 E. GELU is the exact one, by an error function that is off by
+1.5e-7 at most (Abramowitz and Stegun, 7.1.26), far below the last bit of 16-bit numbers; in float32 it is Triton's.
+Sums over rows have two stages and no atomics: the same input gives the same bits.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.nn.functional import gelu
+
+from convnext_dense.kernels import depthwise_triton, layer_norm_triton
+from convnext_dense.kernels.choice import ceil_div, on_device_of
+
+_TILE = 16, 128  # rows and channels
+_PROGRAMS = 528  # of a sum over rows, each of which leaves a partial sum: four on each of 132 multiprocessors
+_COLUMNS = 32  # of a program that adds partial sums up
+_PARAMETERS = 1024  # of a program that only copies or sums parameters
+
+
+@triton.jit(do_not_specialize=["rows", "positions"])
+def _add_kernel(
+    shortcut_ptr, branch_ptr, scale_ptr, out_ptr, rows, positions, channels: tl.constexpr,
+    has_scale: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
+):  # fmt: skip
+    """shortcut + scale of the image * branch."""
+    row = tl.program_id(0).to(tl.int64) * rows_block + tl.arange(0, rows_block)
+    c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
+    place = row[:, None] * channels + c[None, :]
+    mask = (row < rows)[:, None] & (c < channels)[None, :]
+    branch = tl.load(branch_ptr + place, mask=mask, other=0.0).to(tl.float32)
+    if has_scale:
+        branch *= tl.load(scale_ptr + row // positions, mask=row < rows, other=0.0).to(tl.float32)[:, None]
+    out = tl.load(shortcut_ptr + place, mask=mask, other=0.0).to(tl.float32) + branch
+    tl.store(out_ptr + place, out.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["rows", "positions", "parts"])
+def _branch_grad_kernel(
+    grad_ptr, scale_ptr, branch_grad_ptr, partial_ptr, rows, positions, parts, channels: tl.constexpr,
+    has_scale: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
+):  # fmt: skip
+    """scale of the image * grad, and its sum over every so many tiles of rows."""
+    part = tl.program_id(0)
+    c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
+    total = tl.zeros((rows_block, channels_block), dtype=tl.float32)
+    for tile in range(part, tl.cdiv(rows, rows_block), parts):
+        row = (tile * rows_block + tl.arange(0, rows_block)).to(tl.int64)
+        place = row[:, None] * channels + c[None, :]
+        mask = (row < rows)[:, None] & (c < channels)[None, :]
+        grad = tl.load(grad_ptr + place, mask=mask, other=0.0).to(tl.float32)
+        if has_scale:
+            grad *= tl.load(scale_ptr + row // positions, mask=row < rows, other=0.0).to(tl.float32)[:, None]
+        total += grad
+        tl.store(branch_grad_ptr + place, grad.to(branch_grad_ptr.dtype.element_ty), mask=mask)
+    tl.store(partial_ptr + part.to(tl.int64) * channels + c, tl.sum(total, axis=0), mask=c < channels)
+
+
+@triton.jit(do_not_specialize=["rows", "parts"])
+def _gelu_grad_kernel(
+    grad_ptr, hidden_ptr, out_ptr, hidden_grad_ptr, partial_ptr, rows, parts, channels: tl.constexpr,
+    exact: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
+):  # fmt: skip
+    """GELU once more, its gradient, and the sum of that over every so many tiles of rows."""
+    part = tl.program_id(0)
+    c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
+    total = tl.zeros((rows_block, channels_block), dtype=tl.float32)
+    for tile in range(part, tl.cdiv(rows, rows_block), parts):
+        row = (tile * rows_block + tl.arange(0, rows_block)).to(tl.int64)
+        place = row[:, None] * channels + c[None, :]
+        mask = (row < rows)[:, None] & (c < channels)[None, :]
+        hidden = tl.load(hidden_ptr + place, mask=mask, other=0.0).to(tl.float32)
+        grad = tl.load(grad_ptr + place, mask=mask, other=0.0).to(tl.float32)
+        bell = tl.exp(-0.5 * hidden * hidden)
+        if exact:
+            below = 0.5 + 0.5 * tl.erf(hidden * 0.7071067811865476)  # 1 / sqrt(2)
+        else:
+            t = 1 / (1 + 0.3275911 * 0.7071067811865476 * tl.abs(hidden))
+            series = 1.421413741 + t * (-1.453152027 + t * 1.061405429)
+            tail = 0.5 * bell * t * (0.254829592 + t * (-0.284496736 + t * series))
+            below = tl.where(hidden < 0, tail, 1 - tail)
+        tl.store(out_ptr + place, (hidden * below).to(out_ptr.dtype.element_ty), mask=mask)
+        hidden_grad = grad * (below + hidden * bell * 0.3989422804014327)  # 1 / sqrt(2 pi)
+        total += hidden_grad
+        tl.store(hidden_grad_ptr + place, hidden_grad.to(hidden_grad_ptr.dtype.element_ty), mask=mask)
+    tl.store(partial_ptr + part.to(tl.int64) * channels + c, tl.sum(total, axis=0), mask=c < channels)
+
+
+@triton.jit
+def _narrow_kernel(
+    weight_ptr, weight1_ptr, bias1_ptr, weight2_ptr, bias2_ptr, gamma_ptr, out_ptr, taps_ptr,
+    channels: tl.constexpr, hidden: tl.constexpr, taps: tl.constexpr, has_gamma: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    """Weights and biases of both linear layers, the layer scale in the second; the depthwise ones by tap."""
+    size: tl.constexpr = channels * hidden
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    dtype = out_ptr.dtype.element_ty
+    tl.store(out_ptr + i, tl.load(weight1_ptr + i, mask=i < size).to(dtype), mask=i < size)
+    weight2 = tl.load(weight2_ptr + i, mask=i < size).to(tl.float32)
+    bias2 = tl.load(bias2_ptr + i, mask=i < channels).to(tl.float32)
+    if has_gamma:
+        weight2 *= tl.load(gamma_ptr + i // hidden, mask=i < size).to(tl.float32)
+        bias2 *= tl.load(gamma_ptr + i, mask=i < channels).to(tl.float32)
+    tl.store(out_ptr + size + i, weight2.to(dtype), mask=i < size)
+    tl.store(out_ptr + 2 * size + i, tl.load(bias1_ptr + i, mask=i < hidden).to(dtype), mask=i < hidden)
+    tl.store(out_ptr + 2 * size + hidden + i, bias2.to(dtype), mask=i < channels)
+    in_taps = i < taps * channels
+    tap = tl.load(weight_ptr + i, mask=in_taps).to(tl.float32)
+    tl.store(taps_ptr + i % taps * channels + i // taps, tap, mask=in_taps)
+
+
+@triton.jit
+def _sum_columns(partial_ptr, parts, columns: tl.constexpr, column, rows_block: tl.constexpr):
+    total = tl.zeros((rows_block, column.shape[0]), dtype=tl.float32)
+    for first in range(0, parts, rows_block):
+        row = first + tl.arange(0, rows_block)
+        mask = (row < parts)[:, None] & (column < columns)[None, :]
+        total += tl.load(partial_ptr + row[:, None] * columns + column[None, :], mask=mask, other=0.0)
+    return tl.sum(total, axis=0)
+
+
+@triton.jit(do_not_specialize=["norm_parts", "taps_parts", "bias1_parts", "bias2_parts"])
+def _finish_kernel(
+    norm_ptr, taps_ptr, bias1_partial_ptr, bias2_partial_ptr, weight2_ptr, weight2_grad_ptr, bias2_ptr, gamma_ptr,
+    out_ptr, norm_parts, taps_parts, bias1_parts, bias2_parts,
+    channels: tl.constexpr, hidden: tl.constexpr, taps: tl.constexpr, has_gamma: tl.constexpr,
+    hidden_block: tl.constexpr, rows_block: tl.constexpr, columns_block: tl.constexpr,
+):  # fmt: skip
+    """Gradients of the parameters out of partial sums, one after another in ``out`` as in ``_split``.
+
+    Behind the programs of the layer scale and of what it scales, one per channel, come those of blocks of columns.
+    """
+    dtype = out_ptr.dtype.element_ty
+    depthwise_place: tl.constexpr = 2 * channels
+    bias1_place: tl.constexpr = depthwise_place + (taps + 1) * channels
+    bias2_place: tl.constexpr = bias1_place + hidden
+    norm_blocks: tl.constexpr = (2 * channels + columns_block - 1) // columns_block
+    taps_blocks: tl.constexpr = ((taps + 1) * channels + columns_block - 1) // columns_block
+    unit = tl.program_id(0) - channels
+    if unit < 0:
+        c = tl.program_id(0)
+        bias2_grad = tl.sum(_sum_columns(bias2_partial_ptr, bias2_parts, channels, c + tl.arange(0, 1), 256), axis=0)
+        if has_gamma:
+            h = tl.arange(0, hidden_block)
+            grad_ptr = weight2_grad_ptr + c * hidden + h
+            grad = tl.load(grad_ptr, mask=h < hidden, other=0.0).to(tl.float32)
+            weight2 = tl.load(weight2_ptr + c * hidden + h, mask=h < hidden, other=0.0).to(tl.float32)
+            gamma_grad = tl.sum(grad * weight2, axis=0) + bias2_grad * tl.load(bias2_ptr + c).to(tl.float32)
+            tl.store(out_ptr + bias2_place + channels + c, gamma_grad.to(dtype))
+            gamma = tl.load(gamma_ptr + c).to(tl.float32)
+            tl.store(grad_ptr, (grad * gamma).to(weight2_grad_ptr.dtype.element_ty), mask=h < hidden)
+            bias2_grad *= gamma
+        tl.store(out_ptr + bias2_place + c, bias2_grad.to(dtype))
+    elif unit < norm_blocks:
+        column = unit * columns_block + tl.arange(0, columns_block)
+        total = _sum_columns(norm_ptr, norm_parts, 2 * channels, column, rows_block)
+        tl.store(out_ptr + column, total.to(dtype), mask=column < 2 * channels)
+    elif unit < norm_blocks + taps_blocks:
+        column = (unit - norm_blocks) * columns_block + tl.arange(0, columns_block)
+        total = _sum_columns(taps_ptr, taps_parts, (taps + 1) * channels, column, rows_block)
+        tap, of = column // channels, column % channels
+        place = tl.where(tap < taps, of * taps + tap, taps * channels + of)
+        tl.store(out_ptr + depthwise_place + place, total.to(dtype), mask=column < (taps + 1) * channels)
+    else:
+        column = (unit - norm_blocks - taps_blocks) * columns_block + tl.arange(0, columns_block)
+        total = _sum_columns(bias1_partial_ptr, bias1_parts, hidden, column, rows_block)
+        tl.store(out_ptr + bias1_place + column, total.to(dtype), mask=column < hidden)
+
+
+class Parameters(NamedTuple):
+    """Of a block, as ``ConvNeXtBlock`` has them, all of one precision; ``gamma`` may be None."""
+
+    weight: Tensor
+    bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+    weight1: Tensor
+    bias1: Tensor
+    weight2: Tensor
+    bias2: Tensor
+    gamma: Tensor | None
+
+
+def _narrow(parameters: Parameters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Linear layers' parameters in the precision of the products, see ``_split_narrow``, and ``(K * K, C)`` taps."""
+    weight, _, _, _, weight1, bias1, weight2, bias2, gamma = parameters
+    hidden, channels = weight1.shape
+    taps = weight.shape[-1] ** 2
+    out = weight1.new_empty((2 * channels + 1) * hidden + channels, dtype=dtype)
+    by_tap = weight1.new_empty(taps, channels, dtype=torch.float32)
+    grid = (ceil_div(channels * max(hidden, taps), _PARAMETERS),)
+    _narrow_kernel[grid](
+        weight, weight1, bias1, weight2, bias2, weight1 if gamma is None else gamma, out, by_tap,
+        channels, hidden, taps, gamma is not None, _PARAMETERS,
+    )  # fmt: skip
+    return out, by_tap
+
+
+def _split_narrow(narrow: Tensor, hidden: int, channels: int) -> tuple[Tensor, ...]:
+    size = hidden * channels
+    weight1, weight2, bias1, bias2 = narrow.split((size, size, hidden, channels))
+    return weight1.view(hidden, channels), weight2.view(channels, hidden), bias1, bias2
+
+
+def _forward(
+    x: Tensor, scale: Tensor | None, parameters: Parameters, eps: float, dtype: torch.dtype, keeps: bool
+) -> tuple[Tensor, ...]:
+    """The block's output, and what its gradients need, see ``block``; ``x`` is contiguous."""
+    channels, rows = x.shape[-1], x.numel() // x.shape[-1]
+    narrow, taps = _narrow(parameters, dtype)
+    convolved = torch.empty_like(x, dtype=dtype)
+    copy = torch.empty_like(x, dtype=dtype) if keeps and x.dtype != dtype else None
+    depthwise_triton.convolve(x, taps, parameters.bias, convolved, copy=copy)
+    out, mean, rstd = layer_norm_triton.normalise(convolved, parameters.norm_weight, parameters.norm_bias, eps, dtype)
+    weight1, weight2, bias1, bias2 = _split_narrow(narrow, len(parameters.weight1), channels)
+    hidden = torch.addmm(bias1, out.view(rows, channels), weight1.T)
+    branch = torch.addmm(bias2, gelu(hidden), weight2.T)
+    out = torch.empty_like(x, dtype=torch.promote_types(x.dtype, parameters.norm_weight.dtype))
+    grid = (ceil_div(rows, _TILE[0]), ceil_div(channels, _TILE[1]))
+    _add_kernel[grid](
+        x, branch, branch if scale is None else scale, out, rows, rows // len(x), channels, scale is not None, *_TILE
+    )
+    return out, x if copy is None else copy, convolved, mean, rstd, narrow, taps, hidden
+
+
+def _backward(
+    grad: Tensor,
+    scale: Tensor | None,
+    parameters: Parameters,
+    eps: float,
+    x_dtype: torch.dtype,
+    x: Tensor,
+    convolved: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    narrow: Tensor,
+    taps: Tensor,
+    hidden: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """Gradients of the input and of ``Parameters``; the hidden layer is rebuilt if it was not kept."""
+    norm = parameters.norm_weight, parameters.norm_bias
+    dtype, wide, channels, rows = convolved.dtype, parameters.weight1.dtype, len(parameters.bias), len(mean)
+    width, number_of_taps = len(parameters.weight1), len(taps)
+    weight1, weight2, bias1, _ = _split_narrow(narrow, width, channels)
+    if hidden is None:
+        normalised, _, _ = layer_norm_triton.normalise(convolved, *norm, eps, dtype)
+        hidden = torch.addmm(bias1, normalised.view(rows, channels), weight1.T)
+
+    tiles, channel_blocks, hidden_blocks = (
+        ceil_div(rows, _TILE[0]),
+        ceil_div(channels, _TILE[1]),
+        ceil_div(width, _TILE[1]),
+    )
+    shapes = (
+        (layer_norm_triton.number_of_parts(rows, channels), 2, channels),
+        (depthwise_triton.number_of_parts(*x.shape), number_of_taps + 1, channels),
+        (max(1, min(tiles, _PROGRAMS // hidden_blocks)), 1, width),
+        (max(1, min(tiles, _PROGRAMS // channel_blocks)), 1, channels),
+    )
+    partial = grad.new_empty(sum(a * b * c for a, b, c in shapes), dtype=torch.float32)
+    of_norm, of_taps, of_bias1, of_bias2 = partial.split([a * b * c for a, b, c in shapes])
+
+    branch_grad = grad.new_empty(rows, channels, dtype=dtype)
+    parts = shapes[3][0]
+    _branch_grad_kernel[(parts, channel_blocks)](
+        grad, partial if scale is None else scale, branch_grad, of_bias2, rows, rows // len(x), parts,
+        channels, scale is not None, *_TILE,
+    )  # fmt: skip
+    hidden_grad, out = torch.mm(branch_grad, weight2), torch.empty_like(hidden)
+    parts = shapes[2][0]
+    _gelu_grad_kernel[(parts, hidden_blocks)](
+        hidden_grad, hidden, out, hidden_grad, of_bias1, rows, parts, width, dtype == torch.float32, *_TILE
+    )
+    weight2_grad = _product(branch_grad.T, out, wide)
+    convolved_grad, norms_output = layer_norm_triton.differentiate(
+        torch.mm(hidden_grad, weight1), convolved, norm[0], mean, rstd, of_norm.view(shapes[0]), norm[1]
+    )
+    assert norms_output is not None
+    weight1_grad = _product(hidden_grad.T, norms_output.view(rows, channels), wide)
+    depthwise_triton.weight_grad(x, convolved_grad, parameters.weight.shape[-1], of_taps.view(shapes[1]))
+    x_grad = torch.empty_like(x, dtype=x_dtype)
+    depthwise_triton.convolve(convolved_grad, taps, None, x_grad, flipped=True, added=grad)
+
+    gamma = parameters.gamma
+    sizes = [channels, channels, number_of_taps * channels, channels, width, channels, channels]
+    out = grad.new_empty(sum(sizes), dtype=wide)
+    columns = [2 * channels, (number_of_taps + 1) * channels, width]
+    _finish_kernel[(channels + sum(ceil_div(count, _COLUMNS) for count in columns),)](
+        of_norm, of_taps, of_bias1, of_bias2, parameters.weight2, weight2_grad, parameters.bias2,
+        out if gamma is None else gamma, out, *(shape[0] for shape in shapes),
+        channels, width, number_of_taps, gamma is not None, 1 << (width - 1).bit_length(), 64, _COLUMNS,
+    )  # fmt: skip
+    norm_weight, norm_bias, weight, bias, bias1, bias2, gamma_grad = out.split(sizes)
+    weight = weight.view(parameters.weight.shape)
+    grads = x_grad, weight, bias, norm_weight, norm_bias, weight1_grad, bias1, weight2_grad, bias2
+    return *grads, None if gamma is None else gamma_grad
+
+
+def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """``a @ b`` in a wider precision, to which cuBLAS need not round before."""
+    if a.is_cuda and a.dtype != dtype:
+        return torch.mm(a, b, out_dtype=dtype)
+    return torch.mm(a, b).to(dtype)
+
+
+@torch.library.custom_op("convnext_dense::block_triton", mutates_args=())
+def block(
+    x: Tensor,
+    scale: Tensor | None,
+    eps: float,
+    dtype: torch.dtype,
+    rebuilds: bool,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    gamma: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``x + scale * branch(x)``.
+
+    Args:
+        x: ``(N, H, W, C)``, contiguous, in float32, bfloat16 or float16.
+        scale: ``(N,)``, what stochastic depth draws for each image, or None.
+        eps: Of the norm.
+        dtype: Precision of the products and of the maps between them.
+        rebuilds: Whether the hidden layer is calculated again for the gradients instead of being kept.
+        weight: ``(C, 1, K, K)``; this and the others as in ``Parameters``, all of one precision.
+
+    Returns:
+        The sum, ``(N, H, W, C)`` in the wider precision of ``x`` and the parameters, and what the gradients need: ``x``
+        in ``dtype`` (empty if it is so already), convolution, mean and inverse deviation of its rows, parameters in
+        ``dtype``, ``(K * K, C)`` taps, and the ``(R, D)`` hidden layer (empty if rebuilt).
+    """
+    parameters = Parameters(weight, bias, norm_weight, norm_bias, weight1, bias1, weight2, bias2, gamma)
+    out, copy, *kept, hidden = _forward(x, scale, parameters, eps, dtype, keeps=True)
+    return out, x.new_empty(0) if copy is x else copy, *kept, x.new_empty(0) if rebuilds else hidden  # type: ignore
+
+
+@block.register_fake
+def _(x, scale, eps, dtype, rebuilds, *parameters):
+    given = Parameters(*parameters)
+    images, height, width, _ = x.shape
+    rows = images * height * width  # not `numel` of a part of the shape, which makes constants of it
+    hidden, channels = given.weight1.shape
+    statistics = x.new_empty(rows, dtype=torch.float32)
+    map_like_x = torch.empty_like(x, dtype=dtype)
+    return (
+        torch.empty_like(x, dtype=torch.promote_types(x.dtype, given.norm_weight.dtype)),
+        x.new_empty(0) if x.dtype == dtype else map_like_x,
+        torch.empty_like(map_like_x),
+        statistics,
+        torch.empty_like(statistics),
+        x.new_empty((2 * channels + 1) * hidden + channels, dtype=dtype),
+        x.new_empty(given.weight.shape[-1] ** 2, channels, dtype=torch.float32),
+        x.new_empty(0) if rebuilds else x.new_empty(rows, hidden, dtype=dtype),
+    )
+
+
+@torch.library.custom_op("convnext_dense::block_backward_triton", mutates_args=())
+def block_backward(
+    grad: Tensor,
+    scale: Tensor | None,
+    eps: float,
+    x_dtype: torch.dtype,
+    x: Tensor,
+    convolved: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    narrow: Tensor,
+    taps: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor,
+    norm_bias: Tensor,
+    weight1: Tensor,
+    bias1: Tensor,
+    weight2: Tensor,
+    bias2: Tensor,
+    gamma: Tensor | None,
+) -> list[Tensor]:
+    """Gradients of ``x``, in ``x_dtype``, and of the parameters; arguments as in and out of ``block``."""
+    parameters = Parameters(weight, bias, norm_weight, norm_bias, weight1, bias1, weight2, bias2, gamma)
+    kept = x, convolved, mean, rstd, narrow, taps, hidden if hidden.numel() else None
+    grads = _backward(grad.contiguous(), scale, parameters, eps, x_dtype, *kept)
+    return [grad.clone() if grad._is_view() else grad for grad in grads if grad is not None]
+
+
+@block_backward.register_fake
+def _(grad, scale, eps, x_dtype, x, convolved, mean, rstd, narrow, taps, hidden, *parameters):
+    return [torch.empty_like(convolved, dtype=x_dtype)] + [
+        torch.empty_like(parameter, memory_format=torch.contiguous_format)
+        for parameter in parameters
+        if parameter is not None
+    ]
+
+
+def _save(ctx, inputs, output) -> None:
+    x, scale, eps, dtype, _, *parameters = inputs
+    _, copy, *kept = output
+    ctx.mark_non_differentiable(copy, *kept)
+    ctx.save_for_backward(scale, x if x.dtype == dtype else copy, *kept, *parameters)
+    ctx.eps, ctx.x_dtype, ctx.has_gamma = eps, x.dtype, parameters[-1] is not None
+
+
+def _gradients(ctx, grad: Tensor, *of_kept):
+    scale, *tensors = ctx.saved_tensors
+    x_grad, *grads = block_backward(grad, scale, ctx.eps, ctx.x_dtype, *tensors)
+    return x_grad, None, None, None, None, *grads, *(() if ctx.has_gamma else (None,))
+
+
+block.register_autograd(_gradients, setup_context=_save)
+
+
+class BlockTriton(torch.autograd.Function):
+    """``block`` without the dispatcher, on whose way an eager step would wait; arguments as there."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        x: Tensor,
+        scale: Tensor | None,
+        eps: float,
+        dtype: torch.dtype,
+        rebuilds: bool,
+        *parameters: Tensor | None,
+    ) -> Tensor:
+        """Keeps 6 E, or 2 E and rebuilds the rest."""
+        given = Parameters(*parameters)  # type: ignore[arg-type]
+        out, *kept, hidden = _forward(x, scale, given, eps, dtype, keeps=True)
+        ctx.save_for_backward(scale, *parameters, *kept, None if rebuilds else hidden)
+        ctx.eps, ctx.x_dtype = eps, x.dtype
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the input and the parameters."""
+        scale, *tensors = ctx.saved_tensors
+        count = len(Parameters._fields)
+        parameters, kept = Parameters(*tensors[:count]), tensors[count:]
+        x_grad, *grads = _backward(grad.contiguous(), scale, parameters, ctx.eps, ctx.x_dtype, *kept)
+        return x_grad, None, None, None, None, *grads
+
+
+def run_block(
+    x_nchw: Tensor, scale: Tensor | None, parameters: Parameters, eps: float, dtype: torch.dtype, rebuilds: bool
+) -> Tensor:
+    """``block`` on ``(N, C, H, W)``, by the way that costs least; the result is in channels-last memory."""
+    x = x_nchw.permute(0, 2, 3, 1).contiguous()
+    if torch.compiler.is_compiling():
+        return block(x, scale, eps, dtype, rebuilds, *parameters)[0].permute(0, 3, 1, 2)
+    with on_device_of(x):
+        if torch.is_grad_enabled() and (x.requires_grad or any(p is not None and p.requires_grad for p in parameters)):
+            out = BlockTriton.apply(x, scale, eps, dtype, rebuilds, *parameters)
+        else:
+            out = _forward(x, scale, parameters, eps, dtype, keeps=False)[0]
+    return out.permute(0, 3, 1, 2)
