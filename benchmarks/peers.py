@@ -1,8 +1,8 @@
 """Backbones that people use, with the weights of one of ours, each giving four raw feature maps.
 
 timm, torchvision and transformers are what is installed. mmpretrain is not asked for; its order of operations, which is
-the official repository's, is written out here with torch's own layers. Two are our own: with hidden layers rebuilt,
-and, on a GPU, without our kernels.
+the official repository's, is written out here with torch's own layers. Three are our own: with hidden layers rebuilt,
+with contiguous outputs and, on a GPU, without our kernels.
 """
 
 import copy
@@ -18,7 +18,8 @@ from convnext_dense.kernels.choice import forced
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d, PatchConv2d
 from convnext_dense.models import ConvNeXt
 
-OURS, OFFICIAL_ORDER, REBUILT = "convnext_dense", "official order", "with_cp='mlp'"
+OURS, OFFICIAL_ORDER = "convnext_dense", "official order"
+REBUILT, CONTIGUOUS = "with_cp='mlp'", "contiguous_outputs=True"
 ON_TORCH = "convnext_dense on torch's kernels"  # OURS runs on what is chosen by default
 
 
@@ -44,7 +45,7 @@ def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.
 def _is_there(name: str) -> bool:
     if name == ON_TORCH:
         return torch.cuda.is_available()
-    return name in (OFFICIAL_ORDER, REBUILT) or importlib.util.find_spec(name) is not None
+    return name in (OFFICIAL_ORDER, REBUILT, CONTIGUOUS) or importlib.util.find_spec(name) is not None
 
 
 class OnTorch(nn.Module):
@@ -69,6 +70,7 @@ def in_official_order(model: nn.Module) -> nn.Module:
         if isinstance(module, ConvNeXtBlock):
             dwconv = module.dwconv
             stock = nn.Conv2d(dwconv.in_channels, dwconv.in_channels, 7, padding=3, groups=dwconv.in_channels)
+            stock.to(dwconv.weight.device, dwconv.weight.dtype)
             stock.load_state_dict(dwconv.state_dict())
             module.dwconv = stock
             module.norm.__class__ = nn.LayerNorm
@@ -109,13 +111,19 @@ class _Maps(nn.Module):
 
 
 def _official_order(arch: str, ours: ConvNeXt) -> nn.Module:
-    model = ConvNeXt(arch, output_norms="none", layer_scale_init_value=0.1)
-    model.load_state_dict(ours.state_dict())
-    return in_official_order(model)
+    return in_official_order(_as_ours(arch, ours))
 
 
 def _rebuilt(arch: str, ours: ConvNeXt) -> nn.Module:
-    model = ConvNeXt(arch, output_norms="none", layer_scale_init_value=0.1, with_cp="mlp")
+    return _as_ours(arch, ours, with_cp="mlp")
+
+
+def _contiguous(arch: str, ours: ConvNeXt) -> nn.Module:
+    return _as_ours(arch, ours, contiguous_outputs=True)
+
+
+def _as_ours(arch: str, ours: ConvNeXt, **kwargs: Any) -> ConvNeXt:
+    model = ConvNeXt(arch, output_norms="none", layer_scale_init_value=0.1, **kwargs)
     model.load_state_dict(ours.state_dict())
     return model
 
@@ -177,6 +185,7 @@ def _hidden_states(model: nn.Module, x_nchw: Tensor) -> list[Tensor]:
 PEERS: dict[str, Callable[[str, ConvNeXt], nn.Module]] = {
     OFFICIAL_ORDER: _official_order,
     REBUILT: _rebuilt,
+    CONTIGUOUS: _contiguous,
     ON_TORCH: _on_torch,
     "timm": _timm,
     "torchvision": _torchvision,

@@ -7,12 +7,13 @@ from torch import nn
 from benchmarks import report
 from benchmarks.backbone import compare_with_float64, measure_backbones
 from benchmarks.kernels import faster_from, measure_kernels
-from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones
+from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones, in_official_order
 from benchmarks.phases import PhaseTimer
 from benchmarks.run import run_task, summarise
 from benchmarks.sizes import draw_sizes
 from benchmarks.timing import measure_in_turns, saved_megabytes
 from convnext_dense.kernels.choice import OPERATORS
+from convnext_dense.models import ConvNeXt
 
 
 def test_every_way_is_called_as_often_and_its_quantiles_are_in_order():
@@ -48,6 +49,11 @@ def test_backbone_that_gives_something_else_is_not_timed():
     models[OURS].stages[0][0].gamma.data.mul_(1.01)
     with pytest.raises(ValueError, match="The error of convnext_dense's maps to float64 is"):
         compare_with_float64(models, torch.rand(1, 3, 64, 64), "float32")
+
+
+def test_official_order_stays_where_the_model_is():
+    model = in_official_order(ConvNeXt("atto").to("meta", torch.bfloat16))
+    assert {(param.device.type, param.dtype) for param in model.parameters()} == {("meta", torch.bfloat16)}
 
 
 def test_phases_inside_others_are_taken_out(monkeypatch):

@@ -22,9 +22,8 @@ from torch.nn.functional import conv2d, pad
 from convnext_dense.kernels.choice import needs_torchs_operators, on_device_of, runs_on_triton
 from convnext_dense.kernels.precision import emulates_products, to_autocast
 
-# Short sums are exact enough however few they are; and a strip of one row would mostly read its halo.
+# Sums of fewer products are exact enough however few they are. A strip of one row would mostly read its halo.
 _SHORT_SUM = 32
-_MIN_ROWS = 2
 # A strip's input is about this large at most: it stays in cache while each of its rows is read K times.
 _STRIP_BYTES = 1_000_000
 # Strips are put into one call while their input is smaller than this per thread; a strip on its own is not copied.
@@ -142,7 +141,7 @@ def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
     halo = kernel_size // 2
     row_bytes = width * channels * dtype.itemsize
     rows = min(images * height // _number_of_partial_sums(), max(2 * halo, _STRIP_BYTES // row_bytes - 2 * halo))
-    rows = min(height, max(_MIN_ROWS, _SHORT_SUM // width, rows))
+    rows = min(height, max(2 if width < _SHORT_SUM else 1, _SHORT_SUM // width, rows))
     strips = -(-height // rows)
     rows = -(-height // strips)
 
