@@ -13,6 +13,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGE, CHART = ROOT / "docs" / "performance.md", ROOT / "docs" / "performance.png"
 BEGIN, END = "<!-- made by python -m benchmarks.report -->", "<!-- end -->"
 OURS, OFFICIAL_ORDER = "convnext_dense", "official order"
+PEERS = (OFFICIAL_ORDER, "timm", "torchvision", "transformers")
 WORK = {"forward": "forward", "training": "forward + backward", "optimizer": "training step", "inference": "inference"}
 
 
@@ -48,41 +49,59 @@ def write_tables(results: list[dict[str, Any]]) -> str:
 
 
 def rows_of(results: list[dict[str, Any]]) -> list[tuple[str, str, str, float, float]]:
-    """Of every whole-model measurement: what was measured and where, peer, layout, ms of the peer and of ours."""
+    """Of every whole-model measurement: what was measured and where, peer, layout, ms of the peer and of ours.
+
+    Ours is the same kind as the peer where it was measured as that.
+    """
     rows = []
     for result in results:
         for mode, times in result.get("times", {}).items():
             best = best_of(times)
-            fastest_of_ours = min((numbers for (model, _), (_, numbers) in best.items() if model == OURS), key=clock)
+            of_ours = {kind: numbers for (model, kind), (_, numbers) in best.items() if model == OURS}
             what = f"{result['task']} {result['arch']}, {_size(result)}, {result['precision']}, {WORK[mode]}"
             what = f"{what} ({_processor(result)})"
             for (model, kind), (layout, numbers) in best.items():
                 if model != OURS:
-                    rows.append((what, f"{model}, {kind}", layout, clock(numbers), clock(fastest_of_ours)))
+                    ours = of_ours.get(kind, min(of_ours.values(), key=clock))
+                    rows.append((what, f"{model}, {kind}", layout, clock(numbers), clock(ours)))
     return rows
 
 
 def draw_chart(results: list[dict[str, Any]], path: Path) -> None:
-    """Bars of every peer's time relative to ours."""
+    """Per processor a panel with the best peer's time relative to ours, of every measurement and kind."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = rows_of(results)
-    if not rows:
+    panels: dict[str, dict[str, tuple[float, str]]] = {}
+    for what, peer, _, theirs, ours in rows_of(results):
+        name, _, kind = peer.rpartition(", ")
+        if name not in PEERS:
+            continue
+        measured, _, processor = what.removesuffix(")").rpartition(" (")
+        best = panels.setdefault(processor, {})
+        label = measured if kind == "eager" else f"{measured}, {kind}"
+        best[label] = min(best.get(label, (theirs / ours, name)), (theirs / ours, name))
+    if not panels:
         return
-    figure, axes = pyplot.subplots(figsize=(9, 0.6 + 0.24 * len(rows)), layout="constrained")
-    labels = [f"{what}: {peer}" for what, peer, *_ in rows]
-    bars = axes.barh(range(len(rows)), [theirs / ours for *_, theirs, ours in rows], color="tab:blue")
-    axes.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
-    axes.set_yticks(range(len(rows)), labels, fontsize=7)
-    axes.invert_yaxis()
-    axes.axvline(1, color="black", linewidth=1)
+    figure, all_axes = pyplot.subplots(
+        len(panels), squeeze=False, sharex=True, layout="constrained", gridspec_kw={"hspace": 0.03},
+        height_ratios=[len(best) + 1.5 for best in panels.values()],
+        figsize=(9, sum(0.21 * len(best) + 0.5 for best in panels.values())),
+    )  # fmt: skip
+    for axes, (processor, best) in zip(all_axes[:, 0], panels.items(), strict=True):
+        bars = axes.barh(range(len(best)), [ratio for ratio, _ in best.values()], color="tab:blue")
+        axes.bar_label(bars, [f"{ratio:.2f} {name}" for ratio, name in best.values()], fontsize=7, padding=2)
+        axes.set_yticks(range(len(best)), list(best), fontsize=7)
+        axes.invert_yaxis()
+        axes.axvline(1, color="black", linewidth=1)
+        axes.set_title(processor, fontsize=9, loc="left")
+        axes.margins(y=0.01)
     axes.set_xscale("log", base=2)
+    axes.set_xlim(0.5, 64)
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.margins(x=0.12, y=0.01)
-    axes.set_xlabel("time of the peer / ours (above 1: ours is faster)", fontsize=8)
+    axes.set_xlabel("time of the best peer / ours (above 1: ours is faster)", fontsize=8)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -93,8 +112,15 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def _processor(result: dict[str, Any]) -> str:
-    threads = result["setting"]["threads"]
-    return result["setting"]["hardware"].rpartition("of memory, ")[2] + (f", {threads} threads" if threads > 1 else "")
+    setting = result["setting"]
+    shows_threads = setting["device"] == "cpu" and setting["threads"] > 1
+    return setting["hardware"].rpartition("of memory, ")[2] + (
+        f", {setting['threads']} threads" if shows_threads else ""
+    )
+
+
+def _milliseconds(number: float) -> str:
+    return f"{number:.1f}" if number < 100 else f"{number:.0f}"
 
 
 def _size(result: dict[str, Any]) -> str:
@@ -103,7 +129,7 @@ def _size(result: dict[str, Any]) -> str:
 
 def _backbone_table(results: list[dict[str, Any]]) -> str:
     rows = [
-        [what, peer, layout, f"{theirs:.0f}", f"{ours:.0f}", f"{theirs / ours:.2f}"]
+        [what, peer, layout, _milliseconds(theirs), _milliseconds(ours), f"{theirs / ours:.2f}"]
         for what, peer, layout, theirs, ours in rows_of(results)
     ]
     return _table(["measured", "peer", "its faster layout", "peer, ms", "ours, ms", "peer / ours"], rows)
@@ -124,7 +150,7 @@ def _block_table(results: list[dict[str, Any]]) -> str:
 
 def _memory_table(results: list[dict[str, Any]]) -> str:
     rows = [
-        [f"{result['arch']}, {_size(result)}, {result['precision']}", model, f"{saved:.0f}"]
+        [f"{result['arch']}, {_size(result)}, {result['precision']} ({_processor(result)})", model, f"{saved:.0f}"]
         for result in results
         for model, saved in result.get("saved_activations_mb", {}).items()
     ]

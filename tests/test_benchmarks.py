@@ -80,8 +80,8 @@ def test_table_has_the_faster_layout_and_the_ratio():
         "timm, NHWC, eager": {"ms": 30.0}, "timm, NCHW, eager": {"ms": 25.0},
     }  # fmt: skip
     result = dict(task="backbone", arch="tiny", size=(1, 8, 8), precision="float32", times={"training": times})
-    result["setting"] = dict(date="2000-01-01", hardware="abacus", threads=1, versions={})
-    row = "| backbone tiny, 1x8x8, float32, forward + backward (abacus) | timm, eager | NCHW | 25 | 10 | 2.50 |"
+    result["setting"] = dict(date="2000-01-01", device="cpu", hardware="abacus", threads=1, versions={})
+    row = "| backbone tiny, 1x8x8, float32, forward + backward (abacus) | timm, eager | NCHW | 25.0 | 10.0 | 2.50 |"
     assert row in report.write_tables([result])
 
 

@@ -4,7 +4,7 @@ Letters: N images, H height, W width, C channels, D width of the hidden layer, K
 R = N * H * W rows, E bytes of a 16-bit map of C channels.
 
 Matrix products are cuBLAS's. Under autocast, with a float32 sum over blocks (2 E) and caches left out, a block moves
-29 E forward and 55 E backward, by 7 and 10 kernels; torch's operators in the official order are about 65. Kept for the
+29 E forward and 50 E backward, by 7 and 10 kernels; torch's operators in the official order are about 65. Kept for the
 backward pass are the input rounded to 16 bits, the convolution's output and the hidden layer before GELU, 6 E, or the
 first two with the hidden layer rebuilt; torch keeps 13 E. GELU is the exact one, by an error function that is off by
 1.5e-7 at most (Abramowitz and Stegun, 7.1.26), far below the last bit of 16-bit numbers; in float32 it is Triton's.
@@ -243,13 +243,15 @@ def _backward(
     convolved: Tensor,
     mean: Tensor,
     rstd: Tensor,
-    narrow: Tensor,
-    taps: Tensor,
+    narrow: Tensor | None,
+    taps: Tensor | None,
     hidden: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the input and of ``Parameters``; the hidden layer is rebuilt if it was not kept."""
+    """Gradients of the input and of ``Parameters``; what is None of the last three is calculated again."""
     norm = parameters.norm_weight, parameters.norm_bias
     dtype, wide, channels, rows = convolved.dtype, parameters.weight1.dtype, len(parameters.bias), len(mean)
+    if narrow is None or taps is None:
+        narrow, taps = _narrow(parameters, dtype)
     width, number_of_taps = len(parameters.weight1), len(taps)
     weight1, weight2, bias1, _ = _split_narrow(narrow, width, channels)
     if hidden is None:
@@ -337,17 +339,20 @@ def block(
         scale: ``(N,)``, what stochastic depth draws for each image, or None.
         eps: Of the norm.
         dtype: Precision of the products and of the maps between them.
-        rebuilds: Whether the hidden layer is calculated again for the gradients instead of being kept.
+        rebuilds: Whether the hidden layer, and parameters in ``dtype``, are calculated again for the gradients instead
+            of being kept.
         weight: ``(C, 1, K, K)``; this and the others as in ``Parameters``, all of one precision.
 
     Returns:
         The sum, ``(N, H, W, C)`` in the wider precision of ``x`` and the parameters, and what the gradients need: ``x``
         in ``dtype`` (empty if it is so already), convolution, mean and inverse deviation of its rows, parameters in
-        ``dtype``, ``(K * K, C)`` taps, and the ``(R, D)`` hidden layer (empty if rebuilt).
+        ``dtype``, ``(K * K, C)`` taps and the ``(R, D)`` hidden layer, the last three empty if they are rebuilt.
     """
     parameters = Parameters(weight, bias, norm_weight, norm_bias, weight1, bias1, weight2, bias2, gamma)
-    out, copy, *kept, hidden = _forward(x, scale, parameters, eps, dtype, keeps=True)
-    return out, x.new_empty(0) if copy is x else copy, *kept, x.new_empty(0) if rebuilds else hidden  # type: ignore
+    out, copy, *kept = _forward(x, scale, parameters, eps, dtype, keeps=True)
+    if rebuilds:
+        kept[-3:] = [x.new_empty(0) for _ in range(3)]
+    return out, x.new_empty(0) if copy is x else copy, *kept  # type: ignore[return-value]
 
 
 @block.register_fake
@@ -356,6 +361,7 @@ def _(x, scale, eps, dtype, rebuilds, *parameters):
     images, height, width, _ = x.shape
     rows = images * height * width  # not `numel` of a part of the shape, which makes constants of it
     hidden, channels = given.weight1.shape
+    narrow, taps = (x.dtype, x.dtype) if rebuilds else (dtype, torch.float32)
     statistics = x.new_empty(rows, dtype=torch.float32)
     map_like_x = torch.empty_like(x, dtype=dtype)
     return (
@@ -364,9 +370,9 @@ def _(x, scale, eps, dtype, rebuilds, *parameters):
         torch.empty_like(map_like_x),
         statistics,
         torch.empty_like(statistics),
-        x.new_empty((2 * channels + 1) * hidden + channels, dtype=dtype),
-        x.new_empty(given.weight.shape[-1] ** 2, channels, dtype=torch.float32),
-        x.new_empty(0) if rebuilds else x.new_empty(rows, hidden, dtype=dtype),
+        x.new_empty(0 if rebuilds else (2 * channels + 1) * hidden + channels, dtype=narrow),
+        x.new_empty(*((0,) if rebuilds else (given.weight.shape[-1] ** 2, channels)), dtype=taps),
+        x.new_empty(*((0,) if rebuilds else (rows, hidden)), dtype=narrow),
     )
 
 
@@ -395,7 +401,8 @@ def block_backward(
 ) -> list[Tensor]:
     """Gradients of ``x``, in ``x_dtype``, and of the parameters; arguments as in and out of ``block``."""
     parameters = Parameters(weight, bias, norm_weight, norm_bias, weight1, bias1, weight2, bias2, gamma)
-    kept = x, convolved, mean, rstd, narrow, taps, hidden if hidden.numel() else None
+    rebuilt = (narrow, taps, hidden) if hidden.numel() else (None, None, None)
+    kept = x, convolved, mean, rstd, *rebuilt
     grads = _backward(grad.contiguous(), scale, parameters, eps, x_dtype, *kept)
     return [grad.clone() if grad._is_view() else grad for grad in grads if grad is not None]
 
@@ -441,8 +448,8 @@ class BlockTriton(torch.autograd.Function):
     ) -> Tensor:
         """Keeps 6 E, or 2 E and rebuilds the rest."""
         given = Parameters(*parameters)  # type: ignore[arg-type]
-        out, *kept, hidden = _forward(x, scale, given, eps, dtype, keeps=True)
-        ctx.save_for_backward(scale, *parameters, *kept, None if rebuilds else hidden)
+        out, *kept = _forward(x, scale, given, eps, dtype, keeps=True)
+        ctx.save_for_backward(scale, *parameters, *kept[:-3], *((None,) * 3 if rebuilds else kept[-3:]))
         ctx.eps, ctx.x_dtype = eps, x.dtype
         return out
 

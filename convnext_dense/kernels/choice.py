@@ -18,7 +18,8 @@ from torch import Tensor
 OPERATORS = ("depthwise", "layer_norm", "block")
 CHOICES = ("auto", "torch", "triton")
 # Compute capability of the GPU and type of the tensor -> operator -> number of elements of the map from which Triton's
-# is the faster one. ``tools/benchmark.py --task kernels`` prints the entry of a GPU.
+# is the faster one. ``tools/benchmark.py --task kernels`` prints the entry of a GPU. That of 9.0 is from whole steps of
+# tiny and base on an H100 (docs/performance.md); a block being fewer launches, it holds for small maps too.
 FASTER_FROM: Mapping[tuple[tuple[int, int], torch.dtype], Mapping[str, float]] = {
     ((9, 0), torch.bfloat16): {"depthwise": 1, "layer_norm": 1, "block": 1},
 }
