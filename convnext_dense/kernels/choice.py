@@ -85,8 +85,8 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def needs_torchs_operators() -> bool:
-    """Function transforms need rules for every operator, and traces of TorchScript its own operators."""
-    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing()
+    """Function transforms need rules for every operator, and what is exported runs where ours are not known."""
+    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 @torch.compiler.assume_constant_result  # which does not see through the cache

@@ -13,6 +13,7 @@ import torch
 pytest.importorskip("triton")
 from convnext_dense.kernels import block_triton, choice
 from convnext_dense.layers import ConvNeXtBlock
+from convnext_dense.models import ConvNeXt
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ["output", "input", *(name for name, _ in ConvNeXtBlock(8).named_parameters())]
@@ -153,6 +154,30 @@ def test_compiled_block_is_one_graph_for_all_sizes_with_the_same_results(autocas
         with torch.compiler.set_stance("default" if size == (2, 8, 3, 4) else "fail_on_recompile"):
             ours = results(compiled, x, autocast)
         assert all(mine.equal(other) for mine, other in zip(ours, expected, strict=True))
+
+
+@pytest.mark.parametrize("with_cp", [False, True, "mlp"])
+def test_backbone_with_checkpoints_has_torchs_features_and_gradients(with_cp, on_triton):
+    torch.manual_seed(0)
+    arch = dict(depths=(1, 1, 1, 1), channels=(8, 8, 16, 16))
+    model = ConvNeXt(arch, with_cp=with_cp, layer_scale_init_value=1.0, drop_path_rate=0.2).to(DEVICE).train()
+    image = draw(2, 3, 64, 96)
+    both = []
+    for library in ("triton", "torch"):
+        model.zero_grad()
+        torch.manual_seed(1)
+        with choice.forced(library):
+            features = model(image)
+            sum(feature.square().mean() for feature in features).backward()
+        both.append([*features, *(param.grad for param in model.parameters())])
+    torch.testing.assert_close(*both, rtol=1e-4, atol=1e-4)
+
+
+def test_exported_block_has_torchs_operators_alone(on_triton):
+    block, x = make_block().eval(), draw(2, 8, 4, 3)
+    program = torch.export.export(block, (x,))
+    assert not any("convnext_dense" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program.module()(x), block(x), rtol=1e-4, atol=1e-5)
 
 
 def test_other_modules_and_hooks_are_respected(on_triton):
