@@ -44,16 +44,6 @@ def results(block, x, autocast=False):
     return [output.detach(), x.grad, *(param.grad.clone() for param in block.parameters())]
 
 
-@pytest.fixture
-def on_triton(monkeypatch):
-    """Everything that can run on Triton does, in the interpreter where there is no GPU."""
-    monkeypatch.setattr(choice, "_DEVICES", (DEVICE,))
-    choice._look_up.cache_clear()
-    with choice.forced("triton"):
-        yield
-    choice._look_up.cache_clear()
-
-
 # Channels that no block of them divides, several of them, an odd and an even number of rows, a single position.
 @pytest.mark.parametrize("size", [(2, 40, 5, 11), (2, 8, 4, 3), (1, 8, 1, 1)], ids=str)
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])

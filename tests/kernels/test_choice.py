@@ -12,16 +12,6 @@ def draw(*shape, dtype=torch.float32):
     return torch.randn(*shape).to(DEVICE, dtype)
 
 
-@pytest.fixture
-def on_triton(monkeypatch):
-    """Everything that can run on Triton does, in the interpreter where there is no GPU."""
-    monkeypatch.setattr(choice, "_DEVICES", (DEVICE,))
-    choice._look_up.cache_clear()
-    with choice.forced("triton"):
-        yield
-    choice._look_up.cache_clear()
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.complex64])
 def test_other_precisions_are_left_to_torch(dtype, on_triton):
     assert not choice.runs_on_triton("layer_norm", draw(4, 8).to(dtype))
