@@ -21,28 +21,42 @@ class CompileBackboneHook(Hook):
 
     Args:
         backend: torch.compile's.
+        cuda_graphs: Whether a step is recorded as CUDA graphs and played again, which leaves the host next to nothing
+            to do. For images of one size, as in classification and for crops in segmentation: every other size is
+            compiled and recorded anew. Not with accumulated gradients.
     """
 
-    def __init__(self, backend: str = "inductor") -> None:
+    def __init__(self, backend: str = "inductor", *, cuda_graphs: bool = False) -> None:
         self.backend = backend
+        self.cuda_graphs = cuda_graphs
         self._compiled = False
 
     def before_run(self, runner: Any) -> None:
         """Wraps the backbone's call; compilation itself happens at its first use.
 
         Raises:
-            ValueError: The model has no backbone.
+            ValueError: The model has no backbone, or gradients are to be accumulated in the memory of CUDA graphs.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model = getattr(model, "module", model)  # what test-time augmentation wraps
         backbone = getattr(model, "backbone", None)
         if backbone is None:
             raise ValueError(f"CompileBackboneHook needs a model with a backbone, and {type(model).__name__} has none.")
-        if not self._compiled:
-            # Without the first, Inductor stops at outputs that are views of symbolic size (torch 2.14.1). The second
-            # would reorder what is kept for the backward pass, and with that fix its size.
-            options = {"strict_output_strides": True, "layout_optimization": False}
-            backbone.compile(
-                dynamic=True, backend=self.backend, options=options if self.backend == "inductor" else None
+        steps = getattr(getattr(runner, "optim_wrapper", None), "_accumulative_counts", 1)
+        if self.cuda_graphs and steps > 1:
+            raise ValueError(
+                f"CompileBackboneHook(cuda_graphs=True) cannot accumulate the gradients of {steps} batches, since each "
+                "overwrites those of the one before: leave cuda_graphs out, or make the batch as large as a step's."
             )
-            self._compiled = True
+        if self._compiled:
+            return
+        # Without the first, Inductor stops at outputs that are views of symbolic size (torch 2.14.1). The second would
+        # reorder what is kept for the backward pass, and with that fix its size.
+        for_all_sizes = {"strict_output_strides": True, "layout_optimization": False}
+        options = {"triton.cudagraphs": True} if self.cuda_graphs else for_all_sizes
+        backbone.compile(
+            dynamic=not self.cuda_graphs,
+            backend=self.backend,
+            options=options if self.backend == "inductor" else None,
+        )
+        self._compiled = True

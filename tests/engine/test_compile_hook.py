@@ -66,3 +66,25 @@ def test_no_gradient_of_a_convolutions_input_is_left_to_the_compiler():
 def test_model_without_a_backbone_is_named():
     with pytest.raises(ValueError, match="needs a model with a backbone, and Linear has none"):
         CompileBackboneHook().before_run(SimpleNamespace(model=nn.Linear(2, 2)))
+
+
+def test_cuda_graphs_cannot_accumulate_gradients():
+    runner = SimpleNamespace(model=Detector(), optim_wrapper=SimpleNamespace(_accumulative_counts=4))
+    with pytest.raises(ValueError, match="cannot accumulate the gradients of 4 batches"):
+        CompileBackboneHook(cuda_graphs=True).before_run(runner)
+    CompileBackboneHook().before_run(runner)
+
+
+def test_backbone_for_cuda_graphs_is_compiled_for_each_size_with_the_same_numbers(monkeypatch):
+    torch._dynamo.reset()
+    eager = Detector().train()
+    model, given = copy.deepcopy(eager), []
+    compile_in_place = model.backbone.compile
+    monkeypatch.setattr(model.backbone, "compile", lambda **how: given.append(how) or compile_in_place(**how))
+    CompileBackboneHook(backend="aot_eager", cuda_graphs=True).before_run(SimpleNamespace(model=model))
+    assert given[0]["dynamic"] is False
+    for size in ((2, 3, 64, 96), (2, 3, 96, 64)):
+        image = torch.rand(*size)
+        ours, expected = (features_and_gradients(which, image) for which in (model, eager))
+        for mine, theirs in zip([*ours[0], *ours[1]], [*expected[0], *expected[1]], strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
