@@ -14,167 +14,23 @@ Sums over rows have two stages and no atomics: the same input gives the same bit
 from typing import NamedTuple
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 from torch.nn.functional import gelu
 
 from convnext_dense.kernels import depthwise_triton, layer_norm_triton
+from convnext_dense.kernels.block_kernels import (
+    add_kernel,
+    branch_grad_kernel,
+    finish_kernel,
+    gelu_grad_kernel,
+    narrow_kernel,
+)
 from convnext_dense.kernels.choice import ceil_div, on_device_of
 
 _TILE = 16, 128  # rows and channels
 _PROGRAMS = 528  # of a sum over rows, each of which leaves a partial sum: four on each of 132 multiprocessors
 _COLUMNS = 32  # of a program that adds partial sums up
 _PARAMETERS = 1024  # of a program that only copies or sums parameters
-
-
-@triton.jit(do_not_specialize=["rows", "positions"])
-def _add_kernel(
-    shortcut_ptr, branch_ptr, scale_ptr, out_ptr, rows, positions, channels: tl.constexpr,
-    has_scale: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
-):  # fmt: skip
-    """shortcut + scale of the image * branch."""
-    row = tl.program_id(0).to(tl.int64) * rows_block + tl.arange(0, rows_block)
-    c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
-    place = row[:, None] * channels + c[None, :]
-    mask = (row < rows)[:, None] & (c < channels)[None, :]
-    branch = tl.load(branch_ptr + place, mask=mask, other=0.0).to(tl.float32)
-    if has_scale:
-        branch *= tl.load(scale_ptr + row // positions, mask=row < rows, other=0.0).to(tl.float32)[:, None]
-    out = tl.load(shortcut_ptr + place, mask=mask, other=0.0).to(tl.float32) + branch
-    tl.store(out_ptr + place, out.to(out_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit(do_not_specialize=["rows", "positions", "parts"])
-def _branch_grad_kernel(
-    grad_ptr, scale_ptr, branch_grad_ptr, partial_ptr, rows, positions, parts, channels: tl.constexpr,
-    has_scale: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
-):  # fmt: skip
-    """scale of the image * grad, and its sum over every so many tiles of rows."""
-    part = tl.program_id(0)
-    c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
-    total = tl.zeros((rows_block, channels_block), dtype=tl.float32)
-    for tile in range(part, tl.cdiv(rows, rows_block), parts):
-        row = (tile * rows_block + tl.arange(0, rows_block)).to(tl.int64)
-        place = row[:, None] * channels + c[None, :]
-        mask = (row < rows)[:, None] & (c < channels)[None, :]
-        grad = tl.load(grad_ptr + place, mask=mask, other=0.0).to(tl.float32)
-        if has_scale:
-            grad *= tl.load(scale_ptr + row // positions, mask=row < rows, other=0.0).to(tl.float32)[:, None]
-        total += grad
-        tl.store(branch_grad_ptr + place, grad.to(branch_grad_ptr.dtype.element_ty), mask=mask)
-    tl.store(partial_ptr + part.to(tl.int64) * channels + c, tl.sum(total, axis=0), mask=c < channels)
-
-
-@triton.jit(do_not_specialize=["rows", "parts"])
-def _gelu_grad_kernel(
-    grad_ptr, hidden_ptr, out_ptr, hidden_grad_ptr, partial_ptr, rows, parts, channels: tl.constexpr,
-    exact: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
-):  # fmt: skip
-    """GELU once more, its gradient, and the sum of that over every so many tiles of rows."""
-    part = tl.program_id(0)
-    c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
-    total = tl.zeros((rows_block, channels_block), dtype=tl.float32)
-    for tile in range(part, tl.cdiv(rows, rows_block), parts):
-        row = (tile * rows_block + tl.arange(0, rows_block)).to(tl.int64)
-        place = row[:, None] * channels + c[None, :]
-        mask = (row < rows)[:, None] & (c < channels)[None, :]
-        hidden = tl.load(hidden_ptr + place, mask=mask, other=0.0).to(tl.float32)
-        grad = tl.load(grad_ptr + place, mask=mask, other=0.0).to(tl.float32)
-        bell = tl.exp(-0.5 * hidden * hidden)
-        if exact:
-            below = 0.5 + 0.5 * tl.erf(hidden * 0.7071067811865476)  # 1 / sqrt(2)
-        else:
-            t = 1 / (1 + 0.3275911 * 0.7071067811865476 * tl.abs(hidden))
-            series = 1.421413741 + t * (-1.453152027 + t * 1.061405429)
-            tail = 0.5 * bell * t * (0.254829592 + t * (-0.284496736 + t * series))
-            below = tl.where(hidden < 0, tail, 1 - tail)
-        tl.store(out_ptr + place, (hidden * below).to(out_ptr.dtype.element_ty), mask=mask)
-        hidden_grad = grad * (below + hidden * bell * 0.3989422804014327)  # 1 / sqrt(2 pi)
-        total += hidden_grad
-        tl.store(hidden_grad_ptr + place, hidden_grad.to(hidden_grad_ptr.dtype.element_ty), mask=mask)
-    tl.store(partial_ptr + part.to(tl.int64) * channels + c, tl.sum(total, axis=0), mask=c < channels)
-
-
-@triton.jit
-def _narrow_kernel(
-    weight_ptr, weight1_ptr, bias1_ptr, weight2_ptr, bias2_ptr, gamma_ptr, out_ptr, taps_ptr,
-    channels: tl.constexpr, hidden: tl.constexpr, taps: tl.constexpr, has_gamma: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
-    """Weights and biases of both linear layers, the layer scale in the second; the depthwise ones by tap."""
-    size: tl.constexpr = channels * hidden
-    i = tl.program_id(0) * block + tl.arange(0, block)
-    dtype = out_ptr.dtype.element_ty
-    tl.store(out_ptr + i, tl.load(weight1_ptr + i, mask=i < size).to(dtype), mask=i < size)
-    weight2 = tl.load(weight2_ptr + i, mask=i < size).to(tl.float32)
-    bias2 = tl.load(bias2_ptr + i, mask=i < channels).to(tl.float32)
-    if has_gamma:
-        weight2 *= tl.load(gamma_ptr + i // hidden, mask=i < size).to(tl.float32)
-        bias2 *= tl.load(gamma_ptr + i, mask=i < channels).to(tl.float32)
-    tl.store(out_ptr + size + i, weight2.to(dtype), mask=i < size)
-    tl.store(out_ptr + 2 * size + i, tl.load(bias1_ptr + i, mask=i < hidden).to(dtype), mask=i < hidden)
-    tl.store(out_ptr + 2 * size + hidden + i, bias2.to(dtype), mask=i < channels)
-    in_taps = i < taps * channels
-    tap = tl.load(weight_ptr + i, mask=in_taps).to(tl.float32)
-    tl.store(taps_ptr + i % taps * channels + i // taps, tap, mask=in_taps)
-
-
-@triton.jit
-def _sum_columns(partial_ptr, parts, columns: tl.constexpr, column, rows_block: tl.constexpr):
-    total = tl.zeros((rows_block, column.shape[0]), dtype=tl.float32)
-    for first in range(0, parts, rows_block):
-        row = first + tl.arange(0, rows_block)
-        mask = (row < parts)[:, None] & (column < columns)[None, :]
-        total += tl.load(partial_ptr + row[:, None] * columns + column[None, :], mask=mask, other=0.0)
-    return tl.sum(total, axis=0)
-
-
-@triton.jit(do_not_specialize=["norm_parts", "taps_parts", "bias1_parts", "bias2_parts"])
-def _finish_kernel(
-    norm_ptr, taps_ptr, bias1_partial_ptr, bias2_partial_ptr, weight2_ptr, weight2_grad_ptr, bias2_ptr, gamma_ptr,
-    out_ptr, norm_parts, taps_parts, bias1_parts, bias2_parts,
-    channels: tl.constexpr, hidden: tl.constexpr, taps: tl.constexpr, has_gamma: tl.constexpr,
-    hidden_block: tl.constexpr, rows_block: tl.constexpr, columns_block: tl.constexpr,
-):  # fmt: skip
-    """Gradients of the parameters out of partial sums, one after another in ``out`` as in ``_split``.
-
-    Behind the programs of the layer scale and of what it scales, one per channel, come those of blocks of columns.
-    """
-    dtype = out_ptr.dtype.element_ty
-    depthwise_place: tl.constexpr = 2 * channels
-    bias1_place: tl.constexpr = depthwise_place + (taps + 1) * channels
-    bias2_place: tl.constexpr = bias1_place + hidden
-    norm_blocks: tl.constexpr = (2 * channels + columns_block - 1) // columns_block
-    taps_blocks: tl.constexpr = ((taps + 1) * channels + columns_block - 1) // columns_block
-    unit = tl.program_id(0) - channels
-    if unit < 0:
-        c = tl.program_id(0)
-        bias2_grad = tl.sum(_sum_columns(bias2_partial_ptr, bias2_parts, channels, c + tl.arange(0, 1), 256), axis=0)
-        if has_gamma:
-            h = tl.arange(0, hidden_block)
-            grad_ptr = weight2_grad_ptr + c * hidden + h
-            grad = tl.load(grad_ptr, mask=h < hidden, other=0.0).to(tl.float32)
-            weight2 = tl.load(weight2_ptr + c * hidden + h, mask=h < hidden, other=0.0).to(tl.float32)
-            gamma_grad = tl.sum(grad * weight2, axis=0) + bias2_grad * tl.load(bias2_ptr + c).to(tl.float32)
-            tl.store(out_ptr + bias2_place + channels + c, gamma_grad.to(dtype))
-            gamma = tl.load(gamma_ptr + c).to(tl.float32)
-            tl.store(grad_ptr, (grad * gamma).to(weight2_grad_ptr.dtype.element_ty), mask=h < hidden)
-            bias2_grad *= gamma
-        tl.store(out_ptr + bias2_place + c, bias2_grad.to(dtype))
-    elif unit < norm_blocks:
-        column = unit * columns_block + tl.arange(0, columns_block)
-        total = _sum_columns(norm_ptr, norm_parts, 2 * channels, column, rows_block)
-        tl.store(out_ptr + column, total.to(dtype), mask=column < 2 * channels)
-    elif unit < norm_blocks + taps_blocks:
-        column = (unit - norm_blocks) * columns_block + tl.arange(0, columns_block)
-        total = _sum_columns(taps_ptr, taps_parts, (taps + 1) * channels, column, rows_block)
-        tap, of = column // channels, column % channels
-        place = tl.where(tap < taps, of * taps + tap, taps * channels + of)
-        tl.store(out_ptr + depthwise_place + place, total.to(dtype), mask=column < (taps + 1) * channels)
-    else:
-        column = (unit - norm_blocks - taps_blocks) * columns_block + tl.arange(0, columns_block)
-        total = _sum_columns(bias1_partial_ptr, bias1_parts, hidden, column, rows_block)
-        tl.store(out_ptr + bias1_place + column, total.to(dtype), mask=column < hidden)
 
 
 class Parameters(NamedTuple):
@@ -199,7 +55,7 @@ def _narrow(parameters: Parameters, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     out = weight1.new_empty((2 * channels + 1) * hidden + channels, dtype=dtype)
     by_tap = weight1.new_empty(taps, channels, dtype=torch.float32)
     grid = (ceil_div(channels * max(hidden, taps), _PARAMETERS),)
-    _narrow_kernel[grid](
+    narrow_kernel[grid](
         weight, weight1, bias1, weight2, bias2, weight1 if gamma is None else gamma, out, by_tap,
         channels, hidden, taps, gamma is not None, _PARAMETERS,
     )  # fmt: skip
@@ -227,10 +83,25 @@ def _forward(
     branch = torch.addmm(bias2, gelu(hidden), weight2.T)
     out = torch.empty_like(x, dtype=torch.promote_types(x.dtype, parameters.norm_weight.dtype))
     grid = (ceil_div(rows, _TILE[0]), ceil_div(channels, _TILE[1]))
-    _add_kernel[grid](
+    add_kernel[grid](
         x, branch, branch if scale is None else scale, out, rows, rows // len(x), channels, scale is not None, *_TILE
     )
     return out, x if copy is None else copy, convolved, mean, rstd, narrow, taps, hidden
+
+
+def _partial_sums(x: Tensor, width: int, number_of_taps: int) -> tuple[list[int], list[Tensor]]:
+    """Numbers of, and memory for, the partial sums of the gradients of norm, taps, first and second bias."""
+    rows, channels = x.numel() // x.shape[-1], x.shape[-1]
+    tiles = ceil_div(rows, _TILE[0])
+    shapes = [
+        (layer_norm_triton.number_of_parts(rows, channels), 2, channels),
+        (depthwise_triton.number_of_parts(*x.shape), number_of_taps + 1, channels),
+        (max(1, min(tiles, _PROGRAMS // ceil_div(width, _TILE[1]))), 1, width),
+        (max(1, min(tiles, _PROGRAMS // ceil_div(channels, _TILE[1]))), 1, channels),
+    ]
+    partial = x.new_empty(sum(a * b * c for a, b, c in shapes), dtype=torch.float32)
+    parts = partial.split([a * b * c for a, b, c in shapes])
+    return [shape[0] for shape in shapes], [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _backward(
@@ -258,38 +129,26 @@ def _backward(
         normalised, _, _ = layer_norm_triton.normalise(convolved, *norm, eps, dtype)
         hidden = torch.addmm(bias1, normalised.view(rows, channels), weight1.T)
 
-    tiles, channel_blocks, hidden_blocks = (
-        ceil_div(rows, _TILE[0]),
-        ceil_div(channels, _TILE[1]),
-        ceil_div(width, _TILE[1]),
-    )
-    shapes = (
-        (layer_norm_triton.number_of_parts(rows, channels), 2, channels),
-        (depthwise_triton.number_of_parts(*x.shape), number_of_taps + 1, channels),
-        (max(1, min(tiles, _PROGRAMS // hidden_blocks)), 1, width),
-        (max(1, min(tiles, _PROGRAMS // channel_blocks)), 1, channels),
-    )
-    partial = grad.new_empty(sum(a * b * c for a, b, c in shapes), dtype=torch.float32)
-    of_norm, of_taps, of_bias1, of_bias2 = partial.split([a * b * c for a, b, c in shapes])
-
+    counts, (of_norm, of_taps, of_bias1, of_bias2) = _partial_sums(x, width, number_of_taps)
+    channel_blocks, hidden_blocks = ceil_div(channels, _TILE[1]), ceil_div(width, _TILE[1])
     branch_grad = grad.new_empty(rows, channels, dtype=dtype)
-    parts = shapes[3][0]
-    _branch_grad_kernel[(parts, channel_blocks)](
-        grad, partial if scale is None else scale, branch_grad, of_bias2, rows, rows // len(x), parts,
+    parts = counts[3]
+    branch_grad_kernel[(parts, channel_blocks)](
+        grad, of_bias2 if scale is None else scale, branch_grad, of_bias2, rows, rows // len(x), parts,
         channels, scale is not None, *_TILE,
     )  # fmt: skip
     hidden_grad, out = torch.mm(branch_grad, weight2), torch.empty_like(hidden)
-    parts = shapes[2][0]
-    _gelu_grad_kernel[(parts, hidden_blocks)](
+    parts = counts[2]
+    gelu_grad_kernel[(parts, hidden_blocks)](
         hidden_grad, hidden, out, hidden_grad, of_bias1, rows, parts, width, dtype == torch.float32, *_TILE
     )
     weight2_grad = _product(branch_grad.T, out, wide)
     convolved_grad, norms_output = layer_norm_triton.differentiate(
-        torch.mm(hidden_grad, weight1), convolved, norm[0], mean, rstd, of_norm.view(shapes[0]), norm[1]
+        torch.mm(hidden_grad, weight1), convolved, norm[0], mean, rstd, of_norm, norm[1]
     )
     assert norms_output is not None
     weight1_grad = _product(hidden_grad.T, norms_output.view(rows, channels), wide)
-    depthwise_triton.weight_grad(x, convolved_grad, parameters.weight.shape[-1], of_taps.view(shapes[1]))
+    depthwise_triton.weight_grad(x, convolved_grad, parameters.weight.shape[-1], of_taps)
     x_grad = torch.empty_like(x, dtype=x_dtype)
     depthwise_triton.convolve(convolved_grad, taps, None, x_grad, flipped=True, added=grad)
 
@@ -297,9 +156,9 @@ def _backward(
     sizes = [channels, channels, number_of_taps * channels, channels, width, channels, channels]
     out = grad.new_empty(sum(sizes), dtype=wide)
     columns = [2 * channels, (number_of_taps + 1) * channels, width]
-    _finish_kernel[(channels + sum(ceil_div(count, _COLUMNS) for count in columns),)](
+    finish_kernel[(channels + sum(ceil_div(count, _COLUMNS) for count in columns),)](
         of_norm, of_taps, of_bias1, of_bias2, parameters.weight2, weight2_grad, parameters.bias2,
-        out if gamma is None else gamma, out, *(shape[0] for shape in shapes),
+        out if gamma is None else gamma, out, *counts,
         channels, width, number_of_taps, gamma is not None, 1 << (width - 1).bit_length(), 64, _COLUMNS,
     )  # fmt: skip
     norm_weight, norm_bias, weight, bias, bias1, bias2, gamma_grad = out.split(sizes)

@@ -15,6 +15,8 @@ from math import inf
 import torch
 from torch import Tensor
 
+from convnext_dense.kernels.precision import precision_of
+
 OPERATORS = ("depthwise", "layer_norm", "block")
 CHOICES = ("auto", "torch", "triton")
 # Compute capability of the GPU and type of the tensor -> operator -> number of elements of the map from which Triton's
@@ -54,17 +56,18 @@ def forced(choice: str) -> Iterator[None]:
         _CHOICE = before
 
 
-def runs_on_triton(operator: str, x: Tensor, dtype: torch.dtype | None = None) -> bool:
+def runs_on_triton(operator: str, x: Tensor, weight: Tensor | None = None) -> bool:
     """Whether one of ``OPERATORS`` runs on its Triton kernel for this map of the block.
 
     Args:
         operator: Out of ``OPERATORS``.
         x: The map.
-        dtype: Precision it is calculated in; by default that of the map.
+        weight: What it is multiplied with, for an operator that is calculated in another precision than the map's.
     """
-    dtype = dtype or x.dtype
-    precise = dtype not in (torch.float32, torch.bfloat16, torch.float16)
-    if x.device.type not in _DEVICES or precise or x.numel() == 0 or needs_torchs_operators():
+    if x.device.type not in _DEVICES or x.numel() == 0 or needs_torchs_operators():
+        return False
+    dtype = x.dtype if weight is None else precision_of(x, weight)
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return False
     faster_from = _smallest_sizes(x.device, dtype, _CHOICE)[OPERATORS.index(operator)]
     if torch.compiler.is_compiling():  # one graph for all sizes

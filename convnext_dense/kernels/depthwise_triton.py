@@ -76,26 +76,10 @@ def _convolve_row(
 
 @triton.jit(do_not_specialize=["height", "width", "strips", "rows", "column_blocks"])
 def _convolve_kernel(
-    x_ptr,
-    taps_ptr,
-    bias_ptr,
-    added_ptr,
-    copy_ptr,
-    out_ptr,
-    height,
-    width,
-    strips,
-    rows,
-    column_blocks,
-    channels: tl.constexpr,
-    kernel_size: tl.constexpr,
-    flipped: tl.constexpr,
-    has_bias: tl.constexpr,
-    adds: tl.constexpr,
-    copies: tl.constexpr,
-    columns_block: tl.constexpr,
-    channels_block: tl.constexpr,
-):
+    x_ptr, taps_ptr, bias_ptr, added_ptr, copy_ptr, out_ptr, height, width, strips, rows, column_blocks,
+    channels: tl.constexpr, kernel_size: tl.constexpr, flipped: tl.constexpr, has_bias: tl.constexpr,
+    adds: tl.constexpr, copies: tl.constexpr, columns_block: tl.constexpr, channels_block: tl.constexpr,
+):  # fmt: skip
     """A block of channels and one of columns in a strip of one image's rows per program."""
     halo: tl.constexpr = kernel_size // 2
     channel_blocks: tl.constexpr = (channels + channels_block - 1) // channels_block
@@ -163,21 +147,9 @@ def _weigh_row(values, grad, sums, grads, kernel_size: tl.constexpr):
 
 @triton.jit(do_not_specialize=["height", "width", "strips", "rows", "column_blocks", "units", "parts"])
 def _weight_grad_kernel(
-    x_ptr,
-    grad_ptr,
-    partial_ptr,
-    height,
-    width,
-    strips,
-    rows,
-    column_blocks,
-    units,
-    parts,
-    channels: tl.constexpr,
-    kernel_size: tl.constexpr,
-    columns_block: tl.constexpr,
-    channels_block: tl.constexpr,
-):
+    x_ptr, grad_ptr, partial_ptr, height, width, strips, rows, column_blocks, units, parts,
+    channels: tl.constexpr, kernel_size: tl.constexpr, columns_block: tl.constexpr, channels_block: tl.constexpr,
+):  # fmt: skip
     """A block of channels, and of the blocks of columns in strips of rows every so many; tap K * K is the bias."""
     halo: tl.constexpr = kernel_size // 2
     c = tl.program_id(0) * channels_block + tl.arange(0, channels_block)

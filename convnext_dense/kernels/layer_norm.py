@@ -22,14 +22,14 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, *, widens: b
     device = x.device.type
     # Autocast on a GPU would write float32, which the linear layer behind reads only to round it. On a CPU it
     # leaves the norm alone, and torch's kernel takes float32 parameters with a 16-bit input.
-    is_widened = device != "cpu" and torch.is_autocast_enabled(device)
+    is_widened = device != "cpu" and x.dtype != torch.float32 and torch.is_autocast_enabled(device)
     if runs_on_triton("layer_norm", x):
         from convnext_dense.kernels.layer_norm_triton import LayerNormTriton
 
         dtype = torch.float32 if is_widened and widens else x.dtype
         with on_device_of(x):
             return LayerNormTriton.apply(x, weight, bias, eps, dtype)
-    if widens or not is_widened or x.dtype == torch.float32:
+    if widens or not is_widened:
         return nn.functional.layer_norm(x, weight.shape, weight, bias, eps)
     with torch.autocast(device, enabled=False):
         return nn.functional.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)

@@ -14,6 +14,13 @@ def to_autocast(device: str, *tensors: Tensor | None) -> tuple[Tensor, ...]:
     return tensors  # type: ignore[return-value]
 
 
+def precision_of(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """What the product of a map and weights is calculated in; None of types that differ, which torch refuses."""
+    if torch.is_autocast_enabled(x.device.type):
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype if x.dtype == weight.dtype else None
+
+
 def emulates_products(x: Tensor) -> bool:
     """Whether products of this tensor are calculated faster in float32, casts to it and back included.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from convnext_dense.kernels import DepthwiseConv2d, ScaledLinear, runs_on_triton
+from convnext_dense.kernels.precision import precision_of
 from convnext_dense.layers.norm import GlobalResponseNorm, LayerNorm
 
 # Per thread. Measured on an AVX2 processor with 96 to 768 channels: 1024 to 4096 positions take the least time.
@@ -57,9 +58,8 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         """Maps ``(N, C, H, W)`` to the same shape, in channels-last memory."""
-        dtype = self._precision(x_nchw)
-        if runs_on_triton("block", x_nchw, dtype) and self._is_stock():
-            return self._run_on_triton(x_nchw, dtype)
+        if runs_on_triton("block", x_nchw, self.norm.weight) and self._is_stock():
+            return self._run_on_triton(x_nchw)
         x_nhwc = self.dwconv(x_nchw).permute(0, 2, 3, 1)
         count = self._number_of_pieces(x_nhwc)
         if count > 1:
@@ -68,13 +68,6 @@ class ConvNeXtBlock(nn.Module):
         else:
             x_nhwc = self._branch(x_nhwc)
         return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
-
-    def _precision(self, x_nchw: Tensor) -> torch.dtype:
-        """What products are calculated in; without autocast, types that differ are for torch to complain about."""
-        device = x_nchw.device.type
-        if torch.is_autocast_enabled(device):
-            return torch.get_autocast_dtype(device)
-        return x_nchw.dtype if x_nchw.dtype == self.norm.weight.dtype else torch.float64
 
     def _is_stock(self) -> bool:
         """Whether nobody put another module in place of one of the block's, or hooks on it, and there is no GRN."""
@@ -87,9 +80,11 @@ class ConvNeXtBlock(nn.Module):
             and self.act.approximate == "none"
         )
 
-    def _run_on_triton(self, x_nchw: Tensor, dtype: torch.dtype) -> Tensor:
+    def _run_on_triton(self, x_nchw: Tensor) -> Tensor:
         from convnext_dense.kernels.block_triton import Parameters, run_block
 
+        dtype = precision_of(x_nchw, self.norm.weight)
+        assert dtype is not None  # or it would not run here
         ones = x_nchw.new_ones(len(x_nchw), 1, 1, 1, dtype=dtype)
         drawn = self.drop_path(ones)
         parameters = Parameters(

@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from convnext_dense.kernels import block_triton, depthwise_triton, layer_norm_triton
+from convnext_dense.kernels import block_kernels, depthwise_triton, layer_norm_triton
 
 PTXAS = Path(triton.backends.nvidia.__file__).parent / "bin" / "ptxas"
 CHANNELS = 96
@@ -29,11 +29,11 @@ KERNELS = (
     (depthwise_triton._weight_grad_kernel, CONV),
     (layer_norm_triton._forward_kernel, dict(eps=1e-6, **NORM)),
     (layer_norm_triton._backward_kernel, dict(rebuilds=True, **NORM)),
-    (block_triton._add_kernel, RESIDUAL),
-    (block_triton._branch_grad_kernel, RESIDUAL),
-    (block_triton._narrow_kernel, dict(block=1024, **PARAMETERS)),
-    (block_triton._finish_kernel, dict(hidden_block=512, rows_block=64, columns_block=32, **PARAMETERS)),
-    (block_triton._gelu_grad_kernel, {**NORM, "channels": 4 * CHANNELS, "exact": False}),
+    (block_kernels.add_kernel, RESIDUAL),
+    (block_kernels.branch_grad_kernel, RESIDUAL),
+    (block_kernels.narrow_kernel, dict(block=1024, **PARAMETERS)),
+    (block_kernels.finish_kernel, dict(hidden_block=512, rows_block=64, columns_block=32, **PARAMETERS)),
+    (block_kernels.gelu_grad_kernel, {**NORM, "channels": 4 * CHANNELS, "exact": False}),
 )
 FLOAT32 = ("taps_ptr", "weight_ptr", "bias_ptr", "mean_ptr", "rstd_ptr", "partial_ptr", "added_ptr", "shortcut_ptr")
 
