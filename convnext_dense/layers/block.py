@@ -70,7 +70,7 @@ class ConvNeXtBlock(nn.Module):
         return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
 
     def _is_stock(self) -> bool:
-        """Whether nobody put another module in place of one of the block's, or hooks on it, and there is no GRN."""
+        """Whether all parts are the block's own, without hooks, their weights plain tensors, and there is no GRN."""
         parts = (self.dwconv, self.norm, self.pwconv1, self.act, self.grn, self.pwconv2)
         return (
             all(
@@ -78,6 +78,7 @@ class ConvNeXtBlock(nn.Module):
                 for part, stock in zip(parts, _STOCK, strict=True)
             )
             and self.act.approximate == "none"
+            and all(type(linear.weight) in (nn.Parameter, Tensor) for linear in (self.pwconv1, self.pwconv2))
         )
 
     def _run_on_triton(self, x_nchw: Tensor) -> Tensor:

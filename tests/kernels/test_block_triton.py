@@ -170,6 +170,10 @@ def test_exported_block_has_torchs_operators_alone(on_triton):
     torch.testing.assert_close(program.module()(x), block(x), rtol=1e-4, atol=1e-5)
 
 
+class Packed(torch.Tensor):
+    """A tensor whose memory is not what it shows, as those of quantized weights are."""
+
+
 def test_other_modules_and_hooks_are_respected(on_triton):
     """Somebody who replaced a part of a block, or listens to it, gets the block in parts."""
     block, x = make_block(), draw(1, 8, 3, 3)
@@ -178,6 +182,11 @@ def test_other_modules_and_hooks_are_respected(on_triton):
     block(x)
     assert len(seen) == 1
     handle.remove()
+    assert block._is_stock()
+    plain = block.pwconv1.weight
+    block.pwconv1.weight = torch.nn.Parameter(plain.detach().as_subclass(Packed))
+    assert not block._is_stock()
+    block.pwconv1.weight = plain
     assert block._is_stock()
     block.act = torch.nn.GELU(approximate="tanh")
     assert not block._is_stock()
