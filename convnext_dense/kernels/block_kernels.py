@@ -115,7 +115,7 @@ def finish_kernel(
     channels: tl.constexpr, hidden: tl.constexpr, taps: tl.constexpr, has_gamma: tl.constexpr,
     hidden_block: tl.constexpr, rows_block: tl.constexpr, columns_block: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the parameters out of partial sums, one after another in ``out`` as in ``_split``.
+    """Gradients of the parameters out of partial sums, in ``out`` in the order of ``block_triton._backward``.
 
     Behind the programs of the layer scale and of what it scales, one per channel, come those of blocks of columns.
     """

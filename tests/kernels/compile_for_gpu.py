@@ -35,7 +35,11 @@ KERNELS = (
     (block_kernels.finish_kernel, dict(hidden_block=512, rows_block=64, columns_block=32, **PARAMETERS)),
     (block_kernels.gelu_grad_kernel, {**NORM, "channels": 4 * CHANNELS, "exact": False}),
 )
-FLOAT32 = ("taps_ptr", "weight_ptr", "bias_ptr", "mean_ptr", "rstd_ptr", "partial_ptr", "added_ptr", "shortcut_ptr")
+FLOAT32 = (
+    "added_ptr", "bias1_partial_ptr", "bias1_ptr", "bias2_partial_ptr", "bias2_ptr", "bias_ptr", "gamma_ptr",
+    "mean_ptr", "norm_ptr", "partial_ptr", "rstd_ptr", "shortcut_ptr", "taps_ptr", "weight1_ptr", "weight2_grad_ptr",
+    "weight2_ptr", "weight_ptr",
+)  # fmt: skip
 
 
 def compile_kernel(kernel: JITFunction, constants: dict) -> dict:

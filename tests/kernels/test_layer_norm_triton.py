@@ -4,7 +4,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-from convnext_dense.kernels import choice, layer_norm_triton
+from convnext_dense.kernels import layer_norm_triton
 from convnext_dense.layers import LayerNorm2d
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -29,12 +29,12 @@ def check_as_exact(ours, stock, tensors, dtypes):
     for mine, theirs, true in zip(results(ours, tensors, dtypes), results(stock, tensors, dtypes), exact, strict=True):
         assert mine.shape == true.shape
         # the interpreter rounds down where torch and GPUs round to nearest
-        allowed = 1.25 * (theirs.double() - true).norm() + 2 * torch.finfo(mine.dtype).eps * true.norm()
+        allowed = 1.25 * (theirs.double() - true).norm() + torch.finfo(mine.dtype).eps * true.norm()
         assert (mine.double() - true).norm() <= allowed
 
 
-# More rows than a tile, channels that 8 does not divide and no power of two, few rows.
-@pytest.mark.parametrize("size", [(2, 3, 30, 96), (1, 5, 7, 33), (1, 2, 3, 5)], ids=str)
+# More rows than a tile, channels that 8 does not divide and no power of two, one row of one channel.
+@pytest.mark.parametrize("size", [(2, 3, 30, 96), (1, 5, 7, 33), (1, 1, 1, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norm_and_its_gradients_are_as_exact_as_torchs(size, dtype, monkeypatch):
     monkeypatch.setattr(layer_norm_triton, "_TILES_PER_PROGRAM", 1)
@@ -58,13 +58,10 @@ def test_same_input_gives_the_same_bits(monkeypatch):
     assert all(mine.equal(other) for mine, other in zip(first, second, strict=True))
 
 
-def test_norm_of_a_map_widens_under_autocast_as_torchs_does_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(choice, "_DEVICES", (DEVICE,))
-    choice._look_up.cache_clear()
+def test_norm_of_a_map_widens_under_autocast_as_torchs_does_on_a_gpu(on_triton):
     norm, x = LayerNorm2d(8).to(DEVICE), draw(2, 8, 3, 4, dtype=torch.bfloat16)
-    with choice.forced("triton"), torch.autocast(DEVICE, torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         output = norm(x)
-    choice._look_up.cache_clear()
     exact = torch.nn.functional.layer_norm(x.double().permute(0, 2, 3, 1), (8,), eps=EPS).permute(0, 3, 1, 2)
     assert output.dtype == (torch.float32 if DEVICE == "cuda" else torch.bfloat16)
     torch.testing.assert_close(output.double(), exact, rtol=1e-5 if DEVICE == "cuda" else 1e-2, atol=1e-2)
