@@ -8,6 +8,8 @@ import struct
 from mmengine.logging import print_log
 from PIL import Image, UnidentifiedImageError
 
+from convnext_dense.data.upright_images import to_rgb
+
 # What PIL raises for bytes that are no image or only the beginning of one; a file that is gone is an OSError too.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -40,14 +42,14 @@ class CorruptImages:
         self._count.value = 0
 
     def decode(self, content: bytes, name: str) -> Image.Image | None:
-        """Decodes an image file to RGB; None if it is corrupt.
+        """Decodes an image file by ``to_rgb``; None if it is corrupt.
 
         Raises:
             ValueError: More than the stated share of the images is corrupt.
         """
         try:
             with Image.open(io.BytesIO(content)) as image:
-                return image.convert("RGB")
+                return to_rgb(image)
         except UNREADABLE as error:
             self.skip(name, error)
             return None

@@ -2,20 +2,22 @@
 
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from convnext_dense.data.corrupt_images import UNREADABLE
 from convnext_dense.data.inspection import Inspection
+from convnext_dense.data.upright_images import has_16_bits, orientation_of
 
 # The limit at which Pillow calls a file an attack; OpenCV's own, 2**30, lets 3 GB through.
 MAX_PIXELS = 178_956_970
 _LIMIT_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
-_EXIF_ORIENTATION = 0x0112
 _LIES_ON_ITS_SIDE = 5  # and above: width and height change places when the image is turned upright
 
 
@@ -23,16 +25,18 @@ class OpenedImage(NamedTuple):
     """What an image file is.
 
     Attributes:
-        height: In pixels, as it is read: upright.
+        height: In pixels, when it is upright.
         width: As for ``height``.
         mode: Pillow's name of the kind of pixels, such as ``'RGB'`` or ``'I;16'``; empty where Pillow cannot read it.
         orientation: EXIF's number, 1 for upright.
+        has_32_bits: Whether a pixel has 32 bits, so that nobody knows which values are black and white.
     """
 
     height: int
     width: int
     mode: str
     orientation: int
+    has_32_bits: bool = False
 
 
 def pixel_limit() -> int:
@@ -63,9 +67,10 @@ def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
             width, height = file.size
             if width * height <= limit:
                 file.load()
-                turned = file.getexif().get(_EXIF_ORIENTATION, 1)
+                turned = orientation_of(file)
                 sides = (width, height) if turned >= _LIES_ON_ITS_SIDE else (height, width)
-                return OpenedImage(*sides, file.mode, turned)
+                is_deep = file.mode in ("I", "F") and not has_16_bits(file)
+                return OpenedImage(*sides, file.mode, turned, is_deep)
     except UnidentifiedImageError:
         return _open_otherwise(path, kind)
     except UNREADABLE as error:
@@ -90,26 +95,45 @@ def _open_otherwise(path: Path, kind: str) -> OpenedImage:
     return OpenedImage(height, width, "", 1)
 
 
-def inspect_image(path: Path, inspection: Inspection, *, is_skipped: bool = False) -> OpenedImage | None:
-    """Opens an image of a data set, and notes what is wrong with it or silently changed by reading it in colour.
+def inspect_image(
+    path: Path,
+    inspection: Inspection,
+    *,
+    is_skipped: bool = False,
+    reader: Callable[[Path], np.ndarray] | None = None,
+) -> OpenedImage | None:
+    """Opens an image of a data set, reads it as training does, and notes what is wrong or silently changed by that.
 
     Args:
         path: Its file.
         inspection: Takes what is found.
         is_skipped: Whether the data set leaves images out that cannot be decoded, up to a number.
+        reader: The ``ImageReader`` of the data set; by default images are read as classifiers read them, by ``to_rgb``.
+
+    Returns:
+        What the file is; height and width are those that the reader gives.
     """
+    refuse = inspection.warning if is_skipped else inspection.error
     try:
         image = open_image(path)
+        if reader is None and image.has_32_bits:
+            raise ValueError(
+                f"Image {path} has 32 bits per pixel (mode {image.mode}), and nothing says which values are black and "
+                "white: save it with 8 or 16 bits."
+            )
+        pixels = None if reader is None else reader(path)
     except ValueError as error:
-        (inspection.warning if is_skipped else inspection.error)("image files", str(error))
+        refuse("image files", str(error))
         return None
-    if image.mode in ("I", "F") or ";16" in image.mode:
+    is_cut = pixels is None or pixels.dtype == np.uint8
+    if is_cut and ";16" in image.mode:
         inspection.warning(
             "16-bit images",
             f"Image {path} has more than 8 bits per pixel (mode {image.mode}): it is read as 8-bit, and what that "
             "leaves of it may be black. Convert it with a scale of your own.",
         )
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+    has_alpha = pixels is not None and pixels.ndim == 3 and pixels.shape[2] in (2, 4)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") and not has_alpha:
         inspection.warning(
             "images with alpha",
             f"Image {path} has an alpha channel (mode {image.mode}), which is dropped: what it hides will be seen.",
@@ -117,11 +141,24 @@ def inspect_image(path: Path, inspection: Inspection, *, is_skipped: bool = Fals
     if image.mode == "P":
         inspection.note("palette images", f"Image {path} has a palette; it is read as its colours.")
     if image.orientation != 1:
-        # Where the sides change places, a size that does not fit tells; where they do not, nothing does.
-        is_told = image.orientation >= _LIES_ON_ITS_SIDE and image.height != image.width
-        (inspection.note if is_told else inspection.warning)(
+        is_turned = getattr(reader, "turns_images", True)
+        _note_orientation(path, image, inspection, is_turned=is_turned)
+    return image if pixels is None else image._replace(height=pixels.shape[0], width=pixels.shape[1])
+
+
+def _note_orientation(path: Path, image: OpenedImage, inspection: Inspection, *, is_turned: bool) -> None:
+    # Where the sides change places, a size that does not fit tells; where they do not, nothing does.
+    is_told = image.orientation >= _LIES_ON_ITS_SIDE and image.height != image.width
+    add = inspection.note if is_told else inspection.warning
+    if is_turned:
+        add(
             "EXIF-turned images",
             f"Image {path} is turned when it is read (EXIF orientation {image.orientation}): boxes and masks must be "
             "those of the upright image. Look at the overlay, or save it upright without EXIF.",
         )
-    return image
+    else:
+        add(
+            "EXIF-turned images",
+            f"Image {path} is not turned when it is read, against its EXIF (orientation {image.orientation}), because "
+            "of the config's loading step: boxes and masks must be those of the image as it lies.",
+        )

@@ -1,6 +1,7 @@
 """What stock OpenMMLab lacks on today's torch, and nothing else."""
 
 from convnext_dense.openmmlab.mmcv_ops.finder import serve_mmcv_ops
+from convnext_dense.openmmlab.resizing import keep_a_pixel_on_resizing
 from convnext_dense.openmmlab.safe_loading import allow_mmengine_checkpoints
 
-__all__ = ["allow_mmengine_checkpoints", "serve_mmcv_ops"]
+__all__ = ["allow_mmengine_checkpoints", "keep_a_pixel_on_resizing", "serve_mmcv_ops"]

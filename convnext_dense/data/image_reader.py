@@ -1,0 +1,97 @@
+"""Reads files by the loading step of a config, as training and testing do.
+
+Letters: H, W are an image's height and width in pixels, C is its number of channels.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.dataset import Compose
+
+from convnext_dense.data.opened_images import open_image
+
+# Backends of mmcv's LoadImageFromFile that leave images as they lie.
+_NEVER_TURN = {"turbojpeg", "tifffile"}
+_NUM_OF_COLOUR = {"color": 3, "grayscale": 1}
+
+
+def image_step(pipeline: Sequence[Mapping[str, Any]]) -> int:
+    """Gives the position of the step that loads images: the first named ``Load...Image...``, or else the first."""
+    names = [_name(step) for step in pipeline]
+    return next((i for i, name in enumerate(names) if name.startswith("Load") and "Image" in name), 0)
+
+
+def loads_annotations(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a pipeline reads what only annotated images have."""
+    name = _name(step)
+    return name.startswith("Load") and ("Annotation" in name or "Proposal" in name)
+
+
+def _name(step: Mapping[str, Any]) -> str:
+    kind = step.get("type", "")
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+
+
+class ImageReader:
+    """Reads files by a config's own loading step, which is built in the default scope.
+
+    Args:
+        step: Its config, such as ``dict(type='LoadImageFromFile', color_type='grayscale')``.
+
+    Attributes:
+        color_type: What mmcv's steps call the kind of pixels; ``'unchanged'`` for steps that do not say.
+    """
+
+    def __init__(self, step: Mapping[str, Any]) -> None:
+        self.step = step
+        is_mmcvs = _name(step) == "LoadImageFromFile"
+        self.color_type = step.get("color_type", "color" if is_mmcvs else "unchanged")
+        self.turns_images = not (
+            is_mmcvs
+            and (
+                self.color_type == "unchanged"
+                or self.color_type.endswith("ignore_orientation")
+                or step.get("imdecode_backend") in _NEVER_TURN
+            )
+        )
+        self._load: Compose | None = None
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of every image, or None where the file decides."""
+        return _NUM_OF_COLOUR.get(self.color_type.removesuffix("_ignore_orientation"))
+
+    def __call__(self, path: str | os.PathLike) -> np.ndarray:
+        """Gives the (H, W) or (H, W, C) array that a pipeline goes on with.
+
+        Raises:
+            ValueError: The step cannot read the file.
+        """
+        if self._load is None:
+            self._load = Compose([dict(self.step)])
+        try:
+            return self._load(dict(img_path=os.fspath(path)))["img"]
+        except (cv2.error, AssertionError, OSError) as error:
+            raise ValueError(decoding_fault(path, self.color_type)) from error
+
+
+def decoding_fault(path: str | os.PathLike, color_type: str = "color") -> str:
+    """Says in a sentence why a loading step cannot read a file."""
+    try:
+        opened = open_image(path)
+    except ValueError as error:
+        return str(error)
+    if opened.has_32_bits and color_type != "unchanged":
+        return (
+            f"Image {path} has 32 bits per pixel (mode {opened.mode}), which LoadImageFromFile reads with "
+            f"color_type='unchanged' alone, not '{color_type}': save it with 8 or 16 bits."
+        )
+    return f"Image {path} (mode {opened.mode}) cannot be decoded by the config's loading step: save it as PNG or JPEG."
+
+
+def reader_of(pipeline: Sequence[Mapping[str, Any]] | None) -> ImageReader | None:
+    """Gives the reader of a data set's pipeline, or None where it has none."""
+    return ImageReader(pipeline[image_step(pipeline)]) if pipeline else None

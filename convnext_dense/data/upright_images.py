@@ -1,0 +1,49 @@
+"""Pillow images, upright, in RGB and in 8 bits: how classifiers read, whose configs have no loading step."""
+
+import contextlib
+import struct
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_EXIF_ORIENTATION = 0x0112
+_TURNED = range(2, 9)  # EXIF's numbers of images that are not upright
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's number of a Pillow image: 1 for upright, also where EXIF is broken or says something else."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of broken EXIF
+        with contextlib.suppress(OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+            number = image.getexif().get(_EXIF_ORIENTATION, 1)
+            return number if number in _TURNED else 1
+    return 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Turns a Pillow image upright, and into RGB of 8 bits.
+
+    16 bits are cut to their upper 8, as OpenCV, libpng and Pillow itself (for colours) do it; Pillow would cut grey
+    values at 255, which leaves white. An alpha channel is dropped.
+
+    Raises:
+        ValueError: It has 32 bits per pixel, whose scale nobody knows.
+    """
+    image.load()
+    upright = ImageOps.exif_transpose(image) if orientation_of(image) != 1 else image
+    if has_16_bits(image):
+        upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            f"it has 32 bits per pixel (mode {image.mode}), and nothing says which values are black and white: save it "
+            "with 8 or 16 bits"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of palettes with transparency
+        return upright.convert("RGB")
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """Whether a Pillow image is grey in 16 bits, which has had several modes."""
+    return ";16" in image.mode or (image.mode == "I" and image.format in ("PNG", "PPM"))
