@@ -114,7 +114,7 @@ BROKEN = {
     ),
     "truncated file": (
         lambda folder: truncate(folder / "instances_train.json"),
-        r"instances_train\.json is truncated or not JSON",
+        r"instances_train\.json is truncated: what begins at .* Copy it again",
     ),
     "not COCO": (
         lambda folder: (folder / "instances_train.json").write_text("[]"),

@@ -1,15 +1,17 @@
 """Points a detection config at a folder of one's own in COCO format, and sizes its heads to the classes there."""
 
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
+from convnext_dense.data.class_counts import set_num_classes
+from convnext_dense.data.coco_config import use_coco_objects
 from convnext_dense.data.dataset_configs import leads_out, leaf_datasets
 from convnext_dense.data.opened_images import pixel_limit
+from convnext_dense.data.text_files import read_json
 
 LAYOUT = """\
     DIR/train/*.jpg  DIR/instances_train.json  DIR/val/*.jpg  DIR/instances_val.json
@@ -71,6 +73,7 @@ def use_coco_folder(
             f"{root / splits['val'].annotations} has {names['val']}: write the same categories in the same order."
         )
 
+    use_coco_objects(cfg)
     for loader, name in (("train", "train"), ("val", "val"), ("test", "val")):
         split = splits[name]
         if cfg.get(f"{loader}_dataloader") is not None:
@@ -86,56 +89,20 @@ def use_coco_folder(
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             if evaluator is not None and "ann_file" in evaluator:
                 evaluator.ann_file = str(root / split.annotations)
-    resize_heads(cfg.model, len(names["train"]))
+    set_num_classes(cfg.model, len(names["train"]))
     return names["train"]
-
-
-def resize_heads(model: ConfigDict, num_classes: int) -> None:
-    """Sets the number of classes of every box and mask head of a detector's config.
-
-    Raises:
-        ValueError: There is no such head.
-    """
-    heads = list(detection_heads(model))
-    if not heads:
-        raise ValueError(
-            f"The model {model.get('type')} has no bbox_head or mask_head with num_classes: set its number of "
-            f"classes to {num_classes} in the config."
-        )
-    for head in heads:
-        head.num_classes = num_classes
-
-
-def detection_heads(node: Any, inside_head: bool = False) -> Iterator[ConfigDict]:
-    """Finds the configs of box and mask heads that count classes."""
-    if isinstance(node, dict):
-        if inside_head and "num_classes" in node:
-            yield node  # type: ignore[misc]
-        for key, child in node.items():
-            yield from detection_heads(child, inside_head or key in ("bbox_head", "mask_head"))
-    elif isinstance(node, list | tuple):
-        for child in node:
-            yield from detection_heads(child, inside_head)
 
 
 def read_annotations(path: Path) -> dict[str, Any]:
     """Reads a COCO annotation file.
 
     Raises:
-        ValueError: It is missing, empty, truncated or nested too deeply, has no images or categories, or one of them
-            lacks an id, a name or a size, or names a file outside of the image folder.
+        ValueError: It is missing, or as for ``read_json``, has no images or categories, or one of them lacks an id, a
+            name or a size, or names a file outside of the image folder.
     """
     if not path.is_file():
         raise ValueError(f"Annotation file {path} does not exist.")
-    if path.stat().st_size == 0:
-        raise ValueError(f"Annotation file {path} is empty (0 bytes).")
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file)
-    except ValueError as error:
-        raise ValueError(f"Annotation file {path} is truncated or not JSON: {error}. Copy it again.") from error
-    except RecursionError as error:
-        raise ValueError(f"Annotation file {path} is nested too deeply: it is not in COCO's format.") from error
+    content = read_json(path, "Annotation file")
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"Annotation file {path} has no list '{key}': it is not in COCO's instances format.")

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
+
+# Loader of a config -> the split of a folder that it reads in a training.
+TRAINING_SPLITS = {"train": "train", "val": "val", "test": "val"}
 
 
 def config_dicts(node: Any) -> Iterator[Any]:
@@ -30,6 +32,12 @@ def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
         yield dataset
 
 
+def evaluators(cfg: Config, loader: str) -> list[ConfigDict]:
+    """Gives the configs of the metrics of ``'val'`` or ``'test'``; there may be none."""
+    found = cfg.get(f"{loader}_evaluator") or []
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+
 def class_names(dataset: ConfigDict) -> Sequence[str] | None:
     """Gives the class names of a data set's config: its own, or its type's, such as COCO's 80."""
     return (dataset.get("metainfo") or {}).get("classes") or known_class_names(dataset)
@@ -39,11 +47,6 @@ def known_class_names(dataset: ConfigDict) -> Sequence[str] | None:
     """Gives the class names that the type of a data set brings along, such as ADE20K's 150."""
     with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
         return getattr(registry.get(dataset.type), "METAINFO", {}).get("classes")
-
-
-def read_lines(path: Path) -> list[str]:
-    """Reads a text file of names, one per line; blank lines and space around names count for nothing."""
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def leads_out(name: str) -> bool:

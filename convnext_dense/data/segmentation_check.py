@@ -9,18 +9,20 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
+from convnext_dense.data.class_counts import check_class_counts
 from convnext_dense.data.dataset_configs import (
     class_names,
     known_class_names,
     leads_out,
     leaf_datasets,
     quote,
-    read_lines,
 )
+from convnext_dense.data.image_reader import ImageReader, reader_of
 from convnext_dense.data.inspection import ERROR, Inspection
 from convnext_dense.data.opened_images import inspect_image, open_image
-from convnext_dense.data.segmentation_folder import LAYOUT, decode_heads
+from convnext_dense.data.segmentation_folder import LAYOUT
 from convnext_dense.data.split_overlap import inspect_overlap
+from convnext_dense.data.text_files import read_lines
 
 ADE_LAYOUT = "images/training/*.jpg, annotations/training/*.png, images/validation/*.jpg, annotations/validation/*.png"
 
@@ -93,12 +95,7 @@ def _check_classes(model: ConfigDict, dataset: ConfigDict, labels: Path) -> Sequ
     classes = class_names(dataset)
     if classes is None:
         raise ValueError(f"The data set of {labels} has no class names: set metainfo=dict(classes=(...)).")
-    for head in decode_heads(model):
-        if head.num_classes != len(classes):
-            raise ValueError(
-                f"The config's {head.get('type')} has num_classes={head.num_classes}, but there are {len(classes)} "
-                f"classes ({quote(classes)}) for {labels}."
-            )
+    check_class_counts(model, classes, labels)
     return classes
 
 
@@ -176,8 +173,9 @@ def _inspect_labels(
     allowed = {*range(num_written + reduced), ignored}
     histogram = np.zeros(256, np.int64)
     read = inspection.pick(pairs)
+    reader = reader_of(dataset.get("pipeline"))
     for image, label in inspection.follow(read, f"labels of {folder}"):
-        pixels = _open_pair(image, label, inspection)
+        pixels = _open_pair(image, label, inspection, reader)
         if pixels is None:
             continue
         values, counts = np.unique(pixels, return_counts=True)
@@ -218,9 +216,9 @@ def reduces_zero_label(dataset: ConfigDict) -> bool:
     return bool(dataset.get("reduce_zero_label", str(dataset.get("type")).endswith("ADE20KDataset")))
 
 
-def _open_pair(image: Path, label: Path, inspection: Inspection) -> np.ndarray | None:
+def _open_pair(image: Path, label: Path, inspection: Inspection, reader: ImageReader | None) -> np.ndarray | None:
     """Opens an image and its label, and gives the label's (H, W) values if they can be counted."""
-    opened = inspect_image(image, inspection)
+    opened = inspect_image(image, inspection, reader=reader)
     try:
         open_image(label, "Label")
     except ValueError as error:

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from convnext_dense.data.dataset_configs import config_dicts, leaf_datasets, read_lines
+from convnext_dense.data.class_counts import set_num_classes
+from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.text_files import read_lines
 
 LAYOUT = """\
     DIR/train/NAME.jpg  DIR/semantic/train/NAME.png  DIR/val/NAME.jpg  DIR/semantic/val/NAME.png
@@ -86,24 +88,8 @@ def use_segmentation_folder(
                 reduce_zero_label=layout.ignores_zero,
                 ignore_index=IGNORE_INDEX,
             )
-    resize_decode_heads(cfg.model, len(names))
+    set_num_classes(cfg.model, len(names))
     return names
-
-
-def decode_heads(model: ConfigDict) -> list[ConfigDict]:
-    """Finds the configs of a segmenter's decode and auxiliary heads."""
-    heads: list[ConfigDict] = []
-    for part in config_dicts(model):
-        for key in ("decode_head", "auxiliary_head"):
-            found = part.get(key) or []
-            heads += found if isinstance(found, list | tuple) else [found]
-    return heads
-
-
-def resize_decode_heads(model: ConfigDict, num_classes: int) -> None:
-    """Sets the number of classes of every decode and auxiliary head of a segmenter's config."""
-    for head in decode_heads(model):
-        head.num_classes = num_classes
 
 
 def read_class_names(root: Path) -> list[str]:

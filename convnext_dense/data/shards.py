@@ -21,7 +21,7 @@ from mmengine.dist import get_rank, get_world_size
 from torch.utils.data import IterableDataset, get_worker_info
 
 from convnext_dense.data.corrupt_images import CorruptImages
-from convnext_dense.data.dataset_configs import read_lines
+from convnext_dense.data.text_files import read_lines
 from convnext_dense.data.transforms import build_transform, random_state_of
 from convnext_dense.registry import DATASETS
 
