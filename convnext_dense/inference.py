@@ -18,11 +18,11 @@ from mmengine.device import get_device
 from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.checkpoints import load_weights, read_checkpoint
-from convnext_dense.data.coco_folder import detection_heads, resize_heads
+from convnext_dense.data.class_counts import num_classes, set_num_classes, task_of
+from convnext_dense.data.coco_config import drop_stuff
 from convnext_dense.data.dataset_configs import leaf_datasets
 from convnext_dense.data.opened_images import open_image
-from convnext_dense.data.segmentation_folder import make_palette, resize_decode_heads
-from convnext_dense.data.tasks import task_of
+from convnext_dense.data.segmentation_folder import make_palette
 from convnext_dense.data.transforms import build_transform
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.config_faults import name_config_faults
@@ -86,13 +86,10 @@ def iterate_predictions(
     names = dataset_meta.get("classes") or meta.get("CLASSES")  # the latter by mmdet 2.x and mmseg 0.x
     if names is None:
         raise ValueError(f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta).")
-    task = task_of(cfg.model)
-    if task == "segmentation":
-        resize_decode_heads(cfg.model, len(names))
-    elif task == "classification":
-        cfg.model.num_classes = len(names)
-    elif any(head.num_classes != len(names) for head in detection_heads(cfg.model)):
-        resize_heads(cfg.model, len(names))
+    task = task_of(cfg)
+    if num_classes(cfg.model) != len(names):
+        set_num_classes(cfg.model, len(names))
+        drop_stuff(cfg)
     fit_to_device(cfg)
     palette = dataset_meta.get("palette") or meta.get("PALETTE") or make_palette(len(names))
 

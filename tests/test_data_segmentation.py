@@ -9,10 +9,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from convnext_dense.data.class_counts import task_of
 from convnext_dense.data.segmentation_folder import make_palette, use_segmentation_folder
 from convnext_dense.data.shapes import CLASS_NAMES, split_scene
 from convnext_dense.data.shapes_ade import draw_ade_preview, label_image, write_ade
-from convnext_dense.data.tasks import check_data, task_of, use_folder
+from convnext_dense.data.tasks import check_data, use_folder
 
 CONFIG = "configs/segmentation/upernet_convnext_t_160k.py"
 NAMES = ["background", *CLASS_NAMES]
@@ -263,13 +264,13 @@ def test_some_of_ade20ks_classes_may_be_used(cfg, ade_folder):
 
 
 def test_the_model_tells_the_task(cfg, request, ade_folder):
-    assert task_of(cfg.model) == "segmentation"
+    assert task_of(cfg) == "segmentation"
     detector = Config.fromfile(request.config.rootpath / "configs/detection/cascade_convnext_t_3x.py")
-    assert task_of(detector.model) == "detection"
+    assert task_of(detector) == "detection"
     assert use_folder(cfg, ade_folder) == NAMES
     assert check_data(cfg, ("train",))[0].startswith(str(ade_folder))
     cfg.model = dict(type="ImageToSound")
-    assert task_of(cfg.model) is None
+    assert task_of(cfg) is None
     assert check_data(cfg, ("train",)) == []
     with pytest.raises(ValueError, match="not ImageToSound: name the data in the config"):
         use_folder(cfg, ade_folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
+from convnext_dense.data.class_counts import set_num_classes
 from convnext_dense.data.dataset_configs import leaf_datasets
 from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples
 from convnext_dense.data.inspection import Inspection
@@ -60,13 +61,8 @@ def use_image_folder(
                 dataset.pop(key, None)
         if cfg[f"{loader}_dataloader"].sampler is None:
             cfg[f"{loader}_dataloader"].sampler = dict(type="DefaultSampler", shuffle=loader == "train")
-    cfg.model.num_classes = len(names)
+    set_num_classes(cfg.model, len(names))
     return list(names)
-
-
-def is_classifier(model: ConfigDict) -> bool:
-    """Whether a model's config is that of ``ImageClassifier``."""
-    return str(model.get("type")).rpartition(".")[2] == "ImageClassifier"
 
 
 def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:

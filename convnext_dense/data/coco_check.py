@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 
 from convnext_dense.data.box_only import can_drop_masks, drop_masks
+from convnext_dense.data.class_counts import check_class_counts
 from convnext_dense.data.coco_annotations import Objects, inspect_entries, inspect_objects
-from convnext_dense.data.coco_folder import LAYOUT, category_names, detection_heads, read_annotations
+from convnext_dense.data.coco_folder import LAYOUT, category_names, read_annotations
 from convnext_dense.data.dataset_configs import class_names, config_dicts, leaf_datasets, quote
+from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.opened_images import inspect_image
 from convnext_dense.data.split_overlap import inspect_overlap
@@ -101,12 +103,7 @@ def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: Co
             f"{path} lists its categories in another order ({quote(in_file)}) than the config's classes "
             f"({quote(classes)}), and labels follow the file's order: write both in the same order."
         )
-    for head in detection_heads(model):
-        if head.num_classes != len(classes):
-            raise ValueError(
-                f"The config's {head.get('type')} has num_classes={head.num_classes}, but there are {len(classes)} "
-                f"classes ({quote(classes)}) for {path}."
-            )
+    check_class_counts(model, classes, path)
     return list(classes)
 
 
@@ -165,10 +162,12 @@ def _inspect_images(images: list[dict], split: CocoSplit, inspection: Inspection
             f"{quote(names, 3)}.",
             len(names),
         )
+    reader = reader_of(split.dataset.get("pipeline"))
     for image in inspection.follow(inspection.pick(present), f"images of {split.path.name}"):
-        opened = inspect_image(split.folder / image["file_name"], inspection)
+        opened = inspect_image(split.folder / image["file_name"], inspection, reader=reader)
         if opened is not None and (opened.width, opened.height) != (image["width"], image["height"]):
-            turned = " It lies on its side and is turned when it is read." if opened.orientation >= 5 else ""
+            is_turned = opened.orientation >= 5 and (reader is None or reader.turns_images)
+            turned = " It lies on its side and is turned when it is read." if is_turned else ""
             inspection.error(
                 "sizes of images",
                 f"Image {split.folder / image['file_name']} is {opened.width}x{opened.height} pixels, but {split.path} "

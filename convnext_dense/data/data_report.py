@@ -8,10 +8,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from convnext_dense.data.class_counts import task_of
 from convnext_dense.data.inspection import ERROR, NUM_OPENED, WARNING, Inspection
 from convnext_dense.data.overlay import draw_overlay
 from convnext_dense.data.round_trip import inspect_round_trip
-from convnext_dense.data.tasks import inspect_data, task_of, use_folder
+from convnext_dense.data.tasks import inspect_data, use_folder
 
 LOADERS = ("train", "val", "test")
 
@@ -42,7 +43,7 @@ def report_data(
         ValueError: The folder has another layout, or the config's task is not known.
     """
     init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
-    task = task_of(cfg.model)
+    task = task_of(cfg)
     if task is None:
         raise ValueError(f"The data of {cfg.model.get('type')} cannot be checked: the model has no head that is known.")
     if data is not None:

@@ -4,14 +4,15 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from convnext_dense.data.classification_folder import check_classification_data, is_classifier, use_image_folder
+from convnext_dense.data.class_counts import task_of
+from convnext_dense.data.classification_folder import check_classification_data, use_image_folder
 from convnext_dense.data.coco_check import check_detection_data
-from convnext_dense.data.coco_folder import detection_heads, use_coco_folder
+from convnext_dense.data.coco_folder import use_coco_folder
 from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.segmentation_check import check_segmentation_data
-from convnext_dense.data.segmentation_folder import decode_heads, use_segmentation_folder
+from convnext_dense.data.segmentation_folder import use_segmentation_folder
 
 
 class Task(NamedTuple):
@@ -35,17 +36,6 @@ TASKS = {
 }
 
 
-def task_of(model: ConfigDict) -> str | None:
-    """Tells a key of ``TASKS`` from the heads in a model's config; None if they are of no kind that is known."""
-    if any(detection_heads(model)):
-        return "detection"
-    if decode_heads(model):
-        return "segmentation"
-    if is_classifier(model):
-        return "classification"
-    return None
-
-
 def use_folder(
     cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None, trained: Sequence[str] | None = None
 ) -> list[str]:
@@ -54,7 +44,7 @@ def use_folder(
     Raises:
         ValueError: The folder is not as the task expects it, or the model is of no task that is known.
     """
-    task = task_of(cfg.model)
+    task = task_of(cfg)
     if task is None:
         raise ValueError(
             f"--data needs a classifier or a model with box, mask or decode heads, not {cfg.model.get('type')}: "
@@ -65,7 +55,7 @@ def use_folder(
 
 def inspect_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
     """Looks at the data that a run is going to read, see the ``check`` of its ``Task``; what it finds is collected."""
-    task = task_of(cfg.model)
+    task = task_of(cfg)
     if task is not None:
         TASKS[task].check(cfg, loaders, inspection)
 

@@ -35,10 +35,14 @@ def check_widths(model: Any, cfg: Config) -> None:
     """
     while is_model_wrapper(model):
         model = model.module
-    channels = getattr(getattr(model, "backbone", None), "channels", None)
+    backbone = getattr(model, "backbone", None)
     expected = getattr(getattr(model, "neck", None), "in_channels", None)
-    if isinstance(channels, list | tuple) and isinstance(expected, list | tuple) and [*channels] != [*expected]:
+    if not hasattr(backbone, "get_layer_depth") or not isinstance(expected, list | tuple):  # none of ours
+        return
+    channels = [backbone.channels[level] for level in backbone.out_indices]
+    if channels != [*expected]:
         raise ValueError(
             f"Config {cfg.filename}: the neck has in_channels={list(expected)}, but the backbone "
-            f"(arch={cfg.model.backbone.get('arch')!r}) gives {list(channels)}. Set model.neck.in_channels to these."
+            f"(arch={cfg.model.backbone.get('arch')!r}, out_indices={backbone.out_indices}) gives {channels}. Set "
+            "model.neck.in_channels to these."
         )

@@ -17,8 +17,9 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import fetch, read_checkpoint
+from convnext_dense.data.class_counts import task_of
 from convnext_dense.data.dataset_configs import class_names, leaf_datasets, quote
-from convnext_dense.data.tasks import check_data, task_of, use_folder
+from convnext_dense.data.tasks import check_data, use_folder
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.config_faults import check_widths, name_config_faults
 from convnext_dense.engine.device import fit_to_device
@@ -305,7 +306,7 @@ def _draw_into(cfg: Config, show_dir: str, config: str | os.PathLike) -> None:
 
 
 def _write_predictions_to(cfg: Config, out: str) -> None:
-    task = task_of(cfg.model.get("module") or cfg.model)
+    task = task_of(cfg)
     if task == "segmentation":
         cfg.test_evaluator.output_dir = out
         return

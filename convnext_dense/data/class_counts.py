@@ -1,0 +1,176 @@
+"""The number of classes in a model's config: the keys that count classes, and the lists with one entry per class."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.registry import MODELS, DefaultScope
+
+from convnext_dense.data.dataset_configs import quote
+
+# Keys that count classes. Mask2Former, MaskFormer and panoptic detectors count things (objects) and stuff apart.
+_COUNTS = ("num_classes", "num_things_classes")
+_STUFF = "num_stuff_classes"
+# Lists with one entry per class, or with further ones after these, such as that of "no object".
+_PER_CLASS = ("class_weight", "alpha")
+_EXTRA = (0, 1)
+# Classes of mmdet, mmseg and ours that a model of each task is derived from.
+_TASKS = {"BaseDetector": "detection", "BaseSegmentor": "segmentation", "ImageClassifier": "classification"}
+# Parts that count something else: a region proposal tells objects from background, whatever the number of classes.
+_OTHER_COUNTS = ("backbone", "teacher_backbone", "rpn_head", "semantic_head", "reid")
+
+
+class Count(NamedTuple):
+    """A place in a model's config that counts classes.
+
+    Attributes:
+        place: The dotted key of the part, such as ``roi_head.bbox_head``.
+        node: The part's config.
+        key: Its key that counts them.
+    """
+
+    place: str
+    node: ConfigDict
+    key: str
+
+    @property
+    def value(self) -> int:
+        """The number of classes."""
+        return self.node[self.key]
+
+
+def class_counts(model: ConfigDict, current: int | None = None) -> list[Count]:
+    """Finds the parts of a model's config that count the classes of its data.
+
+    Args:
+        model: The model's config.
+        current: The number of classes that it has now; by default the number that most parts have. Parts that count
+            another number, such as a head for edges beside one for 19 classes, count something else.
+    """
+    counts = list(_find_counts(model))
+    values = [count.value for count in counts]
+    if current not in values:
+        current = Counter(values).most_common(1)[0][0] if values else None
+    return [count for count in counts if count.value == current]
+
+
+def num_classes(model: ConfigDict) -> int | None:
+    """Gives the number of classes in a model's config, stuff included; None where no part counts them."""
+    return next((count.value + count.node.get(_STUFF, 0) for count in class_counts(model)), None)
+
+
+def set_num_classes(model: ConfigDict, num_classes: int, *, current: int | None = None) -> None:
+    """Sets the number of classes of every part of a model's config, in place.
+
+    Weights per class follow where they are the same for every class. Others were chosen for other classes: they are
+    left out, which is logged, unless there is one for each of the new ones. A part that counts things and stuff is
+    left with things, of which annotated objects are.
+
+    Args:
+        model: The model's config.
+        num_classes: The new number.
+        current: See ``class_counts``.
+
+    Raises:
+        ValueError: There is no such part.
+    """
+    counts = class_counts(model, current)
+    if str(model.get("type")).rpartition(".")[2] == "ImageClassifier":
+        model.num_classes = num_classes  # it has a default, and need not stand in the config
+    elif not counts and not _is_without_classes(model):
+        raise ValueError(
+            f"No part of the model {model.get('type')} counts classes (num_classes): set their number, {num_classes}, "
+            "in the config."
+        )
+    for place, node, key in counts:
+        before = node[key] + node.get(_STUFF, 0)
+        for name, holder in _per_class_lists(node):
+            weights = list(holder[name])
+            if len(weights) >= before and len(set(weights[:before])) == 1:
+                holder[name] = weights[:1] * num_classes + weights[before:]
+            elif len(weights) - before in _EXTRA and len(weights) - num_classes not in _EXTRA:
+                holder[name] = None
+                print_log(f"model.{place}: the {len(weights)} values of {name}, made for other classes, are left out.")
+        if node.get("out_channels") == before:
+            node.out_channels = num_classes
+        node[key] = num_classes
+        if _STUFF in node:
+            node[_STUFF] = 0
+
+
+def check_class_counts(model: ConfigDict, classes: Sequence[str], source: Any) -> None:
+    """Holds the numbers of classes in a model's config, and its lists with one entry per class, against class names.
+
+    Args:
+        model: The model's config.
+        classes: The class names.
+        source: Where the names are from, for the message.
+
+    Raises:
+        ValueError: A part counts another number of classes, or has a list for another number.
+    """
+    for place, node, key in _find_counts(model):
+        number = node[key] + node.get(_STUFF, 0)
+        if node[key] != len(classes) and not _tells_one_thing(node):
+            raise ValueError(
+                f"The config's {node.get('type')} has {key}={node[key]}, but there are {len(classes)} classes "
+                f"({quote(classes)}) for {source}."
+            )
+        for name, holder in _per_class_lists(node):
+            if len(holder[name]) - number not in _EXTRA:
+                raise ValueError(
+                    f"model.{place} has {len(holder[name])} values of {name} ({str(list(holder[name]))[:60]}) for "
+                    f"{number} classes: give one per class, or {name}=None."
+                )
+
+
+def task_of(cfg: Config) -> str | None:
+    """Tells what a config's model is for by the class that it names: a key of ``tasks.TASKS``, or None."""
+    model = cfg.model.get("module") or cfg.model  # the former within test-time augmentation
+    kind = model.get("type")
+    if isinstance(kind, str):
+        with (
+            DefaultScope.overwrite_default_scope(cfg.get("default_scope", "mmengine")),
+            MODELS.switch_scope_and_registry(None) as registry,
+        ):
+            kind = registry.get(kind)
+    families = {base.__name__ for base in getattr(kind, "__mro__", ())}
+    return next((task for family, task in _TASKS.items() if family in families), None)
+
+
+def _is_without_classes(model: ConfigDict) -> bool:
+    """Whether a detector proposes regions and nothing else."""
+    return "rpn_head" in model and "roi_head" not in model
+
+
+def _tells_one_thing(node: ConfigDict) -> bool:
+    """Whether a head beside others tells one thing from the rest, as mmseg's heads for edges do."""
+    return node.get("out_channels") == 1 or "boundary_threshold" in node
+
+
+def _find_counts(node: Any, place: str = "") -> Iterator[Count]:
+    if isinstance(node, Mapping):
+        for key in _COUNTS:
+            if type(node.get(key)) is int:
+                yield Count(place, node, key)  # type: ignore[arg-type]
+    for key, child in _children(node):
+        if key not in _OTHER_COUNTS:
+            yield from _find_counts(child, f"{place}.{key}".lstrip("."))
+
+
+def _per_class_lists(node: ConfigDict) -> Iterator[tuple[str, Any]]:
+    """Finds the lists of a part, those of parts within that count classes themselves left out."""
+    for key, child in _children(node):
+        if key in _PER_CLASS and isinstance(child, list | tuple):
+            yield key, node
+        elif not (isinstance(child, Mapping) and any(name in child for name in _COUNTS)):
+            yield from _per_class_lists(child)
+
+
+def _children(node: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(node, Mapping):
+        yield from list(node.items())
+    elif isinstance(node, list | tuple):
+        yield from enumerate(node)

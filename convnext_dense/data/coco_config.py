@@ -1,0 +1,81 @@
+"""Turns the data sets, loading steps and metrics of any detection config of mmdet into those of objects in COCO format.
+
+What a folder of one's own has are boxes and perhaps masks. A config for another data set reads it by the data set's own
+classes and metric; a panoptic one reads stuff (sky, grass) besides, from files that are not there.
+"""
+
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from convnext_dense.data.dataset_configs import config_dicts, leaf_datasets
+
+# What stays of a data set's config: where files lie, names and classes are set by whoever points it at a folder.
+_KEPT = ("pipeline", "filter_cfg", "test_mode", "backend_args", "indices", "return_classes", "lazy_init", "max_refetch")
+# Parts of a two-stage detector that learn from maps of stuff, and what reads their features.
+_STUFF_PARTS = ("semantic_head", "semantic_roi_extractor")
+
+
+def use_coco_objects(cfg: Config) -> None:
+    """Makes a detection config, in place, read objects in COCO format, learn from them and be evaluated on them."""
+    for node in config_dicts(list(cfg.values())):
+        for position, step in enumerate(node.get("pipeline") or ()):
+            node["pipeline"][position] = _without_stuff(step)
+    for loader in ("train", "val", "test"):
+        if cfg.get(f"{loader}_dataloader") is None:
+            continue
+        dataset = cfg[f"{loader}_dataloader"].dataset
+        for leaf in leaf_datasets(dataset):
+            for key in [key for key in leaf if key not in _KEPT]:
+                leaf.pop(key)
+            leaf.type = "mmdet.CocoDataset"
+        _join_copies(dataset)
+        if cfg.get(f"{loader}_evaluator"):
+            cfg[f"{loader}_evaluator"] = _evaluator(cfg, cfg[f"{loader}_evaluator"])
+    drop_stuff(cfg)
+
+
+def _without_stuff(step: ConfigDict) -> ConfigDict:
+    """A loading step, for boxes and masks in the annotation file."""
+    kind = str(step.get("type")).rpartition(".")[2]
+    if kind == "LoadPanopticAnnotations":
+        return ConfigDict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=step.get("with_mask", True))
+    if kind == "LoadAnnotations" and step.get("with_seg"):
+        step.with_seg = False
+    return step
+
+
+def _evaluator(cfg: Config, evaluators: Any) -> Any:
+    """COCO's metrics stay, those of other data sets are replaced by AP of boxes, and of masks where they are read."""
+    several = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
+    kept = [metric for metric in several if str(metric.get("type")).rpartition(".")[2] == "CocoMetric"]
+    if kept:
+        return kept if isinstance(evaluators, list | tuple) else kept[0]
+    reads_masks = any(node.get("with_mask") for node in config_dicts(cfg.get("train_dataloader")))
+    return ConfigDict(type="convnext_dense.CocoMetric", metric=["bbox", "segm"] if reads_masks else ["bbox"])
+
+
+def _join_copies(node: Any) -> None:
+    """Where a config joins data sets that are one folder now, reads the folder once."""
+    for child in [*node.get("datasets", ()), *filter(None, [node.get("dataset")])]:
+        _join_copies(child)
+    if node.get("datasets") and all(child == node.datasets[0] for child in node.datasets):
+        only = node.datasets[0]
+        node.clear()
+        node.update(only)
+
+
+def drop_stuff(cfg: Config) -> None:
+    """Takes out what a model learns from maps of stuff: there are none."""
+    dropped = []
+    for node in config_dicts(cfg.model):
+        if "panoptic_fusion_head" in node and "roi_head" in node:  # Panoptic FPN: a Mask R-CNN with a branch for stuff
+            node.pop("panoptic_fusion_head")
+            node.type = "mmdet.MaskRCNN"
+        if "bbox_head" in node or "roi_head" in node:  # in a detector, or among its heads
+            dropped += [key for key in _STUFF_PARTS if node.pop(key, None) is not None]
+        if node.get("panoptic_on"):
+            node.update(panoptic_on=False, semantic_on=False, instance_on=True)
+    if dropped:
+        print_log(f"{', '.join(dropped)} would learn from maps of stuff, and there are none: left out.", "current")
