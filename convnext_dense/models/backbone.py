@@ -11,11 +11,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from convnext_dense.checkpoints import load_weights
 from convnext_dense.layers import LayerNorm2d
+from convnext_dense.models.initialising import initialise
 
 NUM_STAGES = 4
 OUTPUT_NORMS = ("all", "last", "none")
+
+InitCfg = Mapping[str, Any] | Sequence[Mapping[str, Any]] | None
 
 
 class Backbone(BaseModule):
@@ -23,10 +25,12 @@ class Backbone(BaseModule):
 
     Args:
         in_channels: Channels of the image.
-        out_indices: Levels that are returned, increasing.
+        out_indices: Levels that are returned, as ``check_arguments`` gives them.
         with_cp: Whether blocks are recomputed in the backward pass to save memory.
         contiguous_outputs: See ``ConvNeXt``.
-        init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``: loaded whole or an error.
+        gap_before_final_norm: See ``ConvNeXt``.
+        init_cfg: None, a config of mmengine's initialisers, or a list of them. ``dict(type='Pretrained',
+            checkpoint=..., prefix=...)`` is loaded whole or an error.
 
     Attributes:
         channels: Number of channels of each of the four levels.
@@ -45,28 +49,24 @@ class Backbone(BaseModule):
         out_indices: Sequence[int],
         *,
         with_cp: bool,
-        init_cfg: dict | None,
+        init_cfg: InitCfg,
         contiguous_outputs: bool = False,
+        gap_before_final_norm: bool = False,
     ) -> None:
         super().__init__(init_cfg)
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
         self.with_cp = with_cp
         self.contiguous_outputs = contiguous_outputs
+        self.gap_before_final_norm = gap_before_final_norm
 
     def init_weights(self) -> None:
-        """Loads the checkpoint of ``init_cfg``, whole or not at all; the constructor has already initialised the rest.
+        """Does what ``init_cfg`` says; the constructor has already initialised the rest.
 
         Raises:
             ValueError: The checkpoint does not hold every tensor of this backbone, or cannot be read.
         """
-        init_cfg = self.init_cfg
-        if isinstance(init_cfg, dict) and init_cfg["type"] == "Pretrained":
-            if not self.is_init:
-                load_weights(self, init_cfg["checkpoint"], prefix=init_cfg.get("prefix"))
-                self._is_init = True
-        else:
-            super().init_weights()
+        initialise(self)
 
     def _add_output_norms(self, output_norms: str) -> None:
         for level in self.out_indices:
@@ -75,7 +75,11 @@ class Backbone(BaseModule):
 
     def _output(self, x_nchw: Tensor, level: int) -> Tensor:
         norm = getattr(self, f"norm{level}", None)
+        if self.gap_before_final_norm:
+            x_nchw = x_nchw.mean(dim=(2, 3), keepdim=True)
         x_nchw = x_nchw if norm is None else norm(x_nchw)
+        if self.gap_before_final_norm:
+            return x_nchw.flatten(1)
         return x_nchw.contiguous() if self.contiguous_outputs else x_nchw
 
     def _run_blocks(self, blocks: nn.Module, x_nchw: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ class StagedBackbone(Backbone):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.depths, self.channels, self.frozen_stages = depths, channels, frozen_stages
+        self.depths, self.channels, self.frozen_stages = depths, channels, max(frozen_stages, 0)
         self.downsample_layers = nn.ModuleList(downsample_layers)
         self.stages = nn.ModuleList(stages)
         self._add_output_norms(output_norms)
@@ -133,7 +137,8 @@ class StagedBackbone(Backbone):
             x_nchw: ``(N, in_channels, H, W)`` with H and W at least 32 when stage 3 is asked for.
 
         Returns:
-            One ``(N, channels[i], H // strides[i], W // strides[i])`` per entry of ``out_indices``.
+            One ``(N, channels[i], H // strides[i], W // strides[i])`` per entry of ``out_indices``, or one
+            ``(N, channels[i])`` with ``gap_before_final_norm``.
 
         Raises:
             ValueError: The image has another shape, or this is training and frozen weights were never loaded.
@@ -228,24 +233,40 @@ def _locate(name: str, prefix: str) -> tuple[str | None, int, int]:
 
 
 def check_arguments(
-    *, drop_path_rate: float, out_indices: Sequence[int], output_norms: str, frozen_stages: int = 0
-) -> None:
+    *, drop_path_rate: float, out_indices: int | Sequence[int], output_norms: str, frozen_stages: int = 0
+) -> tuple[int, ...]:
     """Checks what every backbone takes.
+
+    Args:
+        drop_path_rate: In [0, 1).
+        out_indices: One level or several; negative numbers count from the last of the four.
+        output_norms: Out of ``OUTPUT_NORMS``.
+        frozen_stages: From 0 to 4; -1, which most backbones of OpenMMLab have for none, is 0.
+
+    Returns:
+        ``out_indices`` counted from the first level.
 
     Raises:
         ValueError: One of them is outside of its range.
     """
-    out_indices = tuple(out_indices)
     if not 0.0 <= drop_path_rate < 1.0:
         raise ValueError(f"drop_path_rate={drop_path_rate} is not in [0, 1).")
-    if not out_indices or any(index not in range(NUM_STAGES) for index in out_indices):
-        raise ValueError(f"out_indices={out_indices} must name stages out of 0, 1, 2, 3.")
-    if list(out_indices) != sorted(set(out_indices)):
-        raise ValueError(f"out_indices={out_indices} must be increasing, each stage once.")
     if output_norms not in OUTPUT_NORMS:
         raise ValueError(f"output_norms='{output_norms}' must be one of {', '.join(OUTPUT_NORMS)}.")
-    if frozen_stages not in range(NUM_STAGES + 1):
+    if frozen_stages not in range(-1, NUM_STAGES + 1):
         raise ValueError(f"frozen_stages={frozen_stages} must be in 0..{NUM_STAGES}.")
+    return _count_from_first(out_indices)
+
+
+def _count_from_first(out_indices: int | Sequence[int]) -> tuple[int, ...]:
+    several = isinstance(out_indices, Iterable) and not isinstance(out_indices, str)
+    given = tuple(out_indices) if several else (out_indices,)  # type: ignore[arg-type]
+    if not given or any(index not in range(-NUM_STAGES, NUM_STAGES) or isinstance(index, bool) for index in given):
+        raise ValueError(f"out_indices={out_indices!r} must name stages out of 0, 1, 2, 3, or -4 to -1 from the end.")
+    levels = tuple(int(index) % NUM_STAGES for index in given)
+    if list(levels) != sorted(set(levels)):
+        raise ValueError(f"out_indices={out_indices!r} must be increasing, each stage once.")
+    return levels
 
 
 def drop_path_rates(drop_path_rate: float, depths: Sequence[int]) -> list[list[float]]:

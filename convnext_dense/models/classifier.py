@@ -15,8 +15,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from convnext_dense.checkpoints import load_weights
 from convnext_dense.layers.norm import LAYER_NORM_EPS
+from convnext_dense.models.initialising import initialise
 from convnext_dense.registry import MODELS, TRANSFORMS
 
 
@@ -49,6 +49,8 @@ class ImageClassifier(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
+        if getattr(self.backbone, "gap_before_final_norm", False):
+            raise ValueError("backbone has gap_before_final_norm=True, but ImageClassifier pools by itself: use False.")
         # The steps between ResNet and ConvNeXt have none.
         has_norm = getattr(self.backbone, "ends_with_norm", True)
         self.norm = nn.LayerNorm(self.backbone.channels[-1], eps=LAYER_NORM_EPS) if has_norm else nn.Identity()
@@ -104,9 +106,4 @@ class ImageClassifier(BaseModel):
         Raises:
             ValueError: The checkpoint does not hold every tensor, other than a head for another number of classes.
         """
-        init_cfg = self.init_cfg
-        if not (isinstance(init_cfg, dict) and init_cfg["type"] == "Pretrained"):
-            super().init_weights()
-        elif not self.is_init:
-            load_weights(self, init_cfg["checkpoint"], prefix=init_cfg.get("prefix"), head="head")
-            self._is_init = True
+        initialise(self, head="head")

@@ -13,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d, PatchConv2d
-from convnext_dense.models.backbone import StagedBackbone, check_arguments, drop_path_rates
+from convnext_dense.models.backbone import InitCfg, StagedBackbone, check_arguments, drop_path_rates
+from convnext_dense.models.layer_configs import STEM_PATCH_SIZE, check_stem, set_layers
 from convnext_dense.models.variants import get_variant
 from convnext_dense.registry import MODELS
 
@@ -29,19 +30,28 @@ class ConvNeXt(StagedBackbone):
         layer_scale_init_value: Start value of each block's layer scale; 0 leaves layer scale out, as V2 does.
         use_grn: Whether blocks hold V2's global response normalisation. V2 is ``use_grn=True`` together with
             ``layer_scale_init_value=0``, at any width.
-        out_indices: Stages whose output is returned, increasing, out of 0, 1, 2, 3.
+        out_indices: Stages whose output is returned, increasing, out of 0, 1, 2, 3; one number for one stage, negative
+            numbers from the end. mmpretrain's default is -1, here it is all four.
         output_norms: ``'all'`` puts a LayerNorm on every output (the paper's dense models). ``'last'`` puts one on the
             last stage's only, which is DINOv3's policy: the norms of its first three stages are identities, and its
             final norm, which goes over every position and not only over their mean, is the one that is loaded here.
             ``'none'`` returns raw features.
         frozen_stages: How many stages, counted from the stem, neither learn nor drop paths. 0 freezes nothing. They
-            must have been loaded, by whatever way, when training starts.
+            must have been loaded, by whatever way, when training starts. -1 is 0, as in mmpretrain.
         with_cp: Whether the backward pass recomputes activations to save memory: True recomputes whole blocks,
             ``'mlp'`` only their norm and hidden layer, which is most of the memory for less of the time.
         contiguous_outputs: Whether outputs are copied from channels-last memory, in which the network works, to the
             usual order. Heads that call ``view`` on features or gradients need it (CenterNet, DMNet).
-        gap_before_final_norm: Here for configs written for mmpretrain; only False means anything for dense outputs.
-        init_cfg: None, or ``dict(type='Pretrained', checkpoint=..., prefix=...)``, which goes through
+        gap_before_final_norm: Whether each output is the mean over its map, normalised: one vector per image, for the
+            heads of mmpretrain's classifiers. mmpretrain's default is True; detectors and segmenters, there too, need
+            False.
+        stem_patch_size: As in mmpretrain; only 4.
+        norm_cfg: As in mmpretrain: ``dict(type='LN2d', eps=...)``, whose ``eps`` is followed; None is the paper's 1e-6.
+        act_cfg: As in mmpretrain; only ``dict(type='GELU')``, with ``approximate='tanh'`` if wanted.
+        linear_pw_conv: As in mmpretrain, where it says in which of two shapes weights of the same function are kept.
+            Here it changes nothing; checkpoints of either shape load.
+        init_cfg: None, a config of mmengine's initialisers, or a list of them. ``dict(type='Pretrained',
+            checkpoint=..., prefix=...)``, alone or in the list, goes through
             ``convnext_dense.checkpoints.load_weights``: whole or an error.
 
     Attributes:
@@ -61,24 +71,32 @@ class ConvNeXt(StagedBackbone):
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
         use_grn: bool = False,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         output_norms: str = "all",
         frozen_stages: int = 0,
         with_cp: bool | str = False,
         contiguous_outputs: bool = False,
         gap_before_final_norm: bool = False,
-        init_cfg: dict | None = None,
+        stem_patch_size: int = STEM_PATCH_SIZE,
+        norm_cfg: Mapping[str, Any] | None = None,
+        act_cfg: Mapping[str, Any] | None = None,
+        linear_pw_conv: bool = True,
+        init_cfg: InitCfg = None,
     ) -> None:
         depths, channels = get_variant(arch)
-        check_arguments(
+        levels = check_arguments(
             drop_path_rate=drop_path_rate,
             out_indices=out_indices,
             output_norms=output_norms,
             frozen_stages=frozen_stages,
         )
-        _check_own_arguments(with_cp, gap_before_final_norm)
+        check_stem(stem_patch_size)
+        if with_cp not in (False, True, "mlp"):
+            raise ValueError(f"with_cp={with_cp!r} must be False, True or 'mlp'.")
+        if linear_pw_conv not in (False, True):
+            raise ValueError(f"linear_pw_conv={linear_pw_conv!r} must be False or True.")
 
-        num_built = out_indices[-1] + 1
+        num_built = levels[-1] + 1
         widths = channels[:num_built]
         stem = nn.Sequential(nn.Conv2d(in_channels, widths[0], kernel_size=4, stride=4), LayerNorm2d(widths[0]))
         downsamplings = [separate_downsampling(narrow, wide) for narrow, wide in pairwise(widths)]
@@ -96,23 +114,15 @@ class ConvNeXt(StagedBackbone):
             output_norms=output_norms,
             frozen_stages=frozen_stages,
             in_channels=in_channels,
-            out_indices=out_indices,
+            out_indices=levels,
             with_cp=bool(with_cp) and with_cp != "mlp",
             contiguous_outputs=contiguous_outputs,
+            gap_before_final_norm=gap_before_final_norm,
             init_cfg=init_cfg,
         )
+        set_layers(self, norm_cfg, act_cfg)
 
 
 def separate_downsampling(in_channels: int, out_channels: int) -> nn.Sequential:
     """What stands between two stages: LayerNorm and a 2x2 convolution with stride 2."""
     return nn.Sequential(LayerNorm2d(in_channels), PatchConv2d(in_channels, out_channels, patch_size=2))
-
-
-def _check_own_arguments(with_cp: bool | str, gap_before_final_norm: bool) -> None:
-    if with_cp not in (False, True, "mlp"):
-        raise ValueError(f"with_cp={with_cp!r} must be False, True or 'mlp'.")
-    if gap_before_final_norm:
-        raise ValueError(
-            "gap_before_final_norm=True pools the features to one vector per image, which a detector or segmenter "
-            "cannot use; leave it out or set it to False."
-        )

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d
-from convnext_dense.models.backbone import Backbone, check_arguments, drop_path_rates, reset_parameters
+from convnext_dense.models.backbone import Backbone, InitCfg, check_arguments, drop_path_rates, reset_parameters
 from convnext_dense.models.variants import get_isotropic_variant
 from convnext_dense.registry import MODELS
 
@@ -37,7 +37,7 @@ class IsotropicConvNeXt(Backbone):
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first block.
         layer_scale_init_value: Start value of each block's layer scale; 0 leaves it out. Published: 0 for small and
             base, 1e-6 for large.
-        out_indices: Levels that are returned, increasing, out of 0, 1, 2, 3.
+        out_indices: Levels that are returned, increasing, out of 0, 1, 2, 3; see ``ConvNeXt``.
         output_norms: ``'all'`` puts a LayerNorm on every output, ``'last'`` on level 3's only, ``'none'`` on none.
         with_cp: Whether blocks are recomputed in the backward pass to save memory.
         init_cfg: See ``ConvNeXt``. The levels' own layers are new when a classifier is loaded.
@@ -58,13 +58,13 @@ class IsotropicConvNeXt(Backbone):
         *,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 0.0,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         output_norms: str = "all",
         with_cp: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
-        check_arguments(drop_path_rate=drop_path_rate, out_indices=out_indices, output_norms=output_norms)
-        super().__init__(in_channels, out_indices, with_cp=with_cp, init_cfg=init_cfg)
+        levels = check_arguments(drop_path_rate=drop_path_rate, out_indices=out_indices, output_norms=output_norms)
+        super().__init__(in_channels, levels, with_cp=with_cp, init_cfg=init_cfg)
         self.depth, width = get_isotropic_variant(arch)
         self.channels = (width // 4, width // 2, width, width)
         self.stem = nn.Conv2d(in_channels, width, kernel_size=PATCH_SIZE, stride=PATCH_SIZE)

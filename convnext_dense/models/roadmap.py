@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from convnext_dense.layers import ConvNeXtBlock, DropPath, LayerNorm2d
-from convnext_dense.models.backbone import StagedBackbone, check_arguments, drop_path_rates
+from convnext_dense.models.backbone import InitCfg, StagedBackbone, check_arguments, drop_path_rates
 from convnext_dense.models.convnext import separate_downsampling
 from convnext_dense.registry import MODELS
 
@@ -141,13 +141,13 @@ class RoadmapNet(StagedBackbone):
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
         norm_eval: bool = False,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         output_norms: str = "all",
         frozen_stages: int = 0,
         with_cp: bool = False,
-        init_cfg: dict | None = None,
+        init_cfg: InitCfg = None,
     ) -> None:
-        check_arguments(
+        levels = check_arguments(
             drop_path_rate=drop_path_rate,
             out_indices=out_indices,
             output_norms=output_norms,
@@ -160,7 +160,7 @@ class RoadmapNet(StagedBackbone):
         scale = layer_scale_init_value if decisions.layer_scale else 0.0
         widths = [width * 2**stage for stage in range(4)]
         channels = tuple(widths if decisions.inverted else [4 * each for each in widths])
-        num_built = out_indices[-1] + 1
+        num_built = levels[-1] + 1
 
         stem = _build_stem(decisions, in_channels, width)
         betweens = [
@@ -180,7 +180,7 @@ class RoadmapNet(StagedBackbone):
             output_norms=output_norms,
             frozen_stages=frozen_stages,
             in_channels=in_channels,
-            out_indices=out_indices,
+            out_indices=levels,
             with_cp=with_cp,
             init_cfg=init_cfg,
         )

@@ -256,7 +256,6 @@ def test_more_input_channels():
         (dict(frozen_stages=5), r"frozen_stages=5 must be in 0\.\.4"),
         (dict(drop_path_rate=1.0), r"drop_path_rate=1.0 is not in \[0, 1\)"),
         (dict(with_cp="block"), "with_cp='block' must be False, True or 'mlp'"),
-        (dict(gap_before_final_norm=True), "pools the features to one vector"),
     ],
 )
 def test_bad_arguments_are_named(kwargs, text):
