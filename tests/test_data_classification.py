@@ -158,7 +158,7 @@ def test_the_first_corrupt_image_stops_unless_a_share_is_stated(folder):
         (lambda root: [path.unlink() for path in root.glob("train/*/*")], r"There is no image in the class folders of"),
         (lambda root: (root / "train/stray.png").write_bytes(png(1)), r"stray\.png is not in a class folder"),
         (lambda root: (root / "val/10").rename(root / "val/11"), r"2 classes and 2 are expected; '10' is on one side"),
-        (lambda root: (root / "val").rename(root / "test"), r"--data .* has no folder val\. Expected:"),
+        (lambda root: (root / "val").rename(root / "test"), r"--data .* has no folder val; it has 'train', 'test'\. Expected:"),
     ],
 )
 def test_wrong_folders_are_named(folder, damage, text):
@@ -192,7 +192,7 @@ def test_fewer_images_than_a_batch_are_an_error(folder):
 def test_folder_of_ones_own_is_read_in_the_order_that_was_trained(folder):
     cfg = config()
     (folder / "train").rename(folder / "elsewhere")
-    assert use_folder(cfg, folder, None, ("10", "2")) == ["10", "2"]
+    assert use_folder(cfg, folder, None, ("10", "2"), splits=dict(test="val")) == ["10", "2"]
     dataset = ImageFolder(folder / "val", PLAIN, metainfo=cfg.test_dataloader.dataset.metainfo)
     assert greys(default_collate([dataset[0]])) == [0]
     assert dataset[0]["labels"] == 1

@@ -106,7 +106,7 @@ def spoil_image(folder):
 BROKEN = {
     "no annotations": (
         lambda folder: (folder / "instances_val.json").unlink(),
-        r"has no annotations of the val split\. Expected:",
+        r"has no annotations of the val split; it has 'train'\. Expected:",
     ),
     "empty file": (
         lambda folder: (folder / "instances_train.json").write_text(""),

@@ -129,7 +129,7 @@ def test_folder_of_another_layout_is_refused(cfg, tmp_path):
     with pytest.raises(ValueError, match=r"--data .*nowhere is not a folder"):
         use_segmentation_folder(cfg, tmp_path / "nowhere", ["a"])
     with pytest.raises(
-        ValueError, match=r"has no images and labels of a train and a val split. Expected:\n +DIR/train"
+        ValueError, match=r"has no images and labels of 'train', 'val'\. Expected:\n +DIR/train"
     ):
         use_segmentation_folder(cfg, tmp_path, ["a"])
 

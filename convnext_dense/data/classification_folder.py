@@ -2,14 +2,14 @@
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
 from convnext_dense.data.class_counts import set_num_classes
-from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.dataset_configs import TRAINING_SPLITS, leaf_datasets, quote
 from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples
 from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.opened_images import inspect_image
@@ -20,37 +20,46 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # those that timm's search takes
 
 
 def use_image_folder(
-    cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None, trained: Sequence[str] | None = None
+    cfg: Config,
+    folder: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    trained: Sequence[str] | None = None,
+    *,
+    splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
     """Rewrites the data sets and the head of a classification config for class folders; transforms stay.
 
     Args:
-        cfg: Changed in place. Its test split becomes the folder's ``val``.
+        cfg: Changed in place.
         folder: See ``image_folder.LAYOUT``.
-        classes: Class names by label. By default the folders of ``train``, in natural order.
-        trained: Class names of the checkpoint that is going to be tested; then ``val`` alone is needed.
+        classes: Class names by label. By default the folders of the first split, in natural order.
+        trained: Class names of the checkpoint that is going to be tested.
+        splits: Which split of the folder each loader of the config reads; other loaders stay as they are.
 
     Returns:
         The class names, by label.
 
     Raises:
-        ValueError: A split is missing or empty, the two have different classes, or ``classes`` are not the folders.
+        ValueError: A split is missing or empty, two have different classes, or ``classes`` are not the folders.
     """
     root = Path(folder)
-    splits = ("val",) if trained and not (root / "train").is_dir() else ("train", "val")
-    for split in splits:
-        if not (root / split).is_dir():
-            raise ValueError(f"--data {root} has no folder {split}. Expected:\n{LAYOUT}")
+    if not root.is_dir():
+        raise ValueError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
+    there = splits_of_image_folder(root)
     names = classes or trained
-    for split in splits:
+    for split in dict.fromkeys(splits.values()):
+        if split not in there:
+            raise ValueError(
+                f"--data {root} has no folder {split}{f'; it has {quote(there)}' if there else ''}. Expected:\n{LAYOUT}"
+            )
         samples, names = find_samples(root / split, names)
-        if split == "train" and len(samples) < cfg.train_dataloader.batch_size:
+        if splits.get("train") == split and len(samples) < cfg.train_dataloader.batch_size:
             raise ValueError(
                 f"{root / split} has {len(samples)} images, fewer than one batch: lower train_dataloader.batch_size="
                 f"{cfg.train_dataloader.batch_size} and effective_batch."
             )
     assert names is not None
-    for loader, split in (("train", "train"), ("val", "val"), ("test", "val")):
+    for loader, split in splits.items():
         if cfg.get(f"{loader}_dataloader") is None:
             continue
         for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
@@ -63,6 +72,11 @@ def use_image_folder(
             cfg[f"{loader}_dataloader"].sampler = dict(type="DefaultSampler", shuffle=loader == "train")
     set_num_classes(cfg.model, len(names))
     return list(names)
+
+
+def splits_of_image_folder(folder: str | os.PathLike) -> list[str]:
+    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has."""
+    return [name for name in ("train", "val", "test") if Path(folder, name).is_dir()]
 
 
 def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convnext_dense.data.coco_folder import is_whole
+from convnext_dense.data.coco_folder import is_id
 from convnext_dense.data.coco_masks import is_number, leaves_image, mask_fault
 from convnext_dense.data.dataset_configs import quote
 from convnext_dense.data.inspection import Inspection
@@ -19,13 +19,15 @@ class Objects(NamedTuple):
         without_mask: Those with an empty or no ``segmentation``.
         first_without: The id of the first of them.
         in_images: Ids of the images with at least one.
+        per_class: How many of each class are learnt from or can be found: no crowds, nothing unread.
         unread: Objects that mmdet leaves out because of their size.
     """
 
     total: int
     without_mask: int
-    first_without: int | None
-    in_images: frozenset[int]
+    first_without: Any
+    in_images: frozenset[Any]
+    per_class: Mapping[str, int]
     unread: int
 
 
@@ -42,8 +44,8 @@ def inspect_entries(content: Mapping[str, Any], path: Path, inspection: Inspecti
     twice = _twice(image["file_name"] for image in content["images"])
     if twice:
         inspection.warning("file names", f"{path} lists the image '{twice[0]}' twice.", len(twice))
-    ids = sorted(category["id"] for category in content["categories"])
-    if ids != list(range(1, len(ids) + 1)):
+    ids = [category["id"] for category in content["categories"]]
+    if set(ids) != set(range(1, len(ids) + 1)):
         inspection.note(
             "category ids",
             f"{path} numbers its categories {', '.join(map(str, ids[:8]))}{', ...' if len(ids) > 8 else ''}: gaps and "
@@ -56,7 +58,13 @@ def _twice(values: Any) -> list[Any]:
 
 
 def inspect_objects(
-    content: Mapping[str, Any], path: Path, inspection: Inspection, *, classes: Sequence[str], has_masks: bool
+    content: Mapping[str, Any],
+    path: Path,
+    inspection: Inspection,
+    *,
+    classes: Sequence[str],
+    has_masks: bool,
+    is_trained: bool,
 ) -> Objects:
     """Looks at every annotation.
 
@@ -66,19 +74,20 @@ def inspect_objects(
         inspection: Takes what is found.
         classes: Names of the classes that are used.
         has_masks: Whether masks matter.
+        is_trained: Whether objects are learnt from.
     """
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
     names = {category["id"]: category["name"] for category in content["categories"]}
     used = {number for number, name in names.items() if name in classes}
-    seen: set[int] = set()
-    in_images: set[int] = set()
+    seen: set[Any] = set()
+    in_images: set[Any] = set()
     per_class: Counter[str] = Counter()
     total = unread = without_mask = num_crowd = 0
     first_without = None
     for annotation in inspection.follow(content["annotations"], f"annotations of {path.name}"):
         number, where = annotation.get("id"), f"Annotation {annotation.get('id')} of {path}"
-        if not is_whole(number) or number in seen:
-            state = "stands twice" if is_whole(number) else "has no whole number as its id"
+        if not is_id(number) or number in seen:
+            state = "stands twice" if is_id(number) else "has no number or text as its id"
             inspection.error("annotation ids", f"{where} {state}: only one of the two would be seen. Number them anew.")
             continue
         seen.add(number)
@@ -91,9 +100,10 @@ def inspect_objects(
             continue
         total += 1
         in_images.add(image_id)
-        per_class[names[category_id]] += 1
-        num_crowd += bool(annotation.get("iscrowd"))
-        unread += _is_left_out(annotation, where, inspection)
+        is_crowd, is_unread = bool(annotation.get("iscrowd")), _is_left_out(annotation, where, inspection)
+        num_crowd += is_crowd
+        unread += is_unread
+        per_class[names[category_id]] += not is_crowd and not is_unread
         if not has_masks:
             continue
         mask = annotation.get("segmentation")
@@ -109,17 +119,19 @@ def inspect_objects(
     elif num_crowd:
         inspection.note("crowds", f"{path}: crowds are neither learnt from nor counted as missed.", num_crowd)
     absent = [name for name in classes if not per_class[name]]
-    if absent and total:
+    if absent and total and is_trained:
+        inspection.warning("classes without objects", f"{path} has no object of {quote(absent)} to learn from.")
+    elif absent and total:
         inspection.note("classes without objects", f"{path} has no object of {quote(absent)}.", len(absent))
-    return Objects(total, without_mask, first_without, frozenset(in_images), unread)
+    return Objects(total, without_mask, first_without, frozenset(in_images), +per_class, unread)
 
 
 def _belongs(
-    annotation: Mapping[str, Any], where: str, inspection: Inspection, *, sizes: Mapping[int, Any], names: Mapping
+    annotation: Mapping[str, Any], where: str, inspection: Inspection, *, sizes: Mapping[Any, Any], names: Mapping
 ) -> bool:
     for key, known in (("image_id", sizes), ("category_id", names)):
         value = annotation.get(key)
-        if not is_whole(value) or value not in known:
+        if not is_id(value) or value not in known:
             kind = key.removesuffix("_id")
             inspection.error(
                 f"annotations of an unknown {kind}",

@@ -15,6 +15,7 @@ from convnext_dense.data.dataset_configs import class_names, config_dicts, leaf_
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.opened_images import inspect_image
+from convnext_dense.data.predicting import only_predict
 from convnext_dense.data.split_overlap import inspect_overlap
 
 
@@ -38,23 +39,30 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
     """Holds every COCO-format data set that is going to be read against the config.
 
     Args:
-        cfg: The config of the run. Where no object of the training data (of the test data, where that is all that is
-            read) has a mask, its mask head is taken out, in place; a line says so.
+        cfg: The config of the run, changed in place and with a line about it. Where no object of the training data (of
+            the test data, where that is all that is read) has a mask, its mask head is taken out; where the test data
+            has no object, predictions are written and nothing is measured.
         loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be used.
         inspection: Takes what is found, and one sentence per data set.
     """
     objects: list[tuple[CocoSplit, Objects]] = []
     files: dict[str, list[Path]] = {}
+    tested: list[int] = []
     for split in coco_splits(cfg, loaders):
         try:
-            content = _read(split.path, split.dataset)
+            content = _read(split)
             classes = _check_classes(content, split.path, split.dataset, cfg.model)
         except ValueError as error:
             inspection.error("annotation files and classes", str(error))
             continue
+        if split.loader == "test":
+            tested.append(len(content["annotations"]))
         files.setdefault(split.loader, []).extend(split.folder / image["file_name"] for image in content["images"])
         objects.append((split, _inspect_split(split, content, classes, inspection, has_masks=_has_masks(cfg))))
     _inspect_masks(cfg, objects, inspection)
+    _inspect_learnt_classes(objects, inspection)
+    if tested and not any(tested):
+        only_predict(cfg, "test")
     if inspection.takes_time:
         inspect_overlap(files, inspection)
 
@@ -75,14 +83,14 @@ def coco_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[CocoSplit]:
                 yield CocoSplit(loader, path, root / (dataset.get("data_prefix") or {}).get("img", ""), dataset)
 
 
-def _read(path: Path, dataset: ConfigDict) -> dict[str, Any]:
-    if not path.is_file():
-        root = dataset.get("data_root") or path.parent
+def _read(split: CocoSplit) -> dict[str, Any]:
+    if not split.path.is_file():
+        root = split.dataset.get("data_root") or split.path.parent
         raise ValueError(
-            f"There is no data at {root}: {path} does not exist. Put COCO 2017 there (annotations/, train2017/, "
+            f"There is no data at {root}: {split.path} does not exist. Put COCO 2017 there (annotations/, train2017/, "
             f"val2017/), or point to a folder of your own with --data DIR. Expected:\n{LAYOUT}"
         )
-    return read_annotations(path)
+    return read_annotations(split.path, needs_objects=split.loader != "test")
 
 
 def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: ConfigDict) -> list[str]:
@@ -116,15 +124,16 @@ def _inspect_split(
 ) -> Objects:
     path, images = split.path, content["images"]
     inspect_entries(content, path, inspection)
-    objects = inspect_objects(content, path, inspection, classes=classes, has_masks=has_masks)
+    is_trained = split.loader == "train"
+    objects = inspect_objects(content, path, inspection, classes=classes, has_masks=has_masks, is_trained=is_trained)
     _inspect_images(images, split, inspection)
     if not content["annotations"]:
-        what = "there is nothing to learn from" if split.loader == "train" else "there is nothing to evaluate"
+        what = "there is nothing to learn from" if is_trained else "there is nothing to evaluate"
         # Those of a published test set may be kept back; its predictions are written and sent in.
         add = inspection.warning if split.loader == "test" else inspection.error
         add("empty splits", f"Annotation file {path} has no annotations: {what}.")
     num_empty = len(images) - len(objects.in_images)
-    rules = split.dataset.get("filter_cfg") or {} if split.loader == "train" else {}
+    rules = split.dataset.get("filter_cfg") or {} if is_trained else {}
     if num_empty:
         fate = "are left out (filter_empty_gt)" if rules.get("filter_empty_gt") else "count as background"
         inspection.note("images without objects", f"{path}: images without an object {fate}.", num_empty)
@@ -172,6 +181,17 @@ def _inspect_images(images: list[dict], split: CocoSplit, inspection: Inspection
                 "sizes of images",
                 f"Image {split.folder / image['file_name']} is {opened.width}x{opened.height} pixels, but {split.path} "
                 f"says {image['width']}x{image['height']}.{turned} Annotate the image as it is.",
+            )
+
+
+def _inspect_learnt_classes(objects: list[tuple[CocoSplit, Objects]], inspection: Inspection) -> None:
+    learnt = {name for split, counts in objects if split.loader == "train" for name in counts.per_class}
+    for split, counts in objects:
+        unlearnt = [name for name in counts.per_class if name not in learnt]
+        if learnt and unlearnt and split.loader != "train":
+            inspection.warning(
+                "classes that are not learnt",
+                f"{split.path} has objects of {quote(unlearnt)}, and the training data has none: they cannot be found.",
             )
 
 

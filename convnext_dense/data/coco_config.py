@@ -4,6 +4,7 @@ What a folder of one's own has are boxes and perhaps masks. A config for another
 classes and metric; a panoptic one reads stuff (sky, grass) besides, from files that are not there.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -17,12 +18,17 @@ _KEPT = ("pipeline", "filter_cfg", "test_mode", "backend_args", "indices", "retu
 _STUFF_PARTS = ("semantic_head", "semantic_roi_extractor")
 
 
-def use_coco_objects(cfg: Config) -> None:
-    """Makes a detection config, in place, read objects in COCO format, learn from them and be evaluated on them."""
+def use_coco_objects(cfg: Config, loaders: Sequence[str] = ("train", "val", "test")) -> None:
+    """Makes a detection config, in place, read objects in COCO format, learn from them and be evaluated on them.
+
+    Args:
+        cfg: The config.
+        loaders: Whose data sets and metrics are changed.
+    """
     for node in config_dicts(list(cfg.values())):
         for position, step in enumerate(node.get("pipeline") or ()):
             node["pipeline"][position] = _without_stuff(step)
-    for loader in ("train", "val", "test"):
+    for loader in loaders:
         if cfg.get(f"{loader}_dataloader") is None:
             continue
         dataset = cfg[f"{loader}_dataloader"].dataset

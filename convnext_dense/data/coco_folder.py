@@ -1,7 +1,7 @@
 """Points a detection config at a folder of one's own in COCO format, and sizes its heads to the classes there."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,53 +9,66 @@ from mmengine.config import Config
 
 from convnext_dense.data.class_counts import set_num_classes
 from convnext_dense.data.coco_config import use_coco_objects
-from convnext_dense.data.dataset_configs import leads_out, leaf_datasets
+from convnext_dense.data.dataset_configs import TRAINING_SPLITS, evaluators, leads_out, leaf_datasets, quote
+from convnext_dense.data.image_list import list_images, number_categories, write_list
+from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import pixel_limit
 from convnext_dense.data.text_files import read_json
 
 LAYOUT = """\
     DIR/train/*.jpg  DIR/instances_train.json  DIR/val/*.jpg  DIR/instances_val.json
 or COCO's own:
-    DIR/train2017/*.jpg  DIR/val2017/*.jpg  DIR/annotations/instances_train2017.json  (and instances_val2017.json)"""
+    DIR/train2017/*.jpg  DIR/val2017/*.jpg  DIR/annotations/instances_train2017.json  (and instances_val2017.json)
+(test likewise; where it has no objects its images are listed in image_info_test.json, or not at all)"""
 
 
 class Split(NamedTuple):
-    """Where a split's annotations and images are, relative to the folder."""
+    """Where a split's annotations and images are, relative to the folder.
+
+    Attributes:
+        annotations: The annotation file; empty where there are images alone.
+        images: The folder of the images.
+    """
 
     annotations: str
     images: str
 
 
-_LAYOUTS = {
-    "train": (
-        Split("instances_train.json", "train"),
-        Split("annotations/instances_train2017.json", "train2017"),
-        Split("annotations/instances_train.json", "train"),
-    ),
-    "val": (
-        Split("instances_val.json", "val"),
-        Split("annotations/instances_val2017.json", "val2017"),
-        Split("annotations/instances_val.json", "val"),
-    ),
-}
+# {} stands for the name of the split. The last four files list images without objects.
+_LAYOUTS = (
+    Split("instances_{}.json", "{}"),
+    Split("annotations/instances_{}2017.json", "{}2017"),
+    Split("annotations/instances_{}.json", "{}"),
+    Split("image_info_{}.json", "{}"),
+    Split("annotations/image_info_{}2017.json", "{}2017"),
+    Split("annotations/image_info_{}-dev2017.json", "{}2017"),
+    Split("annotations/image_info_{}.json", "{}"),
+)
 
 
 def use_coco_folder(
-    cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None, trained: Sequence[str] | None = None
+    cfg: Config,
+    folder: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    trained: Sequence[str] | None = None,
+    *,
+    splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
     """Rewrites the data sets, evaluators and heads of a detection config for a folder in COCO format.
 
     Args:
-        cfg: Changed in place. Its test split becomes the folder's ``val``.
+        cfg: Changed in place.
         folder: See ``LAYOUT``.
         classes: Not taken here: the annotation files have the names.
-        trained: Not needed here.
+        trained: Class names of the checkpoint that is going to be tested, for images without categories.
+        splits: Which split of the folder each loader of the config reads; other loaders stay as they are. A split that
+            the test loader alone reads may be without objects.
 
     Returns:
         The class names, in the order of the annotation file.
 
     Raises:
-        ValueError: The folder has another layout, an annotation file cannot be read, the two splits have different
+        ValueError: The folder has another layout, an annotation file cannot be read, two splits have different
             classes, or the config has no detection head to size.
     """
     root = Path(folder)
@@ -63,38 +76,47 @@ def use_coco_folder(
         raise ValueError("--classes is for segmentation: a detector's class names stand in the annotation files.")
     if not root.is_dir():
         raise ValueError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
-    splits = {name: _find_split(root, name) for name in _LAYOUTS}
-    # Read once: COCO's training file takes seconds.
-    contents = {name: read_annotations(root / split.annotations) for name, split in splits.items()}
-    names = {name: category_names(content) for name, content in contents.items()}
-    if names["train"] != names["val"]:
-        raise ValueError(
-            f"{root / splits['train'].annotations} has the classes {names['train']}, but "
-            f"{root / splits['val'].annotations} has {names['val']}: write the same categories in the same order."
-        )
-
-    use_coco_objects(cfg)
-    for loader, name in (("train", "train"), ("val", "val"), ("test", "val")):
-        split = splits[name]
+    have_objects = {name for loader, name in splits.items() if loader != "test"}
+    files, contents = {}, {}  # read once: COCO's training file takes seconds
+    for name in dict.fromkeys(splits.values()):
+        files[name], contents[name] = _read_split(cfg, root, name, trained, needs_objects=name in have_objects)
+    names = [category_names(content) for content in contents.values()]
+    for name, others in zip(files, names, strict=True):
+        if others != names[0]:
+            raise ValueError(
+                f"{files[next(iter(files))]} has the classes {names[0]}, but {files[name]} has {others}: write the "
+                "same categories in the same order."
+            )
+    use_coco_objects(cfg, tuple(splits))
+    for loader, name in splits.items():
         if cfg.get(f"{loader}_dataloader") is not None:
             for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
                 dataset.update(
                     type="mmdet.CocoDataset",
                     data_root=str(root),
-                    ann_file=split.annotations,
-                    data_prefix=dict(img=_image_folder(root, split, contents[name])),
-                    metainfo=dict(classes=tuple(names["train"])),
+                    ann_file=str(files[name].relative_to(root) if root in files[name].parents else files[name]),
+                    data_prefix=dict(img=_image_folder(root, name, contents[name])),
+                    metainfo=dict(classes=tuple(names[0])),
                 )
-        evaluators = cfg.get(f"{loader}_evaluator")
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            if evaluator is not None and "ann_file" in evaluator:
-                evaluator.ann_file = str(root / split.annotations)
-    set_num_classes(cfg.model, len(names["train"]))
-    return names["train"]
+        for evaluator in evaluators(cfg, loader):
+            if "ann_file" in evaluator or str(evaluator.get("type")).endswith("CocoMetric"):
+                evaluator.ann_file = str(files[name])
+    set_num_classes(cfg.model, len(names[0]))
+    return names[0]
 
 
-def read_annotations(path: Path) -> dict[str, Any]:
+def splits_of_coco_folder(folder: str | os.PathLike) -> list[str]:
+    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has annotations, or images to test on, of."""
+    found = {name: _present_split(Path(folder), name) for name in ("train", "val", "test")}
+    return [name for name, split in found.items() if split and (split.annotations or name == "test")]
+
+
+def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any]:
     """Reads a COCO annotation file.
+
+    Args:
+        path: The file.
+        needs_objects: Whether it must have a list of annotations, be it an empty one.
 
     Raises:
         ValueError: It is missing, or as for ``read_json``, has no images or categories, or one of them lacks an id, a
@@ -102,7 +124,12 @@ def read_annotations(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"Annotation file {path} does not exist.")
-    content = read_json(path, "Annotation file")
+    return _checked(read_json(path, "Annotation file"), path, needs_objects=needs_objects)
+
+
+def _checked(content: Any, path: Path, *, needs_objects: bool) -> dict[str, Any]:
+    if not needs_objects and isinstance(content, dict):
+        content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f"Annotation file {path} has no list '{key}': it is not in COCO's instances format.")
@@ -119,9 +146,11 @@ def read_annotations(path: Path) -> dict[str, Any]:
 def _image_fault(image: Any) -> str | None:
     if not isinstance(image, dict):
         return f"is no object in braces but {str(image)[:40]!r}"
-    for key in ("id", "height", "width"):
-        if not is_whole(image.get(key)) or (key != "id" and image[key] < 1):
-            return f"has {key}={image.get(key)!r}; it must be a whole number{'' if key == 'id' else ' of pixels'}"
+    if not is_id(image.get("id")):
+        return f"has id={image.get('id')!r}; it must be a number or text"
+    for key in ("height", "width"):
+        if type(image.get(key)) is not int or not 1 <= image[key] < 2**53:
+            return f"has {key}={image.get(key)!r}; it must be a whole number of pixels"
     if image["height"] * image["width"] > pixel_limit():
         return f"claims {image['width']}x{image['height']} pixels, more than {pixel_limit()}; cut the image into tiles"
     name = image.get("file_name")
@@ -132,14 +161,15 @@ def _image_fault(image: Any) -> str | None:
     return None
 
 
-def is_whole(value: Any) -> bool:
-    """Whether a value from JSON is a whole number that every program can hold; true and false are none."""
-    return type(value) is int and abs(value) < 2**53  # what a float of 64 bits still counts
+def is_id(value: Any) -> bool:
+    """Whether a value from JSON may be an id: text, or a number that every program can hold, not true or false."""
+    # Beyond 2^53 a float of 64 bits counts no more in ones.
+    return (type(value) in (int, float) and abs(value) < 2**53) or (isinstance(value, str) and value != "")
 
 
 def _category_fault(category: Any) -> str | None:
-    if not isinstance(category, dict) or not is_whole(category.get("id")):
-        return "has no whole number as its id"
+    if not isinstance(category, dict) or not is_id(category.get("id")):
+        return "has no number or text as its id"
     if not isinstance(category.get("name"), str) or not category["name"]:
         return f"has name={category.get('name')!r}; it must be the name of a class"
     return None
@@ -154,14 +184,56 @@ def category_names(annotations: dict[str, Any]) -> list[str]:
     return [category["name"] for category in annotations["categories"]]
 
 
-def _find_split(root: Path, name: str) -> Split:
-    for split in _LAYOUTS[name]:
-        if (root / split.annotations).is_file():
-            return split
-    raise ValueError(f"--data {root} has no annotations of the {name} split. Expected:\n{LAYOUT}")
+def _present_split(root: Path, name: str) -> Split | None:
+    layouts = [Split(*(part.format(name) for part in layout)) for layout in _LAYOUTS]
+    listed = next((split for split in layouts if (root / split.annotations).is_file()), None)
+    folder = next((split.images for split in layouts if (root / split.images).is_dir()), None)
+    return listed or (None if folder is None else Split("", folder))
 
 
-def _image_folder(root: Path, split: Split, content: dict[str, Any]) -> str:
+def _read_split(
+    cfg: Config, root: Path, name: str, trained: Sequence[str] | None, *, needs_objects: bool
+) -> tuple[Path, dict[str, Any]]:
+    """Gives the annotation file of a split and its content; for images without categories the file is a new one."""
+    split = _present_split(root, name)
+    if split is None or (needs_objects and not split.annotations):
+        there = splits_of_coco_folder(root)
+        raise ValueError(
+            f"--data {root} has no annotations of the {name} split{f'; it has {quote(there)}' if there else ''}. "
+            f"Expected:\n{LAYOUT}"
+        )
+    path = root / split.annotations
+    if split.annotations:
+        content = read_json(path, "Annotation file")
+    else:
+        reader = reader_of(next(leaf_datasets(cfg.test_dataloader.dataset)).get("pipeline"))
+        content = dict(images=list_images(root / split.images, are_turned=reader is None or reader.turns_images))
+    is_bare = isinstance(content, dict) and not content.get("categories") and not content.get("annotations")
+    if is_bare and not needs_objects:
+        content["categories"] = _categories(root, name, trained)
+        path = write_list(content, f"images_of_{name}")
+    return path, _checked(content, path, needs_objects=needs_objects)
+
+
+def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[Any]:
+    """Gives the categories of a split that has none of its own: another one's, or the checkpoint's."""
+    for other in splits_of_coco_folder(root):
+        split = _present_split(root, other)
+        if split is not None and split.annotations:
+            content = read_json(root / split.annotations, "Annotation file")
+            if isinstance(content, dict) and content.get("categories"):
+                return content["categories"]
+    if not trained:
+        raise ValueError(
+            f"The images of the {name} split of {root} have no categories, and neither the other splits nor the "
+            "checkpoint name any: list the images in COCO's format, with categories."
+        )
+    return number_categories(trained)
+
+
+def _image_folder(root: Path, name: str, content: dict[str, Any]) -> str:
     """File names may stand relative to the split's image folder or to the whole folder."""
+    split = _present_split(root, name)
+    assert split is not None
     first = content["images"][0]["file_name"]
     return "" if (root / first).is_file() and not (root / split.images / first).is_file() else f"{split.images}/"

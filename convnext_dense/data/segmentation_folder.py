@@ -2,14 +2,14 @@
 
 import colorsys
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config
 
 from convnext_dense.data.class_counts import set_num_classes
-from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.dataset_configs import TRAINING_SPLITS, leaf_datasets, quote
 from convnext_dense.data.text_files import read_lines
 
 LAYOUT = """\
@@ -17,42 +17,76 @@ LAYOUT = """\
 or DIR/images/train  DIR/labels/train  (and val), or mmsegmentation's DIR/img_dir/train  DIR/ann_dir/train  (and val),
 or ADE20K's, where label 0 counts for nothing:
     DIR/images/training  DIR/annotations/training  DIR/images/validation  DIR/annotations/validation
+(test likewise, whose labels may be missing).
 Labels are one-channel PNGs whose pixels are class numbers; 255 counts for nothing. Class names, one per line, stand in
 DIR/classes.txt, or follow --classes."""
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 NAMES_FILE = "classes.txt"
+_SPLITS = ("train", "val", "test")
 IGNORE_INDEX = 255
 
 
 class Layout(NamedTuple):
-    """Where images and labels are, relative to the folder; ``{}`` stands for the name of the split."""
+    """Where images and labels are, relative to the folder; ``{}`` stands for the name of the split.
+
+    Attributes:
+        images: The folders of images.
+        labels: The folders of label images.
+        names: What a split is called there, where it is called otherwise.
+        ignores_zero: Whether label 0 counts for nothing.
+    """
 
     images: str
     labels: str
-    train: str = "train"
-    val: str = "val"
+    names: Mapping[str, tuple[str, ...]] = {}
     ignores_zero: bool = False
+
+
+class Folders(NamedTuple):
+    """Where a split is, relative to the folder.
+
+    Attributes:
+        images: The folder of its images.
+        labels: The folder of its label images; None where there are images alone.
+        ignores_zero: Whether label 0 counts for nothing.
+    """
+
+    images: str
+    labels: str | None
+    ignores_zero: bool
 
 
 _LAYOUTS = (
     Layout("{}", "semantic/{}"),
     Layout("images/{}", "labels/{}"),
     Layout("img_dir/{}", "ann_dir/{}"),
-    Layout("images/{}", "annotations/{}", train="training", val="validation", ignores_zero=True),
+    Layout(
+        "images/{}",
+        "annotations/{}",
+        names=dict(train=("training",), val=("validation",), test=("testing", "test")),
+        ignores_zero=True,
+    ),
 )
 
 
 def use_segmentation_folder(
-    cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None, trained: Sequence[str] | None = None
+    cfg: Config,
+    folder: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    trained: Sequence[str] | None = None,
+    *,
+    splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
     """Rewrites the data sets and heads of a segmentation config for a folder of images and label images.
 
     Args:
-        cfg: Changed in place. Its test split becomes the folder's validation split.
+        cfg: Changed in place.
         folder: See ``LAYOUT``.
         classes: Class names, by label. By default those of ``classes.txt`` in the folder.
         trained: Class names of the checkpoint that is going to be tested, for a folder that does not name its own.
+        splits: Which split of the folder each loader of the config reads; other loaders stay as they are. A split that
+            the test loader alone reads may be without labels.
 
     Returns:
         The class names, by label.
@@ -63,7 +97,7 @@ def use_segmentation_folder(
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
-    layout = _find_layout(root)
+    found = _find_splits(root, set(splits.values()), {name for loader, name in splits.items() if loader != "test"})
     names = list(classes or read_class_names(root) or trained or ())
     if not names:
         raise ValueError(
@@ -72,24 +106,30 @@ def use_segmentation_folder(
         )
     if len(set(names)) != len(names):
         raise ValueError(f"A class of {root} is named twice: {', '.join(names)}.")
-    for loader, split in (("train", layout.train), ("val", layout.val), ("test", layout.val)):
+    for loader, name in splits.items():
         if cfg.get(f"{loader}_dataloader") is None:
             continue
-        images, labels = layout.images.format(split), layout.labels.format(split)
+        images, labels, ignores_zero = found[name]
         for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
             dataset.pop("ann_file", None)
             dataset.update(
                 type="mmseg.BaseSegDataset",
                 data_root=str(root),
-                data_prefix=dict(img_path=images, seg_map_path=labels),
+                data_prefix=dict(img_path=images) if labels is None else dict(img_path=images, seg_map_path=labels),
                 img_suffix=_only_suffix(root / images),
                 seg_map_suffix=".png",
                 metainfo=dict(classes=tuple(names), palette=make_palette(len(names))),
-                reduce_zero_label=layout.ignores_zero,
+                reduce_zero_label=ignores_zero,
                 ignore_index=IGNORE_INDEX,
             )
     set_num_classes(cfg.model, len(names))
     return names
+
+
+def splits_of_segmentation_folder(folder: str | os.PathLike) -> list[str]:
+    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has labels, or images to test on, of."""
+    found = {name: [_folders(Path(folder), layout, name) for layout in _LAYOUTS] for name in _SPLITS}
+    return [name for name in _SPLITS if any(each and (each.labels or name == "test") for each in found[name])]
 
 
 def read_class_names(root: Path) -> list[str]:
@@ -109,12 +149,33 @@ def make_palette(num_colours: int) -> list[list[int]]:
     return colours[:num_colours]
 
 
-def _find_layout(root: Path) -> Layout:
+def _folders(root: Path, layout: Layout, split: str) -> Folders | None:
+    """Finds the folders of a split in a layout, those with labels first; None without images."""
+    found = []
+    for name in layout.names.get(split, (split,)):
+        images, labels = layout.images.format(name), layout.labels.format(name)
+        if (root / images).is_dir():
+            found.append(Folders(images, labels if (root / labels).is_dir() else None, layout.ignores_zero))
+    return max(found, key=lambda folders: folders.labels is not None, default=None)
+
+
+def _find_splits(root: Path, wanted: set[str], labelled: set[str]) -> dict[str, Folders]:
+    """Finds the wanted splits in one layout: the one with the most labels, since images alone may fit several."""
+    fitting = []
     for layout in _LAYOUTS:
-        folders = [part.format(split) for part in layout[:2] for split in (layout.train, layout.val)]
-        if all((root / name).is_dir() for name in folders):
-            return layout
-    raise ValueError(f"--data {root} has no images and labels of a train and a val split. Expected:\n{LAYOUT}")
+        found = {name: _folders(root, layout, name) for name in _SPLITS}
+        there = {name: folders for name, folders in found.items() if folders is not None}
+        have_labels = {name for name, folders in there.items() if folders.labels is not None}
+        if wanted <= set(there) and labelled <= have_labels:
+            fitting.append((len(have_labels & wanted), len(have_labels), there))
+    if fitting:
+        return max(fitting, key=lambda fit: fit[:2])[2]
+    there = splits_of_segmentation_folder(root)
+    missing = [name for name in _SPLITS if name in wanted and name not in there] or sorted(wanted)
+    raise ValueError(
+        f"--data {root} has no images and labels of {quote(missing)}{f', but of {quote(there)}' if there else ''}. "
+        f"Expected:\n{LAYOUT}"
+    )
 
 
 def _only_suffix(folder: Path) -> str:

@@ -1,18 +1,24 @@
 """What a config's model is for, and how its data is found and checked: one entry per task."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from mmengine.config import Config
 
+from convnext_dense.data import coco_folder, image_folder, segmentation_folder
 from convnext_dense.data.class_counts import task_of
-from convnext_dense.data.classification_folder import check_classification_data, use_image_folder
+from convnext_dense.data.classification_folder import (
+    check_classification_data,
+    splits_of_image_folder,
+    use_image_folder,
+)
 from convnext_dense.data.coco_check import check_detection_data
-from convnext_dense.data.coco_folder import use_coco_folder
+from convnext_dense.data.coco_folder import splits_of_coco_folder, use_coco_folder
+from convnext_dense.data.dataset_configs import TRAINING_SPLITS
 from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.segmentation_check import check_segmentation_data
-from convnext_dense.data.segmentation_folder import use_segmentation_folder
+from convnext_dense.data.segmentation_folder import splits_of_segmentation_folder, use_segmentation_folder
 
 
 class Task(NamedTuple):
@@ -20,26 +26,48 @@ class Task(NamedTuple):
 
     Attributes:
         use_folder: Points a config at a folder; given the config, the folder, class names and the names that a
-            checkpoint was trained on, the last two or None; returns the class names.
+            checkpoint was trained on, the last two or None, and ``splits``; returns the class names.
+        find_splits: Gives those of 'train', 'val', 'test' that a folder has.
         check: Checks the data of a config; given the config, which of 'train', 'val', 'test' are going to be read, and
             what takes that which is found.
+        layout: What a folder must look like.
     """
 
-    use_folder: Callable[[Config, str | os.PathLike, Sequence[str] | None, Sequence[str] | None], list[str]]
+    use_folder: Callable[..., list[str]]
+    find_splits: Callable[[str | os.PathLike], list[str]]
     check: Callable[[Config, Sequence[str], Inspection], None]
+    layout: str
 
 
 TASKS = {
-    "detection": Task(use_coco_folder, check_detection_data),
-    "classification": Task(use_image_folder, check_classification_data),
-    "segmentation": Task(use_segmentation_folder, check_segmentation_data),
+    "detection": Task(use_coco_folder, splits_of_coco_folder, check_detection_data, coco_folder.LAYOUT),
+    "classification": Task(use_image_folder, splits_of_image_folder, check_classification_data, image_folder.LAYOUT),
+    "segmentation": Task(
+        use_segmentation_folder, splits_of_segmentation_folder, check_segmentation_data, segmentation_folder.LAYOUT
+    ),
 }
 
 
 def use_folder(
-    cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None, trained: Sequence[str] | None = None
+    cfg: Config,
+    folder: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    trained: Sequence[str] | None = None,
+    *,
+    splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
     """Points a config at a folder of one's own data and sizes its heads, see the ``use_folder`` of its ``Task``.
+
+    Args:
+        cfg: Changed in place.
+        folder: Of the data.
+        classes: Class names by label, for segmentation and classification.
+        trained: Class names of the checkpoint that is going to be tested.
+        splits: Which split of the folder each loader of the config reads: for a training its three loaders, for a test
+            ``'test'`` alone. Other splits need not be there.
+
+    Returns:
+        The class names, by label.
 
     Raises:
         ValueError: The folder is not as the task expects it, or the model is of no task that is known.
@@ -50,7 +78,7 @@ def use_folder(
             f"--data needs a classifier or a model with box, mask or decode heads, not {cfg.model.get('type')}: "
             "name the data in the config instead."
         )
-    return TASKS[task].use_folder(cfg, folder, classes, trained)
+    return TASKS[task].use_folder(cfg, folder, classes, trained, splits=splits)
 
 
 def inspect_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:

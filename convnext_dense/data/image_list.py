@@ -1,0 +1,68 @@
+"""Lists the images of a folder in COCO's format, for a test whose annotations are kept back or do not exist."""
+
+import atexit
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from convnext_dense.data.opened_images import open_image
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+_EXIF_ORIENTATION = 0x0112
+_LIES_ON_ITS_SIDE = 5  # and above: width and height change places when the image is turned upright
+
+
+def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
+    """Gives an entry for each image of a folder and its sub-folders; its id is its name.
+
+    Args:
+        folder: Where they are.
+        are_turned: Whether images are turned upright by EXIF when they are read.
+
+    Raises:
+        ValueError: There is no image, or one cannot be opened.
+    """
+    names = sorted(
+        Path(parent, name).relative_to(folder).as_posix()
+        for parent, _, files in os.walk(folder, followlinks=True)
+        for name in files
+        if name.lower().endswith(IMAGE_SUFFIXES)
+    )
+    if not names:
+        raise ValueError(f"There is no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+    entries = []
+    for name in names:
+        height, width = _size(folder / name, are_turned=are_turned)
+        entries.append(dict(id=name, file_name=name, height=height, width=width))
+    return entries
+
+
+def write_list(content: dict[str, Any], name: str) -> Path:
+    """Writes a list of images into a folder of this process, which goes when it ends, and gives the file's path."""
+    folder = tempfile.mkdtemp(prefix="convnext_dense_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder, f"{name}.json").resolve()
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def number_categories(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Gives COCO's categories of class names, numbered from 1."""
+    return [dict(id=number, name=name) for number, name in enumerate(names, start=1)]
+
+
+def _size(path: Path, *, are_turned: bool) -> tuple[int, int]:
+    """Reads height and width without decoding the image, which takes minutes for a large folder."""
+    try:
+        with Image.open(path) as file:
+            (width, height), turned = file.size, file.getexif().get(_EXIF_ORIENTATION, 1)
+    except (OSError, ValueError, SyntaxError):
+        opened = open_image(path)  # which reads more formats, and says what is wrong
+        return opened.height, opened.width
+    return (width, height) if are_turned and turned >= _LIES_ON_ITS_SIDE else (height, width)

@@ -1,0 +1,64 @@
+"""Testing on images without ground truth: predictions are written, and nothing is measured."""
+
+from typing import Any
+
+from mmengine.config import Config
+
+from convnext_dense.data.dataset_configs import evaluators, leaf_datasets
+from convnext_dense.data.image_reader import loads_annotations
+
+# Metrics that can write predictions and leave it at that (format_only).
+_WRITERS = ("CocoMetric", "CocoPanopticMetric", "IoUMetric")
+
+
+def only_predict(cfg: Config, loader: str) -> None:
+    """Makes a config, in place, predict the images of ``'val'`` or ``'test'`` without looking for ground truth."""
+    for metric in evaluators(cfg, loader):
+        if str(metric.get("type")).rpartition(".")[2] in _WRITERS:
+            metric.format_only = True
+
+
+def only_predicts(cfg: Config, loader: str) -> bool:
+    """Whether a config writes predictions of ``'val'`` or ``'test'`` without measuring them."""
+    return any(metric.get("format_only") for metric in evaluators(cfg, loader))
+
+
+def check_is_written(cfg: Config, source: str, layout: str) -> None:
+    """Holds a test that measures nothing against what is written.
+
+    Args:
+        cfg: The config.
+        source: What is tested, for the message.
+        layout: Where ground truth is looked for, for the message.
+
+    Raises:
+        ValueError: Nothing is written either.
+    """
+    is_written = any(metric.get("outfile_prefix") or metric.get("output_dir") for metric in evaluators(cfg, "test"))
+    if only_predicts(cfg, "test") and not is_written:
+        raise ValueError(
+            f"There is no ground truth in {source}, so that there is nothing to measure: give --out to write "
+            f"predictions, or put it there. Expected:\n{layout}"
+        )
+
+
+def leave_out_labels(cfg: Config, loader: str) -> None:
+    """Takes the reading of label images out of the pipelines of a segmentation config, in place."""
+    for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
+        dataset.pipeline = _without_labels(dataset.get("pipeline") or [])
+    if loader == "test" and "tta_pipeline" in cfg:
+        cfg.tta_pipeline = _without_labels(cfg.tta_pipeline)
+
+
+def _without_labels(steps: Any) -> list[Any]:
+    """Goes through a pipeline, and through the lists of steps in one for test-time augmentation."""
+    kept = []
+    for step in steps:
+        if isinstance(step, list | tuple):
+            if inner := _without_labels(step):
+                kept.append(inner)
+        elif not loads_annotations(step):
+            if "transforms" in step:
+                step.transforms = _without_labels(step.transforms)
+            kept.append(step)
+    return kept
