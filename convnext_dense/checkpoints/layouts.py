@@ -13,7 +13,7 @@ from torch import Tensor
 
 from convnext_dense.checkpoints.layout_tables import LAYOUTS, ORIGINS, PARTS, Layout, Origin
 from convnext_dense.checkpoints.reading import unwrap
-from convnext_dense.checkpoints.shapes import to_layout_shape, to_official_shape, unroll_kernel
+from convnext_dense.checkpoints.shapes import to_layout_shape, to_model_shape, unroll_kernel
 
 _DENSE_NORM = re.compile(r"norm[0-2]\.")
 
@@ -48,7 +48,7 @@ class Official:
     """A ConvNeXt under the official names.
 
     Attributes:
-        tensors: By official name, in official shapes.
+        tensors: By official name, in the shapes of ``shapes.to_model_shape``.
         sources: Official name to the name in the file.
         left_out: Names in the file that are no part of it.
     """
@@ -94,7 +94,7 @@ def find_layout(names: Iterable[str]) -> Match:
 
 
 def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool = True) -> Official:
-    """Renames a ConvNeXt to the official names and brings its tensors into the official shapes.
+    """Renames a ConvNeXt to the official names and brings its tensors into the shapes of the models here.
 
     Args:
         tensors: Content of a checkpoint.
@@ -124,7 +124,7 @@ def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool
     official_tensors = {}
     for name, source in renamed.items():
         tensor = unroll_kernel(tensors[source]) if source.endswith(".kernel") else tensors[source]
-        official_tensors[name] = to_official_shape(name, tensor)
+        official_tensors[name] = to_model_shape(name, tensor)
     return Official(official_tensors, renamed, tuple(left_out))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from convnext_dense.checkpoints.architecture import Architecture, describe
 from convnext_dense.checkpoints.layouts import Match, find_layouts, to_official
 from convnext_dense.checkpoints.reading import split_wrapper, unwrap
-from convnext_dense.checkpoints.shapes import fit_input_channels
+from convnext_dense.checkpoints.shapes import fit_input_channels, flatten_grn
 
 # What a backbone for dense outputs has beside a classifier's: output norms, and the levels of an isotropic ConvNeXt.
 _DENSE_ONLY = re.compile(r"(norm|levels\.)\d(\.\d)?\.(weight|bias)")
@@ -124,7 +124,7 @@ def match_weights(
         ValueError: The file has no ConvNeXt for a backbone, or several, or nothing under the prefix.
     """
     wrapper, prefix = split_wrapper(content, prefix)
-    found = _strip(unwrap(content, wrapper), prefix, source)
+    found = flatten_grn(_strip(unwrap(content, wrapper), prefix, source))
     homes = [match for match in find_layouts(wanted) if match.layout.name in ("official", "official_isotropic")]
     home = homes[0] if len(homes) == 1 else None
     match = _choose(find_layouts(found), home, found, source) if home else None

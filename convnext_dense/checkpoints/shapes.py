@@ -1,4 +1,4 @@
-"""Shapes in which layouts keep the same tensor.
+"""Shapes in which layouts and the models here keep the same tensor.
 
 Letters: C channels, M input and O output channels of a convolution, K its size in pixels.
 
@@ -8,6 +8,7 @@ for the order of MinkowskiEngine's kernels.
 
 import math
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -15,31 +16,29 @@ from torch import Tensor
 from convnext_dense.checkpoints.layout_tables import Layout
 
 _LAYER_SCALE = re.compile(r"(stages\.\d+|blocks)\.\d+\.gamma")
-_GRN = re.compile(r"stages\.\d+\.\d+\.grn\.(gamma|beta)")
+_GRN = re.compile(r"(.*\.)?grn\.(gamma|beta)")
 _POINTWISE = re.compile(r"(stages\.\d+|blocks)\.\d+\.pwconv[12]\.weight")
 _BIAS = re.compile(r"(stages|blocks|stem|downsample_layers)\..*\.bias")
 
 
-def to_official_shape(name: str, tensor: Tensor) -> Tensor:
-    """Brings a tensor into the shape of the official code; others than those below come back as they are.
+def to_model_shape(name: str, tensor: Tensor) -> Tensor:
+    """Brings a tensor into the shape that it has in the models here; others than those below come back as they are.
 
-    Layer scale is (C,), each parameter of GRN (1, 1, 1, 4C), pointwise weights (O, M), biases (O,).
+    Layer scale is (C,), each parameter of GRN (4C,), pointwise weights (O, M), biases (O,).
     """
-    if _LAYER_SCALE.fullmatch(name) or _BIAS.fullmatch(name):
+    if _LAYER_SCALE.fullmatch(name) or _BIAS.fullmatch(name) or _GRN.fullmatch(name):
         return tensor.reshape(-1)
-    if _GRN.fullmatch(name):
-        return tensor.reshape(1, 1, 1, -1)
     if _POINTWISE.fullmatch(name) and tensor.shape[2:] == (1, 1):
         return tensor.flatten(1)
     return tensor
 
 
 def to_layout_shape(name: str, tensor: Tensor, layout: Layout, *, conv_mlp: bool) -> Tensor:
-    """Brings a tensor from its official shape into that of a layout.
+    """Brings a tensor from the shape that it has in the models here into that of a layout.
 
     Args:
         name: The official name.
-        tensor: In the official shape.
+        tensor: In the shape of ``to_model_shape``.
         layout: Where it goes.
         conv_mlp: Whether pointwise weights are those of 1x1 convolutions, (O, M, 1, 1).
     """
@@ -50,6 +49,11 @@ def to_layout_shape(name: str, tensor: Tensor, layout: Layout, *, conv_mlp: bool
     if conv_mlp and _POINTWISE.fullmatch(name):
         return tensor[:, :, None, None]
     return tensor
+
+
+def flatten_grn(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Brings the parameters of GRN, wherever they stand, into the shape that they have in the models here."""
+    return {name: tensor.reshape(-1) if _GRN.fullmatch(name) else tensor for name, tensor in tensors.items()}
 
 
 def unroll_kernel(kernel: Tensor) -> Tensor:

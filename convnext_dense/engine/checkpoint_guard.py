@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from convnext_dense.checkpoints import hash_in_background, match_weights
+from convnext_dense.engine.optimizer_state import fit_optimizer_state
 from convnext_dense.engine.resuming import check_schedule
 from convnext_dense.registry import HOOKS
 
@@ -39,6 +40,7 @@ class CheckpointGuardHook(Hook):
         checkpoint["state_dict"] = tensors
         runner.logger.info(str(report))
         if runner._resume:
+            fit_optimizer_state(runner.optim_wrapper, checkpoint.get("optimizer", {}))
             check_schedule(runner, checkpoint, source)
 
 

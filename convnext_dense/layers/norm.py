@@ -8,6 +8,8 @@ Differs: LayerNorm over channels is taken through a channels-last view of the sa
 arithmetic for channels-first tensors: same numbers, one fused kernel.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,22 +50,23 @@ class LayerNorm2d(nn.LayerNorm):
         return x_nhwc.permute(0, 3, 1, 2)
 
 
-class GlobalResponseNorm(nn.Module):
+class GlobalResponseNorm(nn.LayerNorm):
     """Global response normalisation of ConvNeXt V2 (arXiv 2301.00808, section 3, equations 1 to 3).
 
-    Parameters have the official repository's shape ``(1, 1, 1, C)`` and start at zero, which makes the layer an
-    identity at first.
+    Its parameters are of shape ``(C,)`` and start at zero, which makes the layer an identity at first. The official
+    repository keeps ``(1, 1, 1, C)``, which is loaded too; but constructors of optimizers take the number of dimensions
+    for a sign of what is to have weight decay. Others ask whether a layer is one of torch's norms, which is why this is
+    a LayerNorm by type; it has none of its parameters.
 
     Args:
         channels: C.
     """
 
-    eps = 1e-6  # https://github.com/facebookresearch/ConvNeXt-V2: added to the mean, not under the root
-
     def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
-        self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
+        # https://github.com/facebookresearch/ConvNeXt-V2: the constant is added to the mean, not under the root
+        super().__init__(channels, eps=1e-6, elementwise_affine=False)
+        self.gamma = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
         """Normalises ``(N, H, W, C)``, in float32 also under autocast: the squares of the norm overflow float16.
@@ -76,3 +79,11 @@ class GlobalResponseNorm(nn.Module):
         norm = torch.linalg.vector_norm(x_nhwc, dim=(1, 2), keepdim=True, dtype=precise)
         factor = 1 + self.gamma * (norm / (norm.mean(dim=-1, keepdim=True) + self.eps))
         return (x_nhwc * factor + self.beta).to(x_nhwc.dtype)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Takes parameters with dimensions of one before their own; torch and mmengine load through here."""
+        for name in (f"{prefix}gamma", f"{prefix}beta"):
+            tensor = state_dict.get(name)
+            if isinstance(tensor, Tensor) and tensor.dim() > 1 and tensor.shape[-1] == tensor.numel():
+                state_dict[name] = tensor.reshape(-1)
+        super()._load_from_state_dict(state_dict, prefix, *args)

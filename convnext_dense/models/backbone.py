@@ -169,7 +169,7 @@ class StagedBackbone(Backbone):
         self._frozen_at_random -= {
             name
             for name in self._frozen_at_random
-            if prefix + name in state_dict and state_dict[prefix + name].shape == self.get_parameter(name).shape
+            if prefix + name in state_dict and _fits(state_dict[prefix + name], self.get_parameter(name))
         }
 
     def _freeze_stages(self) -> set[str]:
@@ -222,6 +222,11 @@ class StagedBackbone(Backbone):
         if kind is None:
             return num_layers - 1, num_layers
         return (stage + 1 if kind == "stages" else 0), num_layers
+
+
+def _fits(tensor: Tensor, param: Tensor) -> bool:
+    """Whether a tensor is loaded into a parameter: GRN's may have dimensions of one before their own."""
+    return tensor.shape[max(tensor.dim() - param.dim(), 0) :] == param.shape and tensor.numel() == param.numel()
 
 
 def _locate(name: str, prefix: str) -> tuple[str | None, int, int]:

@@ -3,8 +3,7 @@
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/
 object_detection/mmcv_custom/layer_decay_optimizer_constructor.py (arXiv 2201.03545, appendix A.3)
 Differs: the backbone is asked for the id of each parameter (``get_layer_depth``, ``get_stage_depth``), so that neither
-a class name nor a number of layers is typed anywhere; GRN parameters, which the official V2 files keep
-four-dimensional, count as one-dimensional: no weight decay.
+a class name nor a number of layers is typed anywhere.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +15,6 @@ from torch import nn
 from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _METHODS = {"layer_wise": "get_layer_depth", "stage_wise": "get_stage_depth"}
-_NO_DECAY_SUFFIXES = (".bias", ".grn.gamma", ".grn.beta")
 
 
 @dataclass
@@ -92,7 +90,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
             layer_id, num_layers = getattr(backbone, method)(name, prefix)
             num_dims = getattr(param, "num_dims", param.dim())  # a slice of a sharded parameter has one dimension
-            no_decay = num_dims <= 1 or name.endswith(_NO_DECAY_SUFFIXES)
+            no_decay = num_dims <= 1 or name.endswith(".bias")
             weight_decay = 0.0 if no_decay else (self.base_wd or 0.0)
             # Counted from the head, because two backbones of one model may have different depths.
             depth = num_layers - layer_id - 1

@@ -192,13 +192,25 @@ def test_documented_names_give_the_official_weights(case, official_v1, official_
         torch.save(content, path)
         report = load_weights(model, path)
         assert report.layout == case.partition(",")[0]
-        assert_equal(model.state_dict(), body_of(official))
+        assert_equal(model.state_dict(), with_flat_grn(body_of(official)))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, -1), (1, -1), (-1,)])
 def test_grn_is_read_in_every_shape_it_was_written_in(official_v2, shape):
     weights = {name: tensor.reshape(shape) if ".grn." in name else tensor for name, tensor in official_v2.items()}
     assert_equal(convert_state_dict(weights), official_v2)
+
+
+@pytest.mark.parametrize(
+    ("to", "shape"),
+    [("official", (1, 1, 1, 32)), ("huggingface", (1, 1, 1, 32)), ("timm", (32,)), ("mmpretrain", (32,))],
+)
+@pytest.mark.parametrize("ours", [False, True])
+def test_grn_is_written_in_the_shape_of_the_code_that_reads_it(official_v2, to, shape, ours):
+    """facebookresearch/ConvNeXt-V2@25538957 models/utils.py; transformers' ConvNextV2GRN; timm's and mmpretrain's."""
+    weights = ConvNeXt(SMALL, use_grn=True, layer_scale_init_value=0.0).state_dict() if ours else official_v2
+    written = convert_state_dict(weights, to, part="backbone")
+    assert {tensor.shape for name, tensor in written.items() if ".grn." in name and tensor.numel() == 32} == {shape}
 
 
 @pytest.mark.parametrize("layout", ["dinov3", "eupe", "huggingface_dinov3", "lightly_train"])

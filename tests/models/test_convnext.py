@@ -223,10 +223,11 @@ def test_parameter_paths_are_the_official_ones():
     assert {f"norm{stage}.weight" for stage in range(4)} <= names
 
 
-def test_grn_parameters_have_the_official_shape():
+def test_v2_has_grn_in_the_place_of_layer_scale():
     model = ConvNeXt(SMALL, use_grn=True, layer_scale_init_value=0.0)
-    assert tuple(model.stages[0][0].grn.gamma.shape) == (1, 1, 1, 32)
+    assert tuple(model.stages[0][0].grn.gamma.shape) == tuple(model.stages[0][0].grn.beta.shape) == (32,)
     assert not any(name.endswith("0.gamma") for name in model.state_dict() if ".grn." not in name)
+    assert {name.split(".")[-1] for name in model.state_dict() if ".grn." in name} == {"gamma", "beta"}
 
 
 def test_no_memory_is_copied_between_blocks():
