@@ -158,7 +158,7 @@ def test_the_first_corrupt_image_stops_unless_a_share_is_stated(folder):
         (lambda root: [path.unlink() for path in root.glob("train/*/*")], r"There is no image in the class folders of"),
         (lambda root: (root / "train/stray.png").write_bytes(png(1)), r"stray\.png is not in a class folder"),
         (lambda root: (root / "val/10").rename(root / "val/11"), r"2 classes and 2 are expected; '10' is on one side"),
-        (lambda root: (root / "val").rename(root / "test"), r"--data .* has no folder val; it has 'train', 'test'\. Expected:"),
+        (lambda root: (root / "val").rename(root / "test"), r"has no folder val; it has 'train', 'test'\. Expected:"),
     ],
 )
 def test_wrong_folders_are_named(folder, damage, text):

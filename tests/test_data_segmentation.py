@@ -167,10 +167,12 @@ def test_labels_from_zero_on_under_reduce_zero_label_look_off_by_one(cfg, ade_fo
     before = path.read_bytes()
     try:
         write_label(path, set_pixel(0))
-        _, line = check_data(cfg, ("train",))
+        _, line, absent = check_data(cfg, ("train",))
     finally:
         path.write_bytes(before)
     assert "look off by one: 0 to 7 occur and 8 does not" in line
+    assert "labels read in" in absent
+    assert absent.endswith("is of 'eighth' (8).")
 
 
 def test_wrong_suffix_of_labels_is_named(cfg, two_class_folder):

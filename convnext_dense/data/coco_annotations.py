@@ -119,9 +119,7 @@ def inspect_objects(
     elif num_crowd:
         inspection.note("crowds", f"{path}: crowds are neither learnt from nor counted as missed.", num_crowd)
     absent = [name for name in classes if not per_class[name]]
-    if absent and total and is_trained:
-        inspection.warning("classes without objects", f"{path} has no object of {quote(absent)} to learn from.")
-    elif absent and total:
+    if absent and total and not is_trained:
         inspection.note("classes without objects", f"{path} has no object of {quote(absent)}.", len(absent))
     return Objects(total, without_mask, first_without, frozenset(in_images), +per_class, unread)
 

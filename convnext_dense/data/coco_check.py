@@ -185,7 +185,13 @@ def _inspect_images(images: list[dict], split: CocoSplit, inspection: Inspection
 
 
 def _inspect_learnt_classes(objects: list[tuple[CocoSplit, Objects]], inspection: Inspection) -> None:
+    """Names the classes that no training data has; several files may be trained on together."""
+    trained = [split for split, _ in objects if split.loader == "train"]
     learnt = {name for split, counts in objects if split.loader == "train" for name in counts.per_class}
+    absent = [name for name in class_names(trained[0].dataset) or () if name not in learnt] if trained else []
+    if learnt and absent:
+        files = ", ".join(str(split.path) for split in trained)
+        inspection.warning("classes without objects", f"{files} has no object of {quote(absent)} to learn from.")
     for split, counts in objects:
         unlearnt = [name for name in counts.per_class if name not in learnt]
         if learnt and unlearnt and split.loader != "train":

@@ -10,16 +10,12 @@ from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 from convnext_dense.data.class_counts import check_class_counts
-from convnext_dense.data.dataset_configs import (
-    class_names,
-    known_class_names,
-    leads_out,
-    leaf_datasets,
-    quote,
-)
+from convnext_dense.data.dataset_configs import class_names, known_class_names, leads_out, leaf_datasets, quote
 from convnext_dense.data.image_reader import ImageReader, reader_of
-from convnext_dense.data.inspection import ERROR, Inspection
+from convnext_dense.data.inspection import Inspection
+from convnext_dense.data.label_counts import LabelCounts, inspect_classes, inspect_ignored, inspect_unlearnt
 from convnext_dense.data.opened_images import inspect_image, open_image
+from convnext_dense.data.predicting import leave_out_labels, only_predict
 from convnext_dense.data.segmentation_folder import LAYOUT
 from convnext_dense.data.split_overlap import inspect_overlap
 from convnext_dense.data.text_files import read_lines
@@ -47,12 +43,14 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Ins
     """Holds every data set of images and label images that is going to be read against the config.
 
     Args:
-        cfg: The config of the run.
+        cfg: The config of the run. Where the test data has no labels, predictions are written and nothing is measured;
+            the config is changed to that in place.
         loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be used.
         inspection: Takes what is found, and one sentence per data set, with the share of each kind of pixel that
             matters.
     """
     files: dict[str, list[Path]] = {}
+    counts: dict[str, list[LabelCounts]] = {}
     for split in label_splits(cfg, loaders):
         try:
             classes = _check_classes(cfg.model, split.dataset, split.labels)
@@ -61,7 +59,7 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Ins
             inspection.error("folders and classes", str(error))
             continue
         files.setdefault(split.loader, []).extend(image for image, _ in pairs)
-        _inspect_labels(pairs, classes, split, inspection)
+        counts.setdefault(split.loader, []).append(_inspect_labels(pairs, classes, split, inspection))
         used = {label for _, label in pairs}
         unused = [name for name in sorted(_list_files(split.labels)) if split.labels / name not in used]
         if unused:
@@ -70,8 +68,34 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Ins
                 f"{split.labels} has labels without an image in {split.images}, such as {quote(unused, 3)}.",
                 len(unused),
             )
+    for loader, found in counts.items():
+        inspect_classes(found, loader, inspection)
+    others = [each for loader, found in counts.items() if loader != "train" for each in found]
+    inspect_unlearnt(counts.get("train", []), others, inspection)
+    if "test" in loaders:
+        _inspect_unlabelled(cfg, inspection)
     if inspection.takes_time:
         inspect_overlap(files, inspection)
+
+
+def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
+    """Looks at the images of a test whose data set names no labels, and has them left out of its pipelines."""
+    datasets = leaf_datasets(cfg.test_dataloader.dataset) if cfg.get("test_dataloader") else ()
+    for dataset in datasets:
+        prefix = dataset.get("data_prefix") or {}
+        if not prefix.get("img_path") or prefix.get("seg_map_path"):
+            continue
+        images = Path(dataset.get("data_root") or "", prefix["img_path"])
+        suffix = _suffix(dataset, "img_suffix", ".jpg")
+        names = sorted(name for name in _list_files(images) if name.endswith(suffix))
+        if not names:
+            inspection.error("folders and classes", f"There is no image that ends in '{suffix}' in {images}.")
+        reader = reader_of(dataset.get("pipeline"))
+        for name in inspection.follow(inspection.pick(names), f"images of {images}"):
+            inspect_image(images / name, inspection, reader=reader)
+        inspection.lines.append(f"{images}: {len(names)} images without labels, so that nothing is measured.")
+        only_predict(cfg, "test")
+        leave_out_labels(cfg, "test")
 
 
 def label_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[LabelSplit]:
@@ -163,14 +187,13 @@ def _describe(names: Sequence[str]) -> str:
 
 def _inspect_labels(
     pairs: Sequence[tuple[Path, Path]], classes: Sequence[str], split: LabelSplit, inspection: Inspection
-) -> None:
+) -> LabelCounts:
     dataset, folder = split.dataset, split.labels
-    ignored = dataset.get("ignore_index", 255)
-    reduced = reduces_zero_label(dataset)
+    ignored, is_reduced = dataset.get("ignore_index", 255), reduces_zero_label(dataset)
     # A data set that knows its classes may be used with some of them; its files have all of them.
-    num_written = len(known_class_names(dataset) or classes)
+    names = known_class_names(dataset) or classes
     # With reduce_zero_label 0 is ignored and class i is written as i + 1.
-    allowed = {*range(num_written + reduced), ignored}
+    allowed = {*range(len(names) + is_reduced), ignored}
     histogram = np.zeros(256, np.int64)
     read = inspection.pick(pairs)
     reader = reader_of(dataset.get("pipeline"))
@@ -181,33 +204,12 @@ def _inspect_labels(
         values, counts = np.unique(pixels, return_counts=True)
         outside = [int(value) for value in values if int(value) not in allowed]
         if outside:
-            message = _outside_message(label, outside, values, num_written, reduced=reduced)
+            message = _outside_message(label, outside, values, len(names), reduced=is_reduced)
             inspection.error("values of labels", message)
         histogram[values] += counts
-    used = [int(value) for value in np.flatnonzero(histogram) if value != ignored]
-    num_ignored = histogram[ignored] + (histogram[0] if reduced else 0)
-    total = max(1, histogram.sum())
-    if num_ignored == histogram.sum() and not inspection.of(ERROR):
-        inspection.error(
-            "ignored pixels", f"Every pixel of {len(read)} labels read in {folder} is ignored: nothing can be learnt."
-        )
-    seen = sum(1 for value in used if not (reduced and value == 0))
-    inspection.lines.append(
-        f"{folder}: {len(pairs)} images; in {len(read)} labels read, {seen} of {num_written} classes occur "
-        f"and {num_ignored / total:.1%} of the pixels are ignored."
-    )
-    if reduced and used == list(range(num_written)) and num_written > 1:
-        inspection.warning(
-            "numbers of classes",
-            f"The labels of {folder} look off by one: 0 to {num_written - 1} occur and {num_written} does not, but "
-            "with reduce_zero_label=True classes are written from 1 on and 0 is ignored.",
-        )
-    if seen < num_written:
-        inspection.note(
-            "classes without pixels",
-            f"{num_written - seen} of {num_written} classes do not occur in {len(read)} labels read in {folder}.",
-            num_written - seen,
-        )
+    found = LabelCounts(folder, len(read), len(pairs), histogram, names, classes, ignored, is_reduced)
+    inspect_ignored(found, inspection)
+    return found
 
 
 def reduces_zero_label(dataset: ConfigDict) -> bool:
