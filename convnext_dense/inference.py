@@ -3,51 +3,69 @@
 Letters: n objects in an image, H and W its height and width in pixels.
 """
 
+import copy
+import itertools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 import PIL.Image
 import torch
-from mmengine.config import Config
-from mmengine.dataset import Compose, default_collate, pseudo_collate
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 
-from convnext_dense.checkpoints import load_weights, read_checkpoint
+from convnext_dense.checkpoints import load_weights, read_checkpoint, unwrap
+from convnext_dense.data.box_only import can_drop_masks, drop_masks
 from convnext_dense.data.class_counts import num_classes, set_num_classes, task_of
 from convnext_dense.data.coco_config import drop_stuff
 from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.given_images import to_array
+from convnext_dense.data.image_reader import image_step, loads_annotations, reader_of
+from convnext_dense.data.named_pipeline import NamedPipeline
 from convnext_dense.data.opened_images import open_image
+from convnext_dense.data.picture_files import write_picture
+from convnext_dense.data.pictures import draw_classes, draw_label_map, enlarge_whole, to_picture
+from convnext_dense.data.segmentation_check import reduces_zero_label
 from convnext_dense.data.segmentation_folder import make_palette
 from convnext_dense.data.transforms import build_transform
+from convnext_dense.data.upright_images import read_bgr
+from convnext_dense.engine.channels import fit_to_channels
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.config_faults import name_config_faults
 from convnext_dense.engine.device import fit_to_device
+from convnext_dense.engine.options import apply_options
 
 # Smaller pictures are enlarged before drawing, or the names would cover the objects.
 MIN_PICTURE_SIDE = 640
 
-Image = str | os.PathLike | np.ndarray
+Image = str | os.PathLike | np.ndarray | PIL.Image.Image
 
 
 def predict(
     config: str | os.PathLike | Config,
     checkpoint: str | os.PathLike,
-    images: Sequence[Image],
+    images: Iterable[Image],
     *,
+    options: Mapping[str, Any] | None = None,
     device: str | None = None,
     batch_size: int = 1,
 ) -> list[dict[str, Any]]:
     """Runs a detector, a segmenter or a classifier on images.
 
     Args:
-        config: Config that the checkpoint was trained with; its heads are sized to the classes in the checkpoint.
+        config: Config that the checkpoint was trained with; its heads are sized to the classes in the checkpoint, and
+            its mask head is left out where the checkpoint has none.
         checkpoint: Source of the weights, see ``checkpoints.fetch``; they must fill the whole model.
-        images: Paths, or arrays of shape (H, W, 3) in BGR order, uint8.
+        images: Paths, which are read by the loading step of the config's test pipeline; Pillow images; or arrays, uint8
+            of shape (H, W, 3) in BGR order, (H, W, 4) with alpha, or (H, W). Where the loading step gives other kinds
+            of images, arrays are as it gives them.
+        options: Values of the config by dotted key, see ``read_config``.
         device: ``'cpu'``, ``'cuda:0'``, ...; by default the accelerator if there is one.
         batch_size: Images that run at once.
 
@@ -64,59 +82,143 @@ def predict(
     Raises:
         ValueError: The config, the checkpoint or an image cannot be read, or the checkpoint does not fit the model.
     """
-    return list(iterate_predictions(config, checkpoint, images, device=device, batch_size=batch_size))
+    predictor = Predictor(config, checkpoint, options=options, device=device)
+    return list(predictor.iterate(images, batch_size=batch_size))
 
 
 def iterate_predictions(
     config: str | os.PathLike | Config,
     checkpoint: str | os.PathLike,
-    images: Sequence[Image],
+    images: Iterable[Image],
     *,
+    options: Mapping[str, Any] | None = None,
     device: str | None = None,
     batch_size: int = 1,
 ) -> Iterator[dict[str, Any]]:
     """Does what ``predict`` does, one batch after the other, so that many images need not fit into memory."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be 1 or more.")
-    cfg = config if isinstance(config, Config) else read_config(config)
-    init_default_scope(cfg.get("default_scope", "mmengine"))
-    device = device or get_device()
-    meta = read_checkpoint(checkpoint).get("meta") or {}
-    dataset_meta = meta.get("dataset_meta") or {}
-    names = dataset_meta.get("classes") or meta.get("CLASSES")  # the latter by mmdet 2.x and mmseg 0.x
-    if names is None:
-        raise ValueError(f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta).")
-    task = task_of(cfg)
-    if num_classes(cfg.model) != len(names):
-        set_num_classes(cfg.model, len(names))
-        drop_stuff(cfg)
-    fit_to_device(cfg)
-    palette = dataset_meta.get("palette") or meta.get("PALETTE") or make_palette(len(names))
+    yield from Predictor(config, checkpoint, options=options, device=device).iterate(images, batch_size=batch_size)
 
-    with name_config_faults(cfg):
-        model = MODELS.build(cfg.model)
-    load_weights(model, checkpoint)
-    try:
-        model.to(device).eval()
-    except (RuntimeError, AssertionError) as error:  # torch's own words for a device that is not there differ
-        raise ValueError(f"device='{device}' cannot be used here: {str(error).splitlines()[0]}") from error
-    pipeline = _classifier_input(cfg) if task == "classification" else _pipeline(cfg)
-    collate = default_collate if task == "classification" else pseudo_collate
-    for start in range(0, len(images), batch_size):
-        batch = [
-            pipeline(dict(img=_read_image(image), img_id=start + offset, img_path=str(image)))
-            for offset, image in enumerate(images[start : start + batch_size])
-        ]
-        with torch.inference_mode():
-            samples = model.test_step(collate(batch))
-        for sample in samples:
-            if task == "segmentation":
-                label_map = sample.pred_sem_seg.data[0].cpu().numpy()
-                yield dict(label_map=label_map, class_names=tuple(names), palette=palette)
-            elif task == "classification":
-                yield _top_classes(sample["scores"].cpu(), names)
-            else:
-                yield _plain_result(sample.pred_instances.cpu(), names)
+
+class Predictor:
+    """A model that is loaded once, and what its images go through.
+
+    Args:
+        config: As for ``predict``.
+        checkpoint: As for ``predict``.
+        options: As for ``predict``.
+        device: As for ``predict``.
+
+    Attributes:
+        task: ``'detection'``, ``'segmentation'`` or ``'classification'``.
+        first_label: The number of the first class in label files: 1 where 0 counts for nothing.
+
+    Raises:
+        ValueError: The config or the checkpoint cannot be read, or they do not fit each other or the device.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike | Config,
+        checkpoint: str | os.PathLike,
+        *,
+        options: Mapping[str, Any] | None = None,
+        device: str | None = None,
+    ) -> None:
+        if isinstance(config, Config):
+            cfg = copy.deepcopy(config)
+            apply_options(cfg, options, str(config.filename))
+        else:
+            cfg = read_config(config, options)
+        init_default_scope(cfg.get("default_scope", "mmengine"))
+        content = read_checkpoint(checkpoint)
+        meta = content.get("meta") or {}
+        known = meta.get("dataset_meta") or {}
+        names = known.get("classes") or meta.get("CLASSES")  # the latter by mmdet 2.x and mmseg 0.x
+        if names is None:
+            raise ValueError(
+                f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta)."
+            )
+        self.class_names = tuple(names)
+        self.task = task_of(cfg)
+        if num_classes(cfg.model) != len(names):
+            set_num_classes(cfg.model, len(names))
+            drop_stuff(cfg)
+        _drop_untrained_masks(cfg, unwrap(content))
+        del content
+        fit_to_device(cfg)
+        fit_to_channels(cfg)
+        palette = known.get("palette") or meta.get("PALETTE") or ()
+        self._palette = palette if len(palette) == len(names) else make_palette(len(names))
+        dataset = _test_dataset(cfg)
+        self.first_label = int(bool(known.get("reduce_zero_label", reduces_zero_label(dataset))))
+        self._prepare_inputs(cfg, dataset)
+        with name_config_faults(cfg):
+            self._model = MODELS.build(cfg.model)
+        load_weights(self._model, checkpoint)
+        device = device or get_device()
+        try:
+            self._model.to(device).eval()
+        except (RuntimeError, AssertionError) as error:  # torch's own words for a device that is not there differ
+            raise ValueError(f"device='{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+
+    def _prepare_inputs(self, cfg: Config, dataset: ConfigDict) -> None:
+        self._channels, self._dtypes, self._mean = 3, (np.uint8,), ()
+        self._reader = reader_of(dataset.get("pipeline"))
+        if self._reader is None:  # a classifier, whose images are arrays in BGR order before its transform
+            self._from_array = self._from_file = _classifier_input(cfg)
+            self._collate: Callable = default_collate
+            return
+        steps = [step for step in dataset.pipeline if not loads_annotations(step)]
+        self._from_file = NamedPipeline(steps)
+        step = steps[image_step(steps)]
+        steps[image_step(steps)] = dict(type="LoadImageFromNDArray", to_float32=step.get("to_float32", False))
+        self._from_array = NamedPipeline(steps)
+        self._collate = pseudo_collate
+        self._channels = self._reader.channels or (cfg.model.get("backbone") or {}).get("in_channels", 3)
+        if self._reader.channels is None:  # files decide on the type, and so do arrays
+            self._dtypes, self._mean = None, (cfg.model.get("data_preprocessor") or {}).get("mean") or ()
+
+    def iterate(self, images: Iterable[Image], *, batch_size: int = 1) -> Iterator[dict[str, Any]]:
+        """Gives one result per image, see ``predict``.
+
+        Raises:
+            ValueError: An image cannot be read, or is of another kind than the model takes.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be 1 or more.")
+        is_one = isinstance(images, str | os.PathLike | PIL.Image.Image)
+        if is_one or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4):
+            raise ValueError(f"images={str(images)[:60]!r} is one image: give a list of images.")
+        numbered = enumerate(images)
+        while batch := list(itertools.islice(numbered, batch_size)):
+            inputs = self._collate([self._prepare(image, number) for number, image in batch])
+            with torch.inference_mode():
+                samples = self._model.test_step(inputs)
+            for sample in samples:
+                yield self._plain_result(sample)
+
+    def picture(self, image: Image) -> np.ndarray:
+        """Gives the pixels that the model sees of an image as an (H, W, 3) picture in BGR order."""
+        is_file = isinstance(image, str | os.PathLike)
+        return to_picture(self._reader(image)) if is_file and self._reader is not None else _view(image)
+
+    def _prepare(self, image: Image, number: int) -> dict[str, Any]:
+        if not isinstance(image, str | os.PathLike):
+            pixels = to_array(image, self._channels, dtypes=self._dtypes, mean=self._mean)
+            return self._from_array(dict(img=pixels, img_id=number, img_path=f"number {number} (an array)"))
+        if self._reader is None:
+            return self._from_file(dict(img=_read_image(image)))
+        if "://" not in os.fspath(image):
+            self._reader.open(image)  # OpenCV alone gives half an image for half a file, and trusts any size
+        return self._from_file(dict(img_path=os.fspath(image), img_id=number))
+
+    def _plain_result(self, sample: Any) -> dict[str, Any]:
+        if self.task == "segmentation":
+            label_map = sample.pred_sem_seg.data[0].cpu().numpy()
+            return dict(label_map=label_map, class_names=self.class_names, palette=self._palette)
+        if self.task == "classification":
+            return _top_classes(sample["scores"].cpu(), self.class_names)
+        return _found_objects(sample.pred_instances.cpu(), self.class_names)
 
 
 def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *, score_thr: float = 0.3) -> None:
@@ -124,24 +226,30 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
     the names of the most probable classes.
 
     Args:
-        image: As for ``predict``.
+        image: As for ``predict``; arrays of any type are drawn on, stretched to what can be seen.
         result: One dict of ``predict``.
         path: Where to write; the ending gives the format.
         score_thr: Objects below this score are left out.
+
+    Raises:
+        ValueError: The image cannot be read, or the picture cannot be written.
     """
+    original = _view(image)
+    pixels = enlarge_whole(original, MIN_PICTURE_SIDE)
     if "label_map" in result:
-        cv2.imwrite(os.fspath(path), _draw_label_map(_enlarge(_read_image(image)), result))
-        return
-    if "boxes" not in result:
-        cv2.imwrite(os.fspath(path), _draw_classes(_enlarge(_read_image(image)), result))
-        return
+        picture = draw_label_map(pixels, result)
+    elif "boxes" in result:
+        picture = _draw_objects(pixels, result, scale=pixels.shape[0] // original.shape[0], score_thr=score_thr)
+    else:
+        picture = draw_classes(pixels, result)
+    write_picture(path, picture)
+
+
+def _draw_objects(pixels: np.ndarray, result: dict[str, Any], *, scale: int, score_thr: float) -> np.ndarray:
     from mmdet.structures import DetDataSample
     from mmdet.visualization import DetLocalVisualizer
     from mmengine.structures import InstanceData
 
-    original = _read_image(image)
-    pixels = _enlarge(original)
-    scale = pixels.shape[0] // original.shape[0]
     kept = result["scores"] >= score_thr
     instances = InstanceData(
         bboxes=torch.from_numpy(result["boxes"][kept] * scale),
@@ -161,54 +269,50 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
             DetDataSample(pred_instances=instances),
             draw_gt=False,
             pred_score_thr=score_thr,
-            out_file=str(path),
         )
+    return visualizer.get_image()[..., ::-1]
 
 
-def _enlarge(pixels: np.ndarray) -> np.ndarray:
-    """Enlarges a small picture by a whole number, up to about ``MIN_PICTURE_SIDE``."""
-    scale = max(1, round(MIN_PICTURE_SIDE / max(pixels.shape[:2])))
-    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else pixels
+def _test_dataset(cfg: Config) -> ConfigDict:
+    """The data set whose pipeline images go through."""
+    for loader in ("test_dataloader", "val_dataloader"):
+        if cfg.get(loader) is not None:
+            return next(leaf_datasets(cfg[loader].dataset))
+    raise ValueError(f"Config {cfg.filename} has no test_dataloader, whose pipeline images go through.")
 
 
-def _draw_label_map(pixels: np.ndarray, result: dict[str, Any]) -> np.ndarray:
-    """Puts the image, the image under its classes' colours, and a legend of those that occur, side by side."""
-    height, width = pixels.shape[:2]
-    labels = cv2.resize(result["label_map"].astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    colours = np.array(result["palette"], np.uint8)[:, ::-1]  # BGR
-    overlay = cv2.addWeighted(pixels, 0.45, colours[labels], 0.55, 0)
-
-    shares = np.bincount(labels.ravel(), minlength=len(result["class_names"])) / labels.size
-    rows = [index for index in np.argsort(-shares) if shares[index] > 0]
-    font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 24  # line: pixels from one row of the legend to the next
-    texts = [f"{result['class_names'][index]} {shares[index]:.1%}" for index in rows]
-    text_width = max(cv2.getTextSize(text, font, size, 1)[0][0] for text in texts)
-    legend = np.full((max(height, line * len(rows) + 12), text_width + 50, 3), 255, np.uint8)
-    for row, (index, text) in enumerate(zip(rows, texts, strict=True)):
-        top = 8 + row * line
-        cv2.rectangle(legend, (8, top), (30, top + 16), colours[index].tolist(), -1)
-        cv2.putText(legend, text, (38, top + 13), font, size, (0, 0, 0), 1, cv2.LINE_AA)
-    pictures = [
-        cv2.copyMakeBorder(picture, 0, len(legend) - height, 0, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-        for picture in (pixels, overlay)
-    ]
-    return np.hstack([*pictures, legend])
-
-
-def _draw_classes(pixels: np.ndarray, result: dict[str, Any]) -> np.ndarray:
-    """Writes the most probable classes below the image."""
-    line = 24  # pixels from one row of text to the next
-    rows = [f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True)]
-    legend = np.full((line * len(rows) + 12, pixels.shape[1], 3), 255, np.uint8)
-    for row, text in enumerate(rows):
-        cv2.putText(legend, text, (8, 21 + row * line), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.vstack([pixels, legend])
+def _drop_untrained_masks(cfg: Config, weights: Mapping[str, Any]) -> None:
+    """Takes the mask head out of a detector whose checkpoint has boxes alone: training had no masks, and did so too."""
+    has_boxes, has_masks = (any(f"{head}." in name for name in weights) for head in ("bbox_head", "mask_head"))
+    if has_boxes and not has_masks and can_drop_masks(cfg.model):
+        drop_masks(cfg)
+        print_log("The checkpoint has no mask head: boxes alone are predicted.")
 
 
 def _classifier_input(cfg: Config) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """The config's test transform, for BGR arrays."""
-    transform = build_transform(next(leaf_datasets(cfg.test_dataloader.dataset)).transform)
+    transform = build_transform(_test_dataset(cfg).transform)
     return lambda sample: dict(inputs=transform(PIL.Image.fromarray(np.ascontiguousarray(sample["img"][..., ::-1]))))
+
+
+def _read_image(image: Image) -> np.ndarray:
+    """An image as a classifier gets it, but as an array in BGR order."""
+    if not isinstance(image, str | os.PathLike):
+        return to_array(image)
+    open_image(image)  # says what is wrong with a file, and trusts no size
+    return read_bgr(image)
+
+
+def _view(image: Image) -> np.ndarray:
+    """An image as a picture, whatever its kind of pixels."""
+    if isinstance(image, np.ndarray):
+        return to_picture(image)
+    if isinstance(image, PIL.Image.Image):
+        return to_array(image)
+    opened = open_image(image)
+    if opened.has_32_bits:
+        return to_picture(cv2.imread(os.fspath(image), cv2.IMREAD_UNCHANGED))
+    return read_bgr(image) if opened.mode else cv2.imread(os.fspath(image), cv2.IMREAD_COLOR)
 
 
 def _top_classes(scores: torch.Tensor, names: Sequence[str]) -> dict[str, Any]:
@@ -219,25 +323,7 @@ def _top_classes(scores: torch.Tensor, names: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def _pipeline(cfg: Config) -> Compose:
-    """The config's test pipeline without reading images and annotations from files."""
-    dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
-    steps = [dict(type="LoadImageFromNDArray")]  # of the config's default scope
-    steps += [step for step in dataset.pipeline if not step.type.rpartition(".")[2].startswith("Load")]
-    return Compose(steps)
-
-
-def _read_image(image: Image) -> np.ndarray:
-    if isinstance(image, np.ndarray):
-        return image
-    open_image(image)  # OpenCV alone gives half an image for half a file, and trusts any size
-    pixels = cv2.imread(os.fspath(image), cv2.IMREAD_COLOR)
-    if pixels is None:
-        raise ValueError(f"Image {image} cannot be decoded by OpenCV: save it as PNG or JPEG.")
-    return pixels
-
-
-def _plain_result(instances: Any, names: Sequence[str]) -> dict[str, Any]:
+def _found_objects(instances: Any, names: Sequence[str]) -> dict[str, Any]:
     order = instances.scores.argsort(descending=True)
     result = dict(
         boxes=instances.bboxes[order].numpy(),

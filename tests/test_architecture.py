@@ -27,8 +27,8 @@ ALLOWED = {
     "plug": {"models", "checkpoints", "registry", "mmengine", "mmdet", "mmseg"},
     "inference": {"models", "checkpoints", "registry", "mmengine", "mmdet", "mmseg", "data", "engine"},
 }
-# The one model that is mmseg's own with a difference; configs import it by custom_imports, nothing of ours does.
-ALLOWED_FILES = {"models/segmentor.py": {"mmseg"}}
+# Parts that are mmseg's or mmdet's own with a difference; configs import them by custom_imports, nothing of ours does.
+ALLOWED_FILES = {"models/segmentor.py": {"mmseg"}, "models/detector_input.py": {"mmdet"}}
 FORBIDDEN_NAMES = {"utils", "misc", "common", "core", "helpers"}
 
 

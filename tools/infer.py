@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from mmengine.config import DictAction
 
+from convnext_dense.data.prediction_files import PredictionWriter, find_images, name_pictures
 from convnext_dense.engine.command_line import run_command
-from convnext_dense.inference import draw_result, iterate_predictions
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+from convnext_dense.inference import Predictor, draw_result
 
 
 def main() -> None:
@@ -18,20 +18,36 @@ def main() -> None:
     parser.add_argument("checkpoint", help="path or address of the weights")
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--out-dir", default="outputs", help="where pictures go (default: outputs)")
+    parser.add_argument(
+        "--out", metavar="F", help="write predictions: NAME.json in COCO's result format, or a folder for label images"
+    )
     parser.add_argument("--score-thr", type=float, default=0.3, help="leave out objects below this score (detection)")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
     parser.add_argument("--batch-size", type=int, default=1, help="images that run at once (default: 1)")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="K=V",
+        help="override values of the config by dotted key; +K=V adds a key that is not there",
+    )
     args = parser.parse_args()
 
-    images = [file for name in args.images for file in find_images(Path(name))]
-    out_dir = Path(args.out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    results = iterate_predictions(args.config, args.checkpoint, images, device=args.device, batch_size=args.batch_size)
+    images = find_images(args.images)
+    pictures = name_pictures(images, Path(args.out_dir))
+    predictor = Predictor(args.config, args.checkpoint, options=args.cfg_options, device=args.device)
+    writer = None
+    if args.out:
+        writer = PredictionWriter(args.out, images, task=predictor.task, first_label=predictor.first_label)
+    results = predictor.iterate(images, batch_size=args.batch_size)
     for number, (image, result) in enumerate(zip(images, results, strict=True), start=1):
-        picture = out_dir / f"{image.stem}.png"
-        draw_result(image, result, picture, score_thr=args.score_thr)
-        print(f"[{number}/{len(images)}] {picture}: {describe(result, args.score_thr)}")
-    print(f"Pictures are in {out_dir}")
+        draw_result(predictor.picture(image), result, pictures[image], score_thr=args.score_thr)
+        if writer is not None:
+            writer.add(image, result)
+        print(f"[{number}/{len(images)}] {pictures[image]}: {describe(result, args.score_thr)}")
+    print(f"Pictures are in {args.out_dir}")
+    if writer is not None:
+        print(f"Predictions are in {writer.write()}")
 
 
 def describe(result: dict, score_thr: float) -> str:
@@ -44,20 +60,6 @@ def describe(result: dict, score_thr: float) -> str:
         return ", ".join(f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True))
     kept = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= score_thr]
     return f"{len(kept)} objects ({', '.join(sorted(set(kept))) or 'none'})"
-
-
-def find_images(path: Path) -> list[Path]:
-    """Gives the path itself if it is a file, or the images in a folder, sorted.
-
-    Raises:
-        SystemExit: The folder has no image.
-    """
-    if not path.is_dir():
-        return [path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise SystemExit(f"Error: there is no image in {path}.")
-    return found
 
 
 if __name__ == "__main__":

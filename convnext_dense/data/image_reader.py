@@ -5,13 +5,14 @@ Letters: H, W are an image's height and width in pixels, C is its number of chan
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from mmengine.dataset import Compose
 
-from convnext_dense.data.opened_images import open_image
+from convnext_dense.data.opened_images import OpenedImage, open_image
 
 # Backends of mmcv's LoadImageFromFile that leave images as they lie.
 _NEVER_TURN = {"turbojpeg", "tifffile"}
@@ -43,26 +44,39 @@ class ImageReader:
 
     Attributes:
         color_type: What mmcv's steps call the kind of pixels; ``'unchanged'`` for steps that do not say.
+        turns_images: Whether images are turned upright by their EXIF.
+        is_known: Whether it is mmcv's step, for files of this machine: then Pillow and OpenCV can say what is wrong.
     """
 
     def __init__(self, step: Mapping[str, Any]) -> None:
         self.step = step
-        is_mmcvs = _name(step) == "LoadImageFromFile"
+        self.name = _name(step)
+        is_mmcvs = self.name == "LoadImageFromFile"
         self.color_type = step.get("color_type", "color" if is_mmcvs else "unchanged")
-        self.turns_images = not (
-            is_mmcvs
-            and (
-                self.color_type == "unchanged"
-                or self.color_type.endswith("ignore_orientation")
-                or step.get("imdecode_backend") in _NEVER_TURN
-            )
-        )
+        lies = self.color_type == "unchanged" or self.color_type.endswith("ignore_orientation")
+        self.turns_images = not (is_mmcvs and (lies or step.get("imdecode_backend") in _NEVER_TURN))
+        backend = (step.get("backend_args") or {}).get("backend", "local")
+        self.is_known = is_mmcvs and backend == "local" and not step.get("file_client_args")
         self._load: Compose | None = None
 
     @property
     def channels(self) -> int | None:
         """Channels of every image, or None where the file decides."""
         return _NUM_OF_COLOUR.get(self.color_type.removesuffix("_ignore_orientation"))
+
+    def open(self, path: str | os.PathLike) -> OpenedImage:
+        """Opens a file with care, and says what it is; what Pillow does not know is left to a step of another kind.
+
+        Raises:
+            ValueError: As for ``open_image``.
+        """
+        try:
+            return open_image(path)
+        except ValueError:
+            if self.is_known or not Path(path).exists():
+                raise
+            height, width = self(path).shape[:2]
+            return OpenedImage(height, width, "", 1)
 
     def __call__(self, path: str | os.PathLike) -> np.ndarray:
         """Gives the (H, W) or (H, W, C) array that a pipeline goes on with.
@@ -75,6 +89,8 @@ class ImageReader:
         try:
             return self._load(dict(img_path=os.fspath(path)))["img"]
         except (cv2.error, AssertionError, OSError) as error:
+            if not self.is_known:
+                raise ValueError(f"Image {path} cannot be read by {self.name}: {error}.") from error
             raise ValueError(decoding_fault(path, self.color_type)) from error
 
 

@@ -2,9 +2,8 @@
 
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,7 +11,10 @@ from PIL import Image, UnidentifiedImageError
 
 from convnext_dense.data.corrupt_images import UNREADABLE
 from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.upright_images import has_16_bits, orientation_of
+from convnext_dense.data.upright_images import has_16_bits, orientation_of, read_bgr
+
+if TYPE_CHECKING:
+    from convnext_dense.data.image_reader import ImageReader
 
 # The limit at which Pillow calls a file an attack; OpenCV's own, 2**30, lets 3 GB through.
 MAX_PIXELS = 178_956_970
@@ -100,7 +102,7 @@ def inspect_image(
     inspection: Inspection,
     *,
     is_skipped: bool = False,
-    reader: Callable[[Path], np.ndarray] | None = None,
+    reader: "ImageReader | None" = None,
 ) -> OpenedImage | None:
     """Opens an image of a data set, reads it as training does, and notes what is wrong or silently changed by that.
 
@@ -108,31 +110,25 @@ def inspect_image(
         path: Its file.
         inspection: Takes what is found.
         is_skipped: Whether the data set leaves images out that cannot be decoded, up to a number.
-        reader: The ``ImageReader`` of the data set; by default images are read as classifiers read them, by ``to_rgb``.
+        reader: The ``ImageReader`` of the data set; by default ``read_bgr``, as classifiers read.
 
     Returns:
         What the file is; height and width are those that the reader gives.
     """
     refuse = inspection.warning if is_skipped else inspection.error
     try:
-        image = open_image(path)
-        if reader is None and image.has_32_bits:
-            raise ValueError(
-                f"Image {path} has 32 bits per pixel (mode {image.mode}), and nothing says which values are black and "
-                "white: save it with 8 or 16 bits."
-            )
-        pixels = None if reader is None else reader(path)
+        image = open_image(path) if reader is None else reader.open(path)
+        pixels = (reader or read_bgr)(path)
     except ValueError as error:
         refuse("image files", str(error))
         return None
-    is_cut = pixels is None or pixels.dtype == np.uint8
-    if is_cut and ";16" in image.mode:
+    if pixels.dtype == np.uint8 and ";16" in image.mode:
         inspection.warning(
             "16-bit images",
             f"Image {path} has more than 8 bits per pixel (mode {image.mode}): it is read as 8-bit, and what that "
             "leaves of it may be black. Convert it with a scale of your own.",
         )
-    has_alpha = pixels is not None and pixels.ndim == 3 and pixels.shape[2] in (2, 4)
+    has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") and not has_alpha:
         inspection.warning(
             "images with alpha",
@@ -141,9 +137,8 @@ def inspect_image(
     if image.mode == "P":
         inspection.note("palette images", f"Image {path} has a palette; it is read as its colours.")
     if image.orientation != 1:
-        is_turned = getattr(reader, "turns_images", True)
-        _note_orientation(path, image, inspection, is_turned=is_turned)
-    return image if pixels is None else image._replace(height=pixels.shape[0], width=pixels.shape[1])
+        _note_orientation(path, image, inspection, is_turned=reader is None or reader.turns_images)
+    return image._replace(height=pixels.shape[0], width=pixels.shape[1])
 
 
 def _note_orientation(path: Path, image: OpenedImage, inspection: Inspection, *, is_turned: bool) -> None:

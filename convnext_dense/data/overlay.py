@@ -12,14 +12,16 @@ from PIL import Image
 
 from convnext_dense.data.classification_folder import folder_images
 from convnext_dense.data.coco_check import coco_splits
-from convnext_dense.data.coco_folder import read_annotations
+from convnext_dense.data.coco_folder import is_id, read_annotations
 from convnext_dense.data.coco_masks import is_number, mask_fault
 from convnext_dense.data.dataset_configs import class_names, known_class_names
+from convnext_dense.data.image_reader import ImageReader, reader_of
 from convnext_dense.data.opened_images import open_image
-from convnext_dense.data.pictures import draw_labels, draw_objects, enlarge, write_caption, write_sheet
+from convnext_dense.data.pictures import draw_labels, draw_objects, enlarge, to_picture, write_caption, write_sheet
 from convnext_dense.data.round_trip import encode_mask
 from convnext_dense.data.segmentation_check import find_pairs, label_splits, reduces_zero_label
 from convnext_dense.data.segmentation_folder import make_palette
+from convnext_dense.data.upright_images import read_bgr
 
 _SIDE = 420  # pixels of the longer side of a picture
 _PER_SPLIT = 6
@@ -52,18 +54,19 @@ def _spread(items: Sequence[Any]) -> list[Any]:
     return [items[index * len(items) // number] for index in range(number)]
 
 
-def _read(path: Path) -> np.ndarray | None:
+def _read(path: Path, reader: ImageReader | None = None) -> np.ndarray | None:
+    """Gives a picture of what the model is going to see; None where the checks refuse the image."""
     try:
         open_image(path)
+        return read_bgr(path) if reader is None else to_picture(reader(path))
     except ValueError:
         return None
-    return cv2.imread(str(path), cv2.IMREAD_COLOR)
 
 
 def _draw_detection(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]:
     for split in coco_splits(cfg, loaders):
         try:
-            content = read_annotations(split.path)
+            content = read_annotations(split.path, needs_objects=False)
         except ValueError:
             continue
         names = {category["id"]: category["name"] for category in content["categories"]}
@@ -71,11 +74,11 @@ def _draw_detection(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]
         for annotation in content["annotations"]:
             box = annotation.get("bbox")
             is_box = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
-            if is_box and str(annotation.get("category_id")) in map(str, names):
+            if is_box and is_id(annotation.get("category_id")) and annotation["category_id"] in names:
                 objects[str(annotation.get("image_id"))].append(annotation)
-        images = content["images"]
+        images, reader = content["images"], reader_of(split.dataset.get("pipeline"))
         for image in _spread([image for image in images if objects[str(image["id"])]] or images):
-            pixels = _read(split.folder / image["file_name"])
+            pixels = _read(split.folder / image["file_name"], reader)
             if pixels is not None:
                 found = objects[str(image["id"])]
                 masks = [_mask_of(annotation, image) for annotation in found]
@@ -104,8 +107,9 @@ def _draw_segmentation(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarr
         numbers = np.full(256, len(names), np.int64)
         first = int(reduces_zero_label(split.dataset))
         numbers[first : first + len(names)] = np.arange(len(names))
+        reader = reader_of(split.dataset.get("pipeline"))
         for image, label in _spread(pairs):
-            pixels = _read(image)
+            pixels = _read(image, reader)
             if pixels is None or _read(label) is None:
                 continue
             with Image.open(label) as file:

@@ -10,6 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from convnext_dense.data.picture_files import write_picture
+
 _COLOURS = (  # BGR, of classes in turn
     (80, 200, 255),
     (80, 255, 80),
@@ -81,11 +83,70 @@ def draw_labels(
     return picture
 
 
+def to_picture(pixels: np.ndarray) -> np.ndarray:
+    """Turns what a loading step gives into an (H, W, 3) picture to look at.
+
+    Grey and the first of two channels become grey, of four and more the first three are shown. What is not of 8 bits is
+    stretched from its least to its greatest value.
+    """
+    if pixels.ndim == 3 and pixels.shape[2] < 3:
+        pixels = pixels[:, :, 0]
+    elif pixels.ndim == 3:
+        pixels = pixels[:, :, :3]
+    if pixels.dtype != np.uint8:
+        finite = np.nan_to_num(pixels.astype(np.float64), posinf=0, neginf=0)
+        low, high = finite.min(), finite.max()
+        if pixels.dtype.kind == "f" and low >= 0 and 1 < high <= 255:
+            low, high = 0, 255  # read as 8-bit and made floats
+        pixels = ((finite - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
+    return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
+
+
 def enlarge(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
     """Scales a picture to a longer side of that many pixels, and says by how much."""
     zoom = side / max(image.shape[:2])
     size = tuple(max(1, round(zoom * length)) for length in image.shape[1::-1])
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if zoom > 1 else cv2.INTER_AREA), zoom
+
+
+def enlarge_whole(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Enlarges a small picture by a whole number, until its longer side is about that many pixels."""
+    scale = max(1, round(side / max(pixels.shape[:2])))
+    return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else pixels
+
+
+def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
+    """Puts the image, the image under its classes' colours, and a legend of those that occur, side by side."""
+    height, width = pixels.shape[:2]
+    labels = cv2.resize(result["label_map"].astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
+    colours = np.array(result["palette"], np.uint8)[:, ::-1]  # BGR
+    overlay = cv2.addWeighted(pixels, 0.45, colours[labels], 0.55, 0)
+
+    shares = np.bincount(labels.ravel(), minlength=len(result["class_names"])) / labels.size
+    rows = [index for index in np.argsort(-shares) if shares[index] > 0]
+    font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 24  # line: pixels from one row of the legend to the next
+    texts = [f"{result['class_names'][index]} {shares[index]:.1%}" for index in rows]
+    text_width = max(cv2.getTextSize(text, font, size, 1)[0][0] for text in texts)
+    legend = np.full((max(height, line * len(rows) + 12), text_width + 50, 3), 255, np.uint8)
+    for row, (index, text) in enumerate(zip(rows, texts, strict=True)):
+        top = 8 + row * line
+        cv2.rectangle(legend, (8, top), (30, top + 16), colours[index].tolist(), -1)
+        cv2.putText(legend, text, (38, top + 13), font, size, (0, 0, 0), 1, cv2.LINE_AA)
+    pictures = [
+        cv2.copyMakeBorder(picture, 0, len(legend) - height, 0, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+        for picture in (pixels, overlay)
+    ]
+    return np.hstack([*pictures, legend])
+
+
+def draw_classes(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
+    """Writes the most probable classes below the image."""
+    line = 24  # pixels from one row of text to the next
+    rows = [f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True)]
+    legend = np.full((line * len(rows) + 12, pixels.shape[1], 3), 255, np.uint8)
+    for row, text in enumerate(rows):
+        cv2.putText(legend, text, (8, 21 + row * line), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([pixels, legend])
 
 
 def write_caption(image: np.ndarray, text: str) -> np.ndarray:
@@ -96,7 +157,11 @@ def write_caption(image: np.ndarray, text: str) -> np.ndarray:
 
 
 def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *, num_columns: int) -> Path:
-    """Writes groups of (H, W, 3) BGR pictures as one sheet, ``num_columns`` groups in a row, and gives its path."""
+    """Writes groups of (H, W, 3) BGR pictures as one sheet, ``num_columns`` groups in a row, and gives its path.
+
+    Raises:
+        ValueError: It cannot be written.
+    """
     pictures = [picture for group in rows_of_pictures for picture in group]
     cell_height, cell_width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
     per_group = len(rows_of_pictures[0])
@@ -110,5 +175,5 @@ def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *,
             y, x = row * (cell_height + margin), (per_group * column + offset) * (cell_width + margin)
             sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     partial = path.with_name(f".partial-{path.name}")
-    cv2.imwrite(str(partial), sheet)
+    write_picture(partial, sheet)
     return partial.replace(path)

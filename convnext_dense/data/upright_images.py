@@ -1,11 +1,12 @@
 """Pillow images, upright, in RGB and in 8 bits: how classifiers read, whose configs have no loading step."""
 
 import contextlib
+import os
 import struct
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 _EXIF_ORIENTATION = 0x0112
 _TURNED = range(2, 9)  # EXIF's numbers of images that are not upright
@@ -47,3 +48,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def has_16_bits(image: Image.Image) -> bool:
     """Whether a Pillow image is grey in 16 bits, which has had several modes."""
     return ";16" in image.mode or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
+def read_bgr(path: str | os.PathLike) -> np.ndarray:
+    """Gives a file by ``to_rgb`` as an (H, W, 3) array in BGR order.
+
+    Raises:
+        ValueError: It is none that Pillow knows, or has 32 bits per pixel.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.ascontiguousarray(np.asarray(to_rgb(image))[..., ::-1])
+    except UnidentifiedImageError as error:
+        raise ValueError(f"Image {path} cannot be decoded by Pillow: save it as PNG or JPEG.") from error
+    except ValueError as error:
+        raise ValueError(f"Image {path} cannot be taken: {error}.") from error

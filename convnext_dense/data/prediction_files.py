@@ -1,0 +1,162 @@
+"""The files that predictions are made for, and those that they are written to, as a test does it.
+
+Letters: n objects in an image, H and W its height and width in pixels.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnext_dense.data.picture_files import names_unwritable, picture_names, write_picture
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+
+
+def find_images(names: Sequence[str]) -> list[Path]:
+    """Lists the files that are named, and the images in folders, sorted; a file that is named twice is taken once.
+
+    Raises:
+        ValueError: A path does not exist, or a folder has no image.
+    """
+    found: dict[str, Path] = {}
+    for path in map(Path, names):
+        files = [path]
+        if path.is_dir():
+            files = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+            )
+            if not files:
+                raise ValueError(f"There is no image in {path} ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+        elif not path.exists():
+            raise ValueError(f"Image {path} does not exist.")
+        for file in files:
+            found.setdefault(os.path.abspath(file), file)
+    return list(found.values())
+
+
+def name_pictures(images: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
+    """Gives every image a picture of its own, see ``picture_names``.
+
+    Raises:
+        ValueError: A picture would overwrite an image.
+    """
+    names = picture_names(images)
+    pictures = {image: out_dir / f"{names[os.fspath(image)]}.png" for image in images}
+    originals = {os.path.realpath(image) for image in images}
+    for image, picture in pictures.items():
+        if os.path.realpath(picture) in originals:
+            raise ValueError(f"The picture of {image} would overwrite the image {picture}: choose another --out-dir.")
+    return pictures
+
+
+class CocoResults:
+    """Collects detections, and writes ``NAME.bbox.json`` and, where there are masks, ``NAME.segm.json``.
+
+    Args:
+        path: ``NAME.json``.
+
+    Raises:
+        ValueError: It ends in something else.
+    """
+
+    def __init__(self, path: str) -> None:
+        if not path.endswith(".json"):
+            raise ValueError(f"--out {path} must end in .json.")
+        self._prefix = path.removesuffix(".json")
+        self._boxes: list[dict[str, Any]] = []
+        self._masks: list[dict[str, Any]] = []
+        self._has_masks = False
+
+    def add(self, image_id: int | str, result: Mapping[str, Any]) -> None:
+        """Takes one dict of ``inference.predict``. Categories are numbered from 1 on in the order of the classes."""
+        from pycocotools import mask as masks
+
+        self._has_masks |= "masks" in result
+        corners = np.asarray(result["boxes"], np.float64).reshape(-1, 4)
+        boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
+        for index, label in enumerate(result["labels"]):
+            found = dict(
+                image_id=image_id,
+                category_id=int(label) + 1,
+                category_name=result["class_names"][label],
+                bbox=boxes[index].tolist(),
+                score=float(result["scores"][index]),
+            )
+            self._boxes.append(found)
+            if "masks" in result:
+                encoded = masks.encode(np.asfortranarray(result["masks"][index], np.uint8))
+                segmentation = dict(size=list(encoded["size"]), counts=encoded["counts"].decode())
+                self._masks.append(dict(found, segmentation=segmentation))
+
+    def write(self) -> list[Path]:
+        """Writes what was taken, and gives the files.
+
+        Raises:
+            ValueError: A file cannot be written.
+        """
+        contents = {"bbox": self._boxes, **({"segm": self._masks} if self._has_masks else {})}
+        files = []
+        for kind, content in contents.items():
+            files.append(Path(f"{self._prefix}.{kind}.json"))
+            with names_unwritable(files[-1]):
+                files[-1].parent.mkdir(parents=True, exist_ok=True)
+                files[-1].write_text(json.dumps(content), encoding="utf-8")
+        return files
+
+
+def write_label_image(path: Path, label_map: np.ndarray, *, first: int) -> None:
+    """Writes (H, W) class numbers as a grey PNG, of 16 bits where 8 do not hold them.
+
+    Args:
+        path: The file.
+        label_map: Numbers from 0 on.
+        first: The number of the first class in the file: 1 where 0 counts for nothing.
+
+    Raises:
+        ValueError: It cannot be written.
+    """
+    labels = label_map.astype(np.int64) + first
+    write_picture(path, labels.astype(np.uint8 if labels.max() < 256 else np.uint16))
+
+
+class PredictionWriter:
+    """Writes predictions as ``tools/test.py --out`` does.
+
+    An object's ``image_id`` is the name of the image's file; images of one name have folders before it.
+
+    Args:
+        out: ``NAME.json`` for detection, a folder for segmentation.
+        images: All images that are going to be added.
+        task: ``'detection'``, ``'segmentation'`` or ``'classification'``, which has no such files.
+        first_label: The number of the first class in label images.
+
+    Raises:
+        ValueError: There are no such files for the model's task, or ``out`` does not end in ``.json``.
+    """
+
+    def __init__(self, out: str, images: Sequence[Path], *, task: str | None, first_label: int = 0) -> None:
+        if task == "classification":
+            raise ValueError("--out is for detection and segmentation; predict gives the classes of images.")
+        self._out, self._first_label = out, first_label
+        self._objects = CocoResults(out) if task == "detection" else None
+        names = picture_names(images, keeps_suffix=self._objects is not None)
+        self._names = {image: names[os.fspath(image)] for image in images}
+
+    def add(self, image: Path, result: Mapping[str, Any]) -> None:
+        """Takes the prediction for an image."""
+        if self._objects is not None:
+            self._objects.add(self._names[image], result)
+        else:
+            write_label_image(
+                Path(self._out, f"{self._names[image]}.png"), result["label_map"], first=self._first_label
+            )
+
+    def write(self) -> str:
+        """Writes what is not yet written, and says where everything is."""
+        return self._out if self._objects is None else ", ".join(map(str, self._objects.write()))

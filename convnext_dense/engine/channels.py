@@ -1,0 +1,46 @@
+"""Fits a config to the number of channels of its images."""
+
+from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
+
+_MODULE, _OURS = "convnext_dense.models.detector_input", "convnext_dense.DetDataPreprocessor"
+
+
+def fit_to_channels(cfg: Config) -> list[str]:
+    """Lets a detector take images that have neither one nor three channels, or are grey under a config for colours.
+
+    Args:
+        cfg: Changed in place: mmdet's data preprocessor, which asserts one or three values of ``mean``, becomes ours.
+
+    Returns:
+        One sentence if something was changed.
+
+    Raises:
+        ValueError: ``mean`` and ``std`` do not go with each other, or with the channels that the backbone takes.
+    """
+    model = cfg.model.get("module") or cfg.model
+    preprocessor = model.get("data_preprocessor") or {}
+    mean, std = preprocessor.get("mean"), preprocessor.get("std")
+    channels = (model.get("backbone") or {}).get("in_channels", 3)
+    place = "model.data_preprocessor"
+    if mean is None or std is None or not isinstance(channels, int):
+        return []
+    for name, values in (("mean", mean), ("std", std)):
+        if not isinstance(values, list | tuple) or len(values) not in (1, channels):
+            raise ValueError(
+                f"{place}.{name}={values} must have one value per channel, {channels} by "
+                "model.backbone.in_channels, or one for all."
+            )
+    kind = str(preprocessor.get("type")).rpartition(".")[2]
+    if channels == 3 or str(preprocessor.get("type")) == _OURS:
+        return []
+    if kind == "SegDataPreProcessor" and preprocessor.get("bgr_to_rgb"):
+        return [f"{place}.bgr_to_rgb=True turns three channels round and leaves {channels} in the order of the file."]
+    if kind != "DetDataPreprocessor":
+        return []
+    preprocessor.type = _OURS
+    imports = cfg.get("custom_imports") or dict(imports=[])
+    names = imports["imports"] if isinstance(imports["imports"], list | tuple) else [imports["imports"]]
+    cfg.custom_imports = dict(imports, imports=[*names, _MODULE])
+    import_modules_from_strings([_MODULE])
+    return [f"{place} is {_OURS}, which takes images of {channels} channels."]

@@ -1,0 +1,27 @@
+"""Errors about an image name it, in training and in testing, in workers too."""
+
+from typing import Any
+
+from mmengine.hooks import Hook
+
+from convnext_dense.data.named_pipeline import name_images_of
+from convnext_dense.registry import HOOKS
+
+_HINT = " tools/check_dataset.py --all-images looks at every image; checkpoints written so far are kept."
+
+
+@HOOKS.register_module()
+class NamedImagesHook(Hook):
+    """Puts ``NamedPipeline`` into the data sets, before workers are started."""
+
+    def before_train(self, runner: Any) -> None:
+        """For the training data."""
+        name_images_of(runner.train_dataloader.dataset, _HINT)
+
+    def before_val(self, runner: Any) -> None:
+        """For the validation data."""
+        name_images_of(runner.val_dataloader.dataset, _HINT)
+
+    def before_test(self, runner: Any) -> None:
+        """For the test data."""
+        name_images_of(runner.test_dataloader.dataset, _HINT)
