@@ -17,6 +17,9 @@ def main() -> None:
         "--out", metavar="F", help="write predictions: NAME.json in COCO's result format, or a folder for label images"
     )
     add_run_arguments(parser)
+    parser.add_argument(
+        "--split", choices=["val", "test", "train"], help="which split of --data is tested (default: val)"
+    )
     args = parser.parse_args()
     set_local_rank(args.local_rank)
     evaluate_model(
@@ -24,6 +27,7 @@ def main() -> None:
         args.checkpoint,
         args.cfg_options,
         data=args.data,
+        split=args.split,
         classes=args.classes,
         work_dir=args.work_dir,
         tta=args.tta,

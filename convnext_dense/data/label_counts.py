@@ -82,7 +82,8 @@ def inspect_ignored(counts: LabelCounts, inspection: Inspection) -> None:
         inspection.warning(
             "numbers of classes",
             f"The labels of {counts.folder} look off by one: 0 to {highest} occur and {number} does not, but with "
-            f"reduce_zero_label=True classes are written from 1 on, '{counts.names[0]}' first, and 0 ({counts.share(counts.num_zeros)} of the pixels) is ignored. Where 0 is a class, set "
+            f"reduce_zero_label=True classes are written from 1 on, '{counts.names[0]}' first, and 0 "
+            f"({counts.share(counts.num_zeros)} of the pixels) is ignored. Where 0 is a class, set "
             "reduce_zero_label=False, or use another layout than ADE20K's.",
         )
 

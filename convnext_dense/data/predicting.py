@@ -23,13 +23,12 @@ def only_predicts(cfg: Config, loader: str) -> bool:
     return any(metric.get("format_only") for metric in evaluators(cfg, loader))
 
 
-def check_is_written(cfg: Config, source: str, layout: str) -> None:
+def check_is_written(cfg: Config, source: str) -> None:
     """Holds a test that measures nothing against what is written.
 
     Args:
         cfg: The config.
         source: What is tested, for the message.
-        layout: Where ground truth is looked for, for the message.
 
     Raises:
         ValueError: Nothing is written either.
@@ -37,8 +36,8 @@ def check_is_written(cfg: Config, source: str, layout: str) -> None:
     is_written = any(metric.get("outfile_prefix") or metric.get("output_dir") for metric in evaluators(cfg, "test"))
     if only_predicts(cfg, "test") and not is_written:
         raise ValueError(
-            f"There is no ground truth in {source}, so that there is nothing to measure: give --out to write "
-            f"predictions, or put it there. Expected:\n{layout}"
+            f"There is no ground truth in {source}, and so nothing to measure: give --out to write predictions, or add "
+            "the annotations or labels."
         )
 
 

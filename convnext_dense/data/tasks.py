@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from convnext_dense.data import coco_folder, image_folder, segmentation_folder
 from convnext_dense.data.class_counts import task_of
 from convnext_dense.data.classification_folder import (
     check_classification_data,
@@ -30,21 +29,17 @@ class Task(NamedTuple):
         find_splits: Gives those of 'train', 'val', 'test' that a folder has.
         check: Checks the data of a config; given the config, which of 'train', 'val', 'test' are going to be read, and
             what takes that which is found.
-        layout: What a folder must look like.
     """
 
     use_folder: Callable[..., list[str]]
     find_splits: Callable[[str | os.PathLike], list[str]]
     check: Callable[[Config, Sequence[str], Inspection], None]
-    layout: str
 
 
 TASKS = {
-    "detection": Task(use_coco_folder, splits_of_coco_folder, check_detection_data, coco_folder.LAYOUT),
-    "classification": Task(use_image_folder, splits_of_image_folder, check_classification_data, image_folder.LAYOUT),
-    "segmentation": Task(
-        use_segmentation_folder, splits_of_segmentation_folder, check_segmentation_data, segmentation_folder.LAYOUT
-    ),
+    "detection": Task(use_coco_folder, splits_of_coco_folder, check_detection_data),
+    "classification": Task(use_image_folder, splits_of_image_folder, check_classification_data),
+    "segmentation": Task(use_segmentation_folder, splits_of_segmentation_folder, check_segmentation_data),
 }
 
 
