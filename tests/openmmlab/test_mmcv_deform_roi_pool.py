@@ -1,5 +1,6 @@
 """Deformable RoI pooling, against torchvision where nothing is moved, plain loops, and numeric gradients."""
 
+import itertools
 import math
 
 import pytest
@@ -57,8 +58,10 @@ def test_every_bin_is_moved_by_its_own_offset(device):
 
 
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
-def test_gradients_are_the_numeric_ones(sampling_ratio):
+def test_gradients_between_pixels_are_the_numeric_ones(sampling_ratio):
     maps, rois, offset = inputs()
+    # All points lie on the map: beyond the pixels, mmcv's gradient is another.
+    rois[1, 1], offset = 6.1, offset.clamp(-0.1, 0.1)
 
     def pool(maps, offset):
         return deform_roi_pool(maps, rois, offset, (2, 3), SCALE, sampling_ratio, GAMMA)
@@ -67,6 +70,48 @@ def test_gradients_are_the_numeric_ones(sampling_ratio):
     assert torch.autograd.gradcheck(
         lambda maps: deform_roi_pool(maps, rois, None, (2, 3), SCALE, sampling_ratio, GAMMA), maps, fast_mode=True
     )
+
+
+def offset_gradient(maps, rois, offset, grad, ratio):
+    """mmcv v2.1.0, deform_roi_pool_cuda_kernel.cuh, point by point: y and x as they are, between pixels on the map."""
+    result, (height, width) = torch.zeros_like(offset), maps.shape[2:]
+    rows, columns = offset.shape[2:]
+    for k, p, q in itertools.product(range(len(rois)), range(rows), range(columns)):
+        image = int(rois[k, 0])
+        x1, y1, x2, y2 = (rois[k, 1:] * SCALE - 0.5).tolist()
+        bin_height, bin_width = (y2 - y1) / rows, (x2 - x1) / columns
+        by_x, by_y = (GAMMA * extent * offset[k, i, p, q].item() for i, extent in enumerate((x2 - x1, y2 - y1)))
+        for i, j in itertools.product(range(ratio), range(ratio)):
+            # In the kernel's order: the last digit decides on which side of a pixel a point lies.
+            y = y1 + by_y + p * bin_height + (i + 0.5) * bin_height / ratio
+            x = x1 + by_x + q * bin_width + (j + 0.5) * bin_width / ratio
+            if not (-1 <= y <= height and -1 <= x <= width):
+                continue
+            top, left = (min(int(max(place, 0)), length - 1) for place, length in ((y, height), (x, width)))
+            bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+            a, b = maps[image, :, top, left], maps[image, :, top, right]
+            c, d = maps[image, :, bottom, left], maps[image, :, bottom, right]
+            along_x = d * (y - top) + b * (bottom - y) + c * (top - y) + a * (y - bottom)
+            along_y = d * (x - left) + c * (right - x) + b * (left - x) + a * (x - right)
+            share = GAMMA * grad[k, :, p, q] / ratio**2
+            result[k, 0, p, q] += (x2 - x1) * (share @ along_x)
+            result[k, 1, p, q] += (y2 - y1) * (share @ along_y)
+    return result
+
+
+@pytest.mark.parametrize("moves", ["random", "none"])
+def test_offsets_of_points_beyond_the_pixels_have_the_gradient_of_mmcv(moves, device):
+    maps, _, offset = inputs()
+    # Over all four borders and corners; the third and fourth have points at exactly -1, 7 and 9.
+    rois = torch.tensor(
+        [[0, -9, -7, 50, 40], [1, 25, 15, 45, 38], [0, -6, -6, 10, 6], [1, 14, 14, 50, 46]], dtype=torch.float64
+    )
+    offset = torch.cat((offset, offset[:1])) * (moves == "random")
+    grad = torch.randn(4, 3, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    expected = offset_gradient(maps, rois, offset, grad, 2)
+    here = offset.to(device).requires_grad_()
+    output = deform_roi_pool(maps.to(device), rois.to(device), here, (2, 3), SCALE, 2, GAMMA)
+    torch.testing.assert_close(torch.autograd.grad(output, here, grad.to(device))[0].cpu(), expected)
 
 
 def test_half_is_calculated_in_single_precision():

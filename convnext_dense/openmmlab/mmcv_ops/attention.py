@@ -7,7 +7,8 @@ Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda
 
 Differs: runs on the CPU too, bfloat16 included. Half and bfloat16 are calculated in float32. The host waits for the
 level sizes, which mmcv's module compares on the host before its call anyway. ``im2col_step`` is ignored: the memory
-used is that of one level.
+used is that of one level. A point that is not finite gives NaN, in mmcv's own version for the CPU as well; the kernel
+leaves it out.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from torch.nn.functional import grid_sample
 from convnext_dense.openmmlab.mmcv_ops.precision import widen
 
 _BILINEAR, _ZEROS = 0, 0  # grid_sample's modes, as torch's own operators number them
+_OUTSIDE = -3  # a coordinate away from all pixels
 
 
 def _levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -31,6 +33,22 @@ def _levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor) ->
 def _grid(sampling_locations: Tensor, level: int) -> Tensor:
     """One level's points as grid_sample wants them, (N * M, Q, P, 2) in [-1, 1]."""
     return (2 * sampling_locations[:, :, :, level] - 1).transpose(1, 2).flatten(0, 1)
+
+
+def _grid_for_slopes(sampling_locations: Tensor, level: int, spatial_shapes: Tensor) -> Tensor:
+    """As :func:`_grid`, with every point between the four pixels that mmcv's kernel finds around it.
+
+    The slope at a point on a pixel is that towards the next pixel, and there is none at or beyond -1, H_l and W_l. The
+    way to a grid and back rounds, by up to 0.75 of the margin: without it, such a point gets another slope.
+    """
+    points = sampling_locations[:, :, :, level].transpose(1, 2).flatten(0, 1)
+    size = spatial_shapes[level].flip(0).to(points)
+    points = points * size - 0.5
+    margin = (size + 1) * torch.finfo(points.dtype).eps
+    pixel = points.floor()
+    between = pixel + torch.minimum(torch.maximum(points - pixel, margin), 1 - margin)
+    outside = ((points <= -1) | (points >= size)).any(dim=-1, keepdim=True)
+    return (2 * between.masked_fill(outside, _OUTSIDE) + 1) / size - 1
 
 
 def _weights(attention_weights: Tensor, level: int) -> Tensor:
@@ -86,7 +104,7 @@ def ms_deform_attn_backward(
     wide, locations, weights, grad = widen(value, sampling_locations, attention_weights, grad_output)
     grad = grad.transpose(1, 2).reshape(images * heads, channels, -1, 1)
     for level, (place, maps) in enumerate(_levels(wide, value_spatial_shapes, value_level_start_index)):
-        grid = _grid(locations, level)
+        grid = _grid_for_slopes(locations, level, value_spatial_shapes)
         sampled = grid_sample(maps, grid, align_corners=False)
         by_weight = (sampled * grad).sum(dim=1)
         by_map, by_grid = torch.ops.aten.grid_sampler_2d_backward(

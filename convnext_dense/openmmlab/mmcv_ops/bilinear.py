@@ -1,7 +1,8 @@
 """Values of feature maps between their pixels, as mmcv's operators read them.
 
 Source: ``bilinear_interpolate`` in
-https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/common_cuda_helper.hpp
+https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/common_cuda_helper.hpp, and for the slopes
+deform_roi_pool_cuda_kernel.cuh beside it
 """
 
 import torch
@@ -24,3 +25,38 @@ def sample(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
     height, width = maps.shape[2:]
     values = grid_sample(maps, sampling_grid(y, x, height, width), padding_mode="border", align_corners=False)
     return values * points_inside(y, x, height, width)[:, None]
+
+
+def _pixels_around(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Index of the pixel before and of the one after ``position``; beyond the first and last pixel they are those."""
+    before = position.clamp(0, size - 1).long()
+    return before, (before + 1).clamp(max=size - 1)
+
+
+def sample_slopes(map_: Tensor, y: Tensor, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of y and x, for ``grad``, the gradient of the values of one map at these points.
+
+    They are mmcv's, which are not the derivatives beyond the pixels: before the first one, the slope of the four
+    pixels goes on, though the value does not, and from the last one on there is no slope at all, along the border
+    neither.
+
+    Args:
+        map_: (C, H, W).
+        y: (A, B), in pixels.
+        x: Likewise.
+        grad: (A, C), for all B points of a row alike.
+    """
+    height, width = map_.shape[1:]
+    inside = points_inside(y, x, height, width)
+    y, x = (torch.where(inside, position, 0) for position in (y, x))
+    (top, bottom), (left, right) = _pixels_around(y, height), _pixels_around(x, width)
+    pixels = map_.flatten(1).T.contiguous()
+
+    def weighted(row: Tensor, column: Tensor) -> Tensor:
+        return (pixels[row * width + column] @ grad[:, :, None])[:, :, 0]
+
+    top_left, top_right = weighted(top, left), weighted(top, right)
+    bottom_left, bottom_right = weighted(bottom, left), weighted(bottom, right)
+    by_y = (right - x) * (bottom_left - top_left) + (x - left) * (bottom_right - top_right)
+    by_x = (bottom - y) * (top_right - top_left) + (y - top) * (bottom_right - bottom_left)
+    return by_y * inside, by_x * inside

@@ -6,8 +6,13 @@ Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda
 (arXiv 1905.02188, equation 4)
 Differs: runs on the CPU too. The plain and the "naive" operator are one; the scratch tensors of the former that mmcv
 allocates are left alone, except that the features are kept in ``rfeatures``, which is what the backward call gets.
+
+Patches: ``mmcv.ops.carafe.CARAFENaiveFunction.backward`` begins with ``assert grad_output.is_cuda`` and stops there on
+the CPU, before this module is asked. It is replaced by the same without that line, on the first call of the forward
+operator. A compiled mmcv never comes here and keeps its own.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -36,10 +41,28 @@ def _blocks(outputs: Tensor, group_size: int, scale_factor: int) -> Tensor:
     )
 
 
+def _backward_on_any_device(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the gradients of the five arguments of ``mmcv.ops.carafe_naive``."""
+    features, masks = ctx.saved_tensors
+    grad_features, grad_masks = torch.empty_like(features), torch.empty_like(masks)
+    sizes = {name: getattr(ctx, name) for name in ("kernel_size", "group_size", "scale_factor")}
+    carafe_naive_backward(grad_output, features, masks, grad_features, grad_masks, **sizes)
+    return grad_features, grad_masks, None, None, None
+
+
+@cache
+def _lift_device_check() -> None:
+    """Let mmcv's naive function take gradients on any device; see the top of the file."""
+    from mmcv.ops.carafe import CARAFENaiveFunction
+
+    CARAFENaiveFunction.backward = staticmethod(_backward_on_any_device)
+
+
 def carafe_naive_forward(
     features: Tensor, masks: Tensor, output: Tensor, *, kernel_size: int, group_size: int, scale_factor: int
 ) -> None:
     """Writes the upsampled features to ``output``, (N, G * C, H * S, W * S)."""
+    _lift_device_check()
     windows = _windows(features, kernel_size, group_size)
     kernels = _blocks(masks, group_size, scale_factor)
     output.copy_(torch.einsum("ngckhw,ngkhiwj->ngchiwj", windows, kernels).reshape(output.shape))

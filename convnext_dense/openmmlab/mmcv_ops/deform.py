@@ -5,12 +5,14 @@ kernel; E groups of offsets. ``geometry`` stands for kW, kH, dW, dH (stride), pa
 deformable_group and im2col_step in version 1, for kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h,
 dilation_w, group and deformable_group in version 2.
 
-Source: https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops/csrc/pytorch (deform_conv.cpp,
-modulated_deform_conv.cpp). torchvision's deform_conv2d is the same function, with the same layout of offsets.
+Source: https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops/csrc (pytorch/deform_conv.cpp,
+pytorch/modulated_deform_conv.cpp, and their kernels in common/cuda). torchvision's deform_conv2d is the same function,
+with the same layout of offsets. Its gradient of the offsets is not: see :func:`_without_outside`.
 
-Differs: half and bfloat16 are calculated in float32. The scratch tensors stay untouched, but for ``columns`` in
-version 1's backward functions: the first leaves the weight's gradient there for the second, because torchvision
-calculates all gradients at once. ``im2col_step`` is ignored; torchvision chooses its own.
+Differs: an offset that is not a number gives NaN (mmcv: 0). Half and bfloat16 are calculated in float32. The scratch
+tensors stay untouched, but for ``columns`` in version 1's backward functions: the first leaves the weight's gradient
+there for the second, because torchvision calculates all gradients at once. ``im2col_step`` is ignored; torchvision
+chooses its own.
 
 Version 2 of mmcv takes the offsets and the mask of an image for a row of numbers and reads as many from its start as
 the output asks for. DyHead counts on it: it hands over offsets of a larger map. Too few numbers, which mmcv reads
@@ -45,6 +47,34 @@ def _zero_bias(weight: Tensor) -> Tensor:
     return weight.new_zeros(len(weight))
 
 
+def _without_outside(
+    gradient: Tensor, offset: Tensor, input: Tensor, weight: Tensor, numbers: tuple[int, ...]
+) -> Tensor:
+    """Return the gradient of ``offset`` with zeros for the points outside the map.
+
+    To mmcv, a point is on the map if it lies between -1 and H, and between -1 and W, both excluded; any other has no
+    slope. torchvision gives a point at exactly -1 the slope towards the map. A padded kernel with offsets of 0, the
+    start of every training, has such points.
+
+    Args:
+        gradient: (N, E * R * S * 2, P, Q), overwritten.
+        offset: Likewise.
+        input: (N, C, H, W).
+        weight: (D, C / group, R, S).
+        numbers: As :func:`_version1` or :func:`_version2` returns them.
+    """
+    kernel = weight.shape[2:]
+    offsets = offset.unflatten(1, (-1, *kernel, 2)).unbind(dim=4)  # y and x, (N, E, R, S, P, Q)
+    outside = torch.zeros((), dtype=torch.bool, device=offset.device)
+    for axis, (stride, padding, dilation) in enumerate(zip(numbers[:2], numbers[2:4], numbers[4:6], strict=True)):
+        windows = torch.arange(offset.shape[2 + axis], device=offset.device) * stride - padding
+        places = windows + torch.arange(kernel[axis], device=offset.device)[:, None] * dilation
+        points = offsets[axis] + (places[:, None, :, None] if axis == 0 else places[:, None, :])
+        outside = outside | (points <= -1) | (points >= input.shape[2 + axis])
+    gradient.unflatten(1, (-1, *kernel, 2)).masked_fill_(outside.unsqueeze(4), 0)
+    return gradient
+
+
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **geometry: int
 ) -> None:
@@ -69,10 +99,11 @@ def _version1_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input, weight and offset."""
     grad_output, input, weight, offset = widen(grad_output, input, weight, offset)
+    numbers = _version1(geometry)
     grad_input, grad_weight, grad_offset, _, _ = torch.ops.torchvision._deform_conv2d_backward(
-        grad_output, input, weight, offset, _unused_mask(input), _zero_bias(weight), *_version1(geometry)
+        grad_output, input, weight, offset, _unused_mask(input), _zero_bias(weight), *numbers
     )
-    return grad_input, grad_weight, grad_offset
+    return grad_input, grad_weight, _without_outside(grad_offset, offset, input, weight, numbers)
 
 
 def deform_conv_backward_input(
@@ -227,9 +258,11 @@ def modulated_deform_conv_backward(
     grad_output, input, weight, offset, mask = widen(grad_output, input, weight, offset, mask)
     size = list(grad_output.shape[2:])
     offset, mask = _read_as_row("offset", offset, size), _read_as_row("mask", mask, size)
+    numbers = _version2(geometry)
     gradients = torch.ops.torchvision._deform_conv2d_backward(
-        grad_output, input, weight, offset, mask, _zero_bias(weight), *_version2(geometry)
+        grad_output, input, weight, offset, mask, _zero_bias(weight), *numbers
     )
+    _without_outside(gradients[2], offset, input, weight, numbers)
     targets = (grad_input, grad_weight, grad_offset, grad_mask, grad_bias)
     for target, gradient in zip(targets if with_bias else targets[:-1], gradients, strict=False):
         _add_as_row(target, gradient)

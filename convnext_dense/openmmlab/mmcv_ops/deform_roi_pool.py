@@ -5,8 +5,7 @@ along y and x. A RoI is (image index, x1, y1, x2, y2) in pixels of the image.
 
 Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/deform_roi_pool_cuda_kernel.cuh
 (arXiv 1811.11168, equation 3)
-Differs: runs on the CPU too. Half and bfloat16 are calculated in float32. A point that is moved over the border of the
-map sends no gradient to its offset, as its value does not change; mmcv extrapolates.
+Differs: runs on the CPU too. Half and bfloat16 are calculated in float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convnext_dense.openmmlab.mmcv_ops.bilinear import sample
+from convnext_dense.openmmlab.mmcv_ops.bilinear import sample, sample_slopes
 from convnext_dense.openmmlab.mmcv_ops.precision import widen
 from convnext_dense.openmmlab.mmcv_ops.roi import groups_of_equal_size
 
@@ -35,8 +34,7 @@ def _groups(
             yield image, (along_y, along_x), here[some]
 
 
-def _bins(
-    maps: Tensor,
+def _points(
     rois: Tensor,
     offset: Tensor,
     points: tuple[int, int],
@@ -44,8 +42,8 @@ def _bins(
     *,
     spatial_scale: float,
     gamma: float,
-) -> Tensor:
-    """Means of the points of every bin, (K, C, P, Q), for RoIs on one map (1, C, H, W); differentiable."""
+) -> tuple[Tensor, Tensor]:
+    """Coordinates y and x of the points of every bin, each (K * P * Q, G * F)."""
     coordinates = []
     corners = rois[:, 1:].unflatten(1, (2, 2)) * spatial_scale - 0.5
     for axis in (1, 0):  # y, x
@@ -54,13 +52,18 @@ def _bins(
         number = number[:, None] if axis == 1 else number[None, :]
         bin_size = (end - start) / pooled[1 - axis]
         moved = gamma * (end - start) * offset[:, axis] if offset.numel() else 0
-        first = (start + number * bin_size + moved).expand(-1, *pooled)
+        first = (start + moved + number * bin_size).expand(-1, *pooled)
         steps = torch.arange(points[1 - axis], device=rois.device) + 0.5
         coordinates.append(first[..., None] + steps * bin_size[..., None] / points[1 - axis])
-    y = coordinates[0][..., :, None].expand(-1, -1, -1, *points).reshape(1, -1, points[0] * points[1])
-    x = coordinates[1][..., None, :].expand(-1, -1, -1, *points).reshape(1, -1, points[0] * points[1])
-    means = sample(maps, y, x).mean(dim=-1)
-    return means.view(maps.shape[1], len(rois), *pooled).transpose(0, 1)
+    y = coordinates[0][..., :, None].expand(-1, -1, -1, *points)
+    x = coordinates[1][..., None, :].expand(-1, -1, -1, *points)
+    return y.flatten(3).flatten(0, 2), x.flatten(3).flatten(0, 2)
+
+
+def _means(map_: Tensor, y: Tensor, x: Tensor, pooled: tuple[int, int]) -> Tensor:
+    """Means over the points of every bin, (K, C, P, Q), on one map (C, H, W); differentiable in the map."""
+    means = sample(map_[None], y[None], x[None]).mean(dim=-1)
+    return means.view(map_.shape[0], -1, *pooled).transpose(0, 1)
 
 
 def deform_roi_pool_forward(
@@ -91,7 +94,8 @@ def deform_roi_pool_forward(
     output.zero_()
     for image, points, some in _groups(input, rois, pooled, scales["spatial_scale"], sampling_ratio):
         moved = offset[some] if offset.numel() else offset
-        output[some] = _bins(input[image, None], rois[some], moved, points, pooled, **scales).to(output.dtype)
+        y, x = _points(rois[some], moved, points, pooled, **scales)
+        output[some] = _means(input[image], y, x, pooled).to(output.dtype)
 
 
 def deform_roi_pool_backward(
@@ -111,14 +115,18 @@ def deform_roi_pool_backward(
     input, rois, offset, grad = widen(input, rois, offset, grad_output)
     pooled = (pooled_height, pooled_width)
     for image, points, some in _groups(input, rois, pooled, scales["spatial_scale"], sampling_ratio):
-        maps = input[image, None].detach().requires_grad_()
-        moved = (offset[some] if offset.numel() else offset).detach().requires_grad_()
+        map_ = input[image].detach().requires_grad_()
+        moved = offset[some] if offset.numel() else offset
+        y, x = _points(rois[some], moved, points, pooled, **scales)
         with torch.enable_grad():
-            means = _bins(maps, rois[some], moved, points, pooled, **scales)
-        by_map, by_offset = torch.autograd.grad(means, (maps, moved), grad[some], allow_unused=True)
-        grad_input[image] += by_map[0]
+            means = _means(map_, y, x, pooled)
+        grad_input[image] += torch.autograd.grad(means, map_, grad[some])[0]
         if offset.numel():
-            grad_offset[some] += by_offset.to(grad_offset.dtype)
+            by_mean = grad[some].movedim(1, -1).flatten(0, 2)
+            by_y, by_x = (slopes.mean(dim=-1) for slopes in sample_slopes(input[image], y, x, by_mean))
+            by_place = torch.stack((by_x, by_y)).view(2, -1, *pooled).transpose(0, 1)
+            size = (rois[some, 3:] - rois[some, 1:3]) * scales["spatial_scale"]  # width, height
+            grad_offset[some] += (scales["gamma"] * size[:, :, None, None] * by_place).to(grad_offset.dtype)
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
