@@ -24,6 +24,8 @@ from torch import Tensor
 
 from convnext_dense.registry import MODELS
 
+# Pixels per side that the deepest of a backbone's maps, of stride 32, needs to have one of its own.
+_LEAST_SIDE = 32
 # Of logits that are resized at once: small beside a row of windows, large enough to keep a GPU busy.
 _CHUNK_BYTES = 16 * 2**20
 
@@ -54,6 +56,16 @@ class TiledEncoderDecoder(EncoderDecoder):
                 label_map[top : top + logits.shape[1]] = self._to_classes(logits)
             sample.pred_sem_seg = PixelData(data=label_map[None])
         return data_samples
+
+    def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
+        """Gives (N, C, h, w) logits; a side of less than 32 pixels is padded for the network, and cut again."""
+        height, width = inputs.shape[2:]
+        if min(height, width) >= _LEAST_SIDE:
+            return super().encode_decode(inputs, batch_img_metas)
+        padding = (0, max(_LEAST_SIDE - width, 0), 0, max(_LEAST_SIDE - height, 0))
+        padded = F.pad(inputs, padding, mode="replicate")
+        metas = [dict(meta, img_shape=padded.shape[2:]) for meta in batch_img_metas]
+        return super().encode_decode(padded, metas)[:, :, :height, :width]
 
     def iterate_logits(
         self, inputs: Tensor, data_samples: Sequence[SegDataSample]
