@@ -8,7 +8,10 @@ from convnext_dense.engine.config import read_config
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.launch import evaluate_model, train_model
 from convnext_dense.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from convnext_dense.engine.named_images_hook import NamedImagesHook
 from convnext_dense.engine.nonfinite_hook import NonFiniteHook
+from convnext_dense.engine.show_hook import ShowHook
+from convnext_dense.engine.single_value_hook import SingleValueHook
 
 __all__ = [
     "CheckpointGuardHook",
@@ -17,8 +20,11 @@ __all__ = [
     "EpochBasedTrainLoop",
     "InterruptHook",
     "IterBasedTrainLoop",
+    "NamedImagesHook",
     "NonFiniteHook",
     "PositionedBatchSampler",
+    "ShowHook",
+    "SingleValueHook",
     "evaluate_model",
     "read_config",
     "train_model",

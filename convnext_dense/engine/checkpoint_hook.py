@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from convnext_dense.engine.atomic_files import ATOMIC, AtomicBackend, remove_partial_files
+from convnext_dense.engine.optimizers import is_between_steps, optim_wrappers
 from convnext_dense.registry import HOOKS
 
 INTERRUPTED = "interrupted.pth"
@@ -41,6 +42,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._has_written = False
         self._position: dict[str, Any] = {}
         self._gradients: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
         self._is_validated = False
 
     def before_train(self, runner: Any) -> None:
@@ -49,7 +51,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         for name, param in _parameters(runner.model):
             if name in self._gradients:
                 param.grad = self._gradients[name].to(param.device)
-        self._gradients = {}
+        for name, wrapper in optim_wrappers(runner).items():
+            wrapper._inner_count = self._counts.get(name, wrapper._inner_count)
+        self._gradients, self._counts = {}, {}
         if is_main_process() and isinstance(self.file_backend, AtomicBackend):
             remove_partial_files(self.out_dir)
 
@@ -62,12 +66,16 @@ class CheckpointHook(MMEngineCheckpointHook):
         if runner._resume:
             self.last_ckpt = runner._load_from
             self._gradients = checkpoint.get("gradients", {})
+            self._counts = checkpoint.get("optimizer_counts", {})
             if hasattr(runner.train_loop, "continue_from"):
                 runner.train_loop.continue_from(checkpoint["meta"])
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Notes the position in the run, which mmengine's FlexibleRunner counts wrongly between two epochs."""
         checkpoint["meta"].update(self._position)
+        wrappers = optim_wrappers(runner)
+        if "" not in wrappers:  # several optimizers, whose batches mmengine does not count by iterations
+            checkpoint["optimizer_counts"] = {name: wrapper._inner_count for name, wrapper in wrappers.items()}
         if self._gradients:
             checkpoint["gradients"] = {name: gradient.cpu() for name, gradient in self._gradients.items()}
 
@@ -206,8 +214,7 @@ def _parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
 
 def _unused_gradients(runner: Any) -> dict[str, Tensor]:
     """Gradients that wait for more batches before the optimizer steps; with several processes, their mean."""
-    is_due = getattr(runner.optim_wrapper, "should_update", lambda: True)()
-    if is_due or isinstance(runner.model, FullyShardedDataParallel):
+    if is_between_steps(runner) or isinstance(runner.model, FullyShardedDataParallel):
         return {}
     gradients = {name: param.grad.clone() for name, param in _parameters(runner.model) if param.grad is not None}
     for gradient in gradients.values():

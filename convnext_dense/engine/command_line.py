@@ -11,6 +11,7 @@ from pathlib import Path
 from mmengine.dist import is_distributed
 
 import convnext_dense
+from convnext_dense.engine.signals import EXIT_CODES
 
 _PACKAGE = str(Path(convnext_dense.__file__).parent)
 
@@ -41,14 +42,18 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 def run_command(function: Callable[[], object]) -> None:
     """Runs a tool. An error that this package raised for its user is printed as one sentence, any other as it is.
 
-    The exit code is 1 after an error, and after a signal that of ``InterruptHook``.
+    The exit code is 1 after an error, and after a signal that of ``EXIT_CODES``.
     """
     try:
         function()
-    except SystemExit:
-        if is_distributed():  # launchers end all processes as soon as the first one has left
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except SystemExit as leaving:
+        # Launchers end all processes as soon as the first one has left, and a signal may come more than once.
+        if is_distributed() or leaving.code in EXIT_CODES.values():
+            for number in EXIT_CODES:
+                signal.signal(number, signal.SIG_IGN)
         raise
+    except KeyboardInterrupt:
+        sys.exit(EXIT_CODES[signal.SIGINT])
     except (ValueError, NotImplementedError) as error:
         message = _own_message(error)
         if message is None:

@@ -5,6 +5,7 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
+from convnext_dense.engine.optimizers import accumulative_counts
 from convnext_dense.registry import HOOKS
 
 
@@ -42,7 +43,7 @@ class CompileBackboneHook(Hook):
         backbone = getattr(model, "backbone", None)
         if backbone is None:
             raise ValueError(f"CompileBackboneHook needs a model with a backbone, and {type(model).__name__} has none.")
-        steps = getattr(getattr(runner, "optim_wrapper", None), "_accumulative_counts", 1)
+        steps = accumulative_counts(runner) if hasattr(runner, "optim_wrapper") else 1
         if self.cuda_graphs and steps > 1:
             raise ValueError(
                 f"CompileBackboneHook(cuda_graphs=True) cannot accumulate the gradients of {steps} batches, since each "

@@ -1,10 +1,13 @@
 """Fits a config to the device that it runs on, and says what it changed."""
 
+from typing import Any
+
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
 from convnext_dense.data.dataset_configs import config_dicts
+from convnext_dense.engine.optimizers import wrapper_configs
 
 
 def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
@@ -25,23 +28,9 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
     """
     device = get_device()
     changes = []
-    wrapper = cfg.get("optim_wrapper")
-    if wrapper is not None and (amp or wrapper.type == "AmpOptimWrapper"):
-        if device == "cpu":
-            wrapper.type = "OptimWrapper"
-            for key in ("dtype", "loss_scale", "use_fp64"):
-                wrapper.pop(key, None)
-            changes.append("Mixed precision is off: there is no accelerator, training runs in float32.")
-        else:
-            wrapper.type = "AmpOptimWrapper"
-            if "dtype" not in wrapper:
-                bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-                wrapper.dtype = "bfloat16" if bfloat16 else "float16"
-            if wrapper.dtype == "bfloat16":
-                wrapper.pop("loss_scale", None)  # bfloat16 has float32's range: nothing to scale
-            else:
-                wrapper.setdefault("loss_scale", "dynamic")
-            changes.append(f"Mixed precision: {wrapper.dtype} on {device}.")
+    for wrapper in wrapper_configs(cfg):
+        if amp or wrapper.get("type") == "AmpOptimWrapper":
+            changes += [change for change in [_fit_precision(wrapper, device)] if change not in changes]
 
     dist_cfg = cfg.get("env_cfg", {}).get("dist_cfg", {})
     if device == "cpu" and dist_cfg.get("backend") == "nccl":
@@ -61,3 +50,20 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
             why = "on a CPU" if device == "cpu" else "in a single process"
             changes.append(f"SyncBN runs as BN {why} ({len(norms)} places).")
     return changes
+
+
+def _fit_precision(wrapper: Any, device: str) -> str:
+    if device == "cpu":
+        wrapper["type"] = "OptimWrapper"
+        for key in ("dtype", "loss_scale", "use_fp64"):
+            wrapper.pop(key, None)
+        return "Mixed precision is off: there is no accelerator, training runs in float32."
+    wrapper["type"] = "AmpOptimWrapper"
+    if "dtype" not in wrapper:
+        bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        wrapper["dtype"] = "bfloat16" if bfloat16 else "float16"
+    if wrapper["dtype"] == "bfloat16":
+        wrapper.pop("loss_scale", None)  # bfloat16 has float32's range: nothing to scale
+    else:
+        wrapper.setdefault("loss_scale", "dynamic")
+    return f"Mixed precision: {wrapper['dtype']} on {device}."

@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from convnext_dense.engine.optimizers import wrapper_configs
+
 # Where each launcher tells a process how many there are; mmengine itself asks only when the Runner is built.
 _WORLD_SIZE = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}
 
@@ -36,7 +38,8 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
             f"effective_batch={effective} cannot be met: it is no multiple of {processes} x {batch_size} "
             "images (train_dataloader.batch_size). Change one of the three."
         )
-    cfg.optim_wrapper.accumulative_counts = counts
+    for wrapper in wrapper_configs(cfg):
+        wrapper["accumulative_counts"] = counts
     for hook in moving_averages(cfg):
         # mmengine calls the average after every batch. It counts from 0, so that it sees each step one batch later.
         hook["interval"] = counts

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -11,10 +12,13 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.hooks import Hook
 
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
+from convnext_dense.engine.optimizers import is_between_steps, optim_wrappers
+from convnext_dense.engine.processes import length_of
+from convnext_dense.engine.signals import EXIT_CODES, shield_workers
 from convnext_dense.registry import HOOKS
 
-# What a process leaves with: sysexits.h's EX_TEMPFAIL, "try again later", or the shell's number for Ctrl-C.
-EXIT_CODES = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
+# Seconds within which a second Ctrl-C is the first one once more: `timeout`, launchers and terminals all send it on.
+_ONE_PRESS = 1.0
 
 
 @HOOKS.register_module()
@@ -22,8 +26,8 @@ class InterruptHook(Hook):
     """On SIGTERM, SIGUSR1 or Ctrl-C, finishes the iteration, saves and leaves; on a second Ctrl-C leaves at once.
 
     Where gradients are accumulated, the step that they are for is finished. Several processes agree on the iteration,
-    by one number that they exchange after every step. A validation under way is given up, and begun anew by the
-    resumed run.
+    by one number that they exchange after every step, and every batch of a validation. A validation under way is given
+    up, and begun anew by the resumed run. Workers of data loaders live on until their process ends them.
 
     Raises:
         SystemExit: With 75 after SIGTERM and SIGUSR1, with 130 after Ctrl-C.
@@ -35,12 +39,17 @@ class InterruptHook(Hook):
         self._signal = 0
         self._previous: dict[int, Any] = {}
         self._process = 0
+        self._pressed = 0.0
+        self._num_shared = 0
 
     def before_train(self, runner: Any) -> None:
-        """Takes the signals over; before workers are started, so that those ignore what their group is sent."""
+        """Takes the signals over, and keeps them from the workers, none of which is started yet."""
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
             self._previous = {number: signal.signal(number, self._note) for number in EXIT_CODES}
+        shield_workers(runner.train_dataloader)
+        if runner.val_loop is not None:
+            shield_workers(runner.val_dataloader)
 
     def after_train(self, runner: Any) -> None:
         """Gives the signals back."""
@@ -53,21 +62,31 @@ class InterruptHook(Hook):
         self._previous = {}
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Leaves between two steps of the optimizer."""
-        if not getattr(runner.optim_wrapper, "should_update", lambda: True)():
-            return
+        """Leaves between two steps of the optimizer; several ones may never be there at once."""
+        if (is_between_steps(runner) or "" not in optim_wrappers(runner)) and self._is_signalled():
+            self._leave(runner, epoch=runner.epoch, iteration=runner.iter + 1)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Finds how many batches every process has; some may have one more."""
+        if get_world_size() > 1:
+            num_batches = torch.tensor(length_of(runner.val_dataloader) or 0)
+            all_reduce(num_batches, op="min")
+            self._num_shared = int(num_batches)
+
+    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Leaves in the middle of a validation."""
+        is_shared = get_world_size() == 1 or batch_idx < self._num_shared
+        if is_shared and self._is_signalled():
+            runner.call_hook("after_val_epoch", metrics={})  # EMAHook gives the model its own weights back
+            self._leave(runner, epoch=runner.epoch, iteration=runner.iter)
+
+    def _is_signalled(self) -> bool:
+        """Whether this process or, exchanged here, another one has received a signal."""
         if get_world_size() > 1:
             received = torch.tensor(self._signal)
             all_reduce(received, op="max")
             self._signal = int(received)
-        if self._signal:
-            self._leave(runner, epoch=runner.epoch, iteration=runner.iter + 1)
-
-    def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Leaves in the middle of a validation."""
-        if self._signal:
-            runner.call_hook("after_val_epoch", metrics={})  # EMAHook gives the model its own weights back
-            self._leave(runner, epoch=runner.epoch, iteration=runner.iter)
+        return bool(self._signal)
 
     def _leave(self, runner: Any, *, epoch: int, iteration: int) -> None:
         hook = checkpoint_hook_of(runner)
@@ -79,8 +98,11 @@ class InterruptHook(Hook):
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return
-        if number == signal.SIGINT and self._signal == signal.SIGINT:
+        now = time.monotonic()
+        is_first = self._signal != signal.SIGINT
+        if number == signal.SIGINT and not is_first and now - self._pressed > _ONE_PRESS:
             raise KeyboardInterrupt
         self._signal = number
-        if number == signal.SIGINT:  # logging and print are not safe here
+        if number == signal.SIGINT and is_first:  # logging and print are not safe here
+            self._pressed = now
             os.write(2, b"\nSaving after this iteration, then leaving. Ctrl-C again leaves at once.\n")

@@ -1,6 +1,7 @@
 """Training and testing: config in, mmengine Runner out. One path for every task."""
 
-import errno
+import copy
+import inspect
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -8,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -18,24 +18,29 @@ from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import fetch, read_checkpoint
 from convnext_dense.data.class_counts import task_of
-from convnext_dense.data.dataset_configs import class_names, leaf_datasets, quote
+from convnext_dense.data.dataset_configs import TRAINING_SPLITS, class_names, leaf_datasets, quote
+from convnext_dense.data.image_reader import reader_of
+from convnext_dense.data.predicting import check_is_written, only_predicts
 from convnext_dense.data.tasks import check_data, use_folder
+from convnext_dense.engine.channels import fit_to_channels
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.config_faults import check_widths, name_config_faults
 from convnext_dense.engine.device import fit_to_device
 from convnext_dense.engine.effective_batch import accumulate_to_effective_batch
 from convnext_dense.engine.fsdp import fit_to_strategy
 from convnext_dense.engine.interrupt_hook import InterruptHook
-from convnext_dense.engine.processes import explain_lost_process
-from convnext_dense.engine.resuming import find_whole_checkpoint
-
-_UNREADABLE = "failed to load image: "  # what mmcv's LoadImageFromFile asserts
-_IN_WORKER = "in DataLoader worker process"  # what torch puts before an error of a data set
+from convnext_dense.engine.option_pairs import check_units, fit_loaders
+from convnext_dense.engine.options import check_flag, option_value
+from convnext_dense.engine.processes import check_batches
+from convnext_dense.engine.resuming import find_start
+from convnext_dense.engine.run_faults import name_run_faults
+from convnext_dense.engine.signals import leaving_on_signals, shield_workers
 
 # Parts of mmengine that ours stand in for, which take the same arguments.
 _REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
 
 
+@leaving_on_signals()
 def train_model(
     config: str | os.PathLike,
     options: Mapping[str, Any] | None = None,
@@ -65,35 +70,30 @@ def train_model(
 
     Raises:
         ValueError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
-        SystemExit: A signal ended the run, see ``InterruptHook``.
+        SystemExit: A signal ended the run, see ``InterruptHook``; before the first iteration nothing is saved.
     """
     cfg, notes = _prepare(
         config, options, change=change, data=data, classes=classes, work_dir=work_dir, launcher=launcher, amp=amp
     )
     if auto_scale_lr:
+        check_flag(options, "auto_scale_lr.enable", True, "--auto-scale-lr")
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
             raise ValueError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
         cfg.auto_scale_lr.enable = True
     notes += make_resumable(cfg)
-    if resume == "auto":
-        checkpoint, damaged = find_whole_checkpoint(cfg.work_dir)
-        notes += damaged
-        if checkpoint is None:
-            notes.append(f"There is no checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.")
-        resume = None if checkpoint is None else str(checkpoint)
-    if resume is not None:
-        cfg.resume = True
-        cfg.load_from = resume
-    if cfg.get("load_from"):
-        cfg.load_from = str(fetch(cfg.load_from))
-        read_checkpoint(cfg.load_from)  # a missing or broken file is found now, not after the data is read
+    goes_on, checkpoint, start = find_start(cfg, options, resume)
+    notes += start
+    if checkpoint is not None:
+        checkpoint = str(fetch(checkpoint))
+        read_checkpoint(checkpoint)  # a missing or broken file is found now, not after the data is read
+    notes += check_units(cfg) + fit_loaders(cfg, ("train", "val"))
     notes += accumulate_to_effective_batch(cfg)
     notes += check_data(cfg, ("train", "val"))
 
-    runner = _build_runner(cfg, notes)
+    runner = _build_runner(cfg, notes, load_from=checkpoint, resume=goes_on)
     try:
-        with name_config_faults(cfg):
-            _run(runner.train, cfg.work_dir)
+        with name_config_faults(cfg), name_run_faults(cfg.work_dir):
+            runner.train()
     finally:
         for hook in runner.hooks:
             if isinstance(hook, InterruptHook):
@@ -108,6 +108,7 @@ def evaluate_model(
     options: Mapping[str, Any] | None = None,
     *,
     data: str | None = None,
+    split: str | None = None,
     classes: Sequence[str] | None = None,
     work_dir: str | None = None,
     tta: bool = False,
@@ -121,7 +122,8 @@ def evaluate_model(
         config: Path of the config.
         checkpoint: Source of the weights, see ``checkpoints.fetch``; they must fill the whole model.
         options: See ``read_config``.
-        data: Folder of one's own data; its ``val`` split is evaluated.
+        data: Folder of one's own data.
+        split: Which split of ``data`` is evaluated: ``'val'`` (the default), ``'test'`` or ``'train'``.
         classes: Class names of ``data`` by label, for segmentation; by default the folder's or the checkpoint's.
         work_dir: Where the log goes.
         tta: Whether to test with the config's test-time augmentation (``tta_model`` and ``tta_pipeline``).
@@ -136,28 +138,48 @@ def evaluate_model(
     Raises:
         ValueError: As for ``train_model``.
     """
+    check_flag(options, "load_from", checkpoint, f"CHECKPOINT {checkpoint}")
+    if option_value(options, "resume"):
+        raise ValueError("resume in --cfg-options is for training: a test goes on with no run.")
     checkpoint = str(fetch(checkpoint))
     trained = _trained_classes(checkpoint)
+    if data is None and split is not None:
+        raise ValueError(f"--split {split} names a split of a folder that is given with --data DIR.")
+    splits = {"test": split or "val"}
     cfg, notes = _prepare(
-        config, options, data=data, classes=classes, trained=trained, work_dir=work_dir, launcher=launcher
+        config,
+        options,
+        data=data,
+        splits=splits,
+        classes=classes,
+        trained=trained,
+        work_dir=work_dir,
+        launcher=launcher,
     )
     if cfg.get("test_dataloader") is None:
         raise ValueError(f"Config {config} has no data to test on (test_dataloader).")
-    cfg.load_from = checkpoint
     _check_checkpoint_classes(cfg, checkpoint, trained)
-    notes += check_data(cfg, ("test",))
+    notes += fit_loaders(cfg, ("test",)) + check_data(cfg, ("test",))
+    recipe = copy.deepcopy(cfg)
     if tta:
         _use_tta(cfg, config)
-    if show_dir is not None:
-        _draw_into(cfg, show_dir, config)
+    show = None if show_dir is None else _show_hook(cfg, show_dir, config)
     if out is not None:
+        for key in ("outfile_prefix", "output_dir"):
+            check_flag(options, f"test_evaluator.{key}", out.removesuffix(".json"), f"--out {out}")
         _write_predictions_to(cfg, out)
+    check_is_written(cfg, f"the test data of {config}" if data is None else f"the {splits['test']} split of {data}")
 
-    runner = _build_runner(cfg, notes)
-    with name_config_faults(cfg):
-        metrics = _run(runner.test, cfg.work_dir)
+    runner = _build_runner(cfg, notes, recipe=recipe, load_from=checkpoint, resume=False)
+    if show is not None:
+        runner.register_hook(show)
+    with name_config_faults(cfg), name_run_faults(cfg.work_dir):
+        check_batches(runner.test_loop.dataloader, "test_dataloader")
+        shield_workers(runner.test_loop.dataloader)
+        metrics = runner.test()
     if is_main_process():
-        runner.logger.info(f"Tested {checkpoint}. Log and metrics: {runner.log_dir}")
+        what = "No metric: there is no ground truth. Log" if only_predicts(cfg, "test") else "Log and metrics"
+        runner.logger.info(f"Tested {checkpoint}. {what}: {runner.log_dir}")
     return metrics
 
 
@@ -167,25 +189,46 @@ def _prepare(
     *,
     change: Callable[[Config], Config] | None = None,
     data: str | None,
+    splits: Mapping[str, str] = TRAINING_SPLITS,
     classes: Sequence[str] | None,
     trained: Sequence[str] | None = None,
     work_dir: str | None,
     launcher: str,
     amp: bool = False,
 ) -> tuple[Config, list[str]]:
-    cfg = read_config(config, options, change)
+    if data is None and classes is not None:
+        raise ValueError("--classes names the classes of a folder that is given with --data DIR.")
+    notes: list[str] = []
+
+    def use_data(cfg: Config) -> None:
+        notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained, splits=splits))}.")
+
+    cfg = read_config(config, options, change, use_data=None if data is None else use_data)
     init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
+    _check_run_flags(options, launcher=launcher, work_dir=work_dir, amp=amp)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
-    notes = []
-    if data is not None:
-        notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained))}.")
-    elif classes is not None:
-        raise ValueError("--classes names the classes of a folder that is given with --data DIR.")
-    notes += fit_to_device(cfg, amp=amp) + fit_to_strategy(cfg)
-    guard = dict(type="convnext_dense.CheckpointGuardHook")
-    cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), guard]
+    notes += fit_to_device(cfg, amp=amp) + fit_to_strategy(cfg) + fit_to_channels(cfg)
+    _add_hooks(cfg, "CheckpointGuardHook")
     return cfg, notes
+
+
+def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_dir: str | None, amp: bool) -> None:
+    given = option_value(options, "launcher")
+    if given not in (None, launcher):
+        raise ValueError(f"launcher={given!r} in --cfg-options starts no processes: write --launcher {given}.")
+    if work_dir is not None:
+        check_flag(options, "work_dir", work_dir, f"--work-dir {work_dir}")
+    if amp:
+        check_flag(options, "optim_wrapper.type", "AmpOptimWrapper", "--amp")
+
+
+def _add_hooks(cfg: Config, *names: str) -> None:
+    """Adds hooks of ours to a config, unless it has them, as one that a run has written does."""
+    given = list(cfg.get("custom_hooks") or [])
+    types = [hook.get("type") for hook in given]
+    own = [f"convnext_dense.{name}" for name in names]
+    cfg.custom_hooks = given + [dict(type=name) for name in own if name not in types]
 
 
 def make_resumable(cfg: Config) -> list[str]:
@@ -207,20 +250,35 @@ def make_resumable(cfg: Config) -> list[str]:
             notes.append(
                 f"{name or 'No checkpoint hook'}: what an interrupted run leaves and resumes from is not ours."
             )
-    own = [dict(type="convnext_dense.InterruptHook"), dict(type="convnext_dense.NonFiniteHook")]
-    given = cfg.get("custom_hooks") or []
-    cfg.custom_hooks = [*given, *(hook for hook in own if hook["type"] not in [other.get("type") for other in given])]
+    _add_hooks(cfg, "InterruptHook", "NonFiniteHook", "SingleValueHook")
     return notes
 
 
-def _build_runner(cfg: Config, notes: list[str]) -> Runner | FlexibleRunner:
+def _build_runner(
+    cfg: Config, notes: list[str], *, load_from: str | None, resume: bool, recipe: Config | None = None
+) -> Runner | FlexibleRunner:
+    """Builds what runs.
+
+    Args:
+        cfg: What is built.
+        notes: Sentences for the log.
+        load_from: A checkpoint.
+        resume: Whether its run goes on.
+        recipe: The config that is written into the work dir and into checkpoints, by default ``cfg``. How this process
+            was started is left out of it, so that a run with it begins anew.
+    """
     if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
         seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
         timeout = None if seconds is None else timedelta(seconds=seconds)
         # mmengine's own start sets a CUDA device, whatever the backend
         torch.distributed.init_process_group("gloo", timeout=timeout)
     with name_config_faults(cfg):
-        runner = (FlexibleRunner if cfg.get("strategy") else Runner).from_cfg(cfg)
+        recipe = copy.deepcopy(recipe or cfg)
+        recipe.update(launcher="none", resume=False)
+        kind = FlexibleRunner if cfg.get("strategy") else Runner
+        parts = {name: copy.deepcopy(cfg[name]) for name in inspect.signature(kind).parameters if name in cfg}
+        runner = kind(**{**parts, "load_from": load_from, "resume": resume, "cfg": recipe})
+    runner.register_hook(dict(type="convnext_dense.NamedImagesHook"))
     if hasattr(runner, "model"):
         check_widths(runner.model, cfg)
     for note in notes:
@@ -230,40 +288,6 @@ def _build_runner(cfg: Config, notes: list[str]) -> Runner | FlexibleRunner:
     reports.handlers = list(runner.logger.handlers)
     reports.setLevel(logging.INFO)  # the handlers have the level of the config
     return runner
-
-
-def _run(function: Any, work_dir: str) -> Any:
-    try:
-        return function()
-    except RuntimeError as error:
-        message = explain_lost_process(error, find_latest_checkpoint(work_dir))
-        if message is None:
-            raise
-        raise ValueError(message) from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise ValueError(
-            f"The disk is full ({error.filename or work_dir}). The last checkpoint is "
-            f"{find_latest_checkpoint(work_dir) or 'none'}: make room, and go on from there with --resume."
-        ) from error
-    except AssertionError as error:
-        if _UNREADABLE in str(error):
-            file = str(error).split(_UNREADABLE)[-1].strip()
-            raise ValueError(
-                f"Image {file} cannot be decoded: it is truncated or not an image. Copy it again or take it out of the "
-                "annotation file; checkpoints written so far are kept."
-            ) from error
-        raise
-    except cv2.error as error:
-        raise ValueError(
-            f"An image cannot be decoded by OpenCV ({str(error).strip().splitlines()[-1]}): tools/check_dataset.py "
-            "--all-images names it. Checkpoints written so far are kept."
-        ) from error
-    except ValueError as error:
-        if _IN_WORKER in str(error):  # torch hands over the traceback as text
-            raise ValueError(str(error).strip().splitlines()[-1].removeprefix("ValueError: ")) from error
-        raise
 
 
 def _trained_classes(checkpoint: str) -> Sequence[str] | None:
@@ -293,16 +317,23 @@ def _use_tta(cfg: Config, config: str | os.PathLike) -> None:
     cfg.model = dict(cfg.tta_model, module=cfg.model)
 
 
-def _draw_into(cfg: Config, show_dir: str, config: str | os.PathLike) -> None:
+def _show_hook(cfg: Config, show_dir: str, config: str | os.PathLike) -> dict[str, Any]:
+    """Gives the config of a ``ShowHook``. It does not stand in the run's config, which is written into the work dir."""
     hook = cfg.default_hooks.get("visualization")
     if hook is None:
         raise ValueError(f"--show-dir needs a visualization hook in default_hooks, and {config} has none.")
-    hook.draw = True
-    if hook.type.endswith("DetVisualizationHook"):
-        hook.test_out_dir = show_dir
-    else:  # mmseg's hook leaves the folder to the visualizer
-        hook.interval = 1
-        cfg.visualizer.save_dir = show_dir
+    dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
+    reader = reader_of(dataset.get("pipeline"))
+    if reader is None:
+        raise ValueError(f"--show-dir needs test data with a pipeline, and that of {config} has none.")
+    is_detection = hook.type.endswith("DetVisualizationHook")  # mmdet's folder is in the log folder, mmseg's is not
+    return dict(
+        type="convnext_dense.ShowHook",
+        out_dir=show_dir,
+        reader=reader.step,
+        is_in_log_dir=is_detection,
+        score_thr=hook.get("score_thr", 0.3) if is_detection else None,
+    )
 
 
 def _write_predictions_to(cfg: Config, out: str) -> None:

@@ -14,7 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from torch import nn
 
 from convnext_dense.engine.batch_positions import PositionedBatchSampler, seed_step, with_positions
-from convnext_dense.engine.processes import check_processes_agree
+from convnext_dense.engine.processes import check_batches, check_processes_agree
 from convnext_dense.registry import LOOPS
 
 
@@ -27,6 +27,8 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, with_positions(dataloader), *args, **kwargs)
+        _check_length("max_epochs", self._max_epochs)
+        _check_length("val_interval", self.val_interval)
         self._begin = 0  # number of the iteration at which the current epoch began
         self._first_batch = 0  # of the next epoch to run
         self._is_validation_pending = False
@@ -88,6 +90,9 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
     def _prepare(self) -> None:
         self.runner.call_hook("before_train")
         check_processes_agree(self.runner, self._first_batch)
+        check_batches(self.dataloader, "train_dataloader")
+        if self.runner.val_loop is not None:
+            check_batches(self.runner.val_dataloader, "val_dataloader")
         seeds = [self.runner.seed]
         broadcast_object_list(seeds)  # diff_rank_seed=True gives every process another one
         self._seed = seeds[0]
@@ -134,6 +139,7 @@ class IterBasedTrainLoop(EpochBasedTrainLoop):
 
     def __init__(self, runner: Any, dataloader: Any, max_iters: int, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, max_epochs=1, **{"val_interval": 1000, **kwargs})
+        _check_length("max_iters", max_iters)
         self._max_iters = int(max_iters)
 
     def position(self, epoch: int, iter: int) -> dict[str, Any]:
@@ -164,3 +170,8 @@ class IterBasedTrainLoop(EpochBasedTrainLoop):
     def _decide_current_val_interval(self) -> None:
         position = max(index for index, begin in enumerate(self.dynamic_milestones) if begin <= self._iter + 1)
         self.val_interval = self.dynamic_intervals[position]
+
+
+def _check_length(name: str, value: Any) -> None:
+    if value != int(value) or value < 1:
+        raise ValueError(f"train_cfg.{name}={value!r} must be a whole number, 1 or more.")

@@ -1,7 +1,9 @@
 """Stops a run at the first loss or gradient that is not finite, with what is needed to see why."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,10 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from convnext_dense.engine.atomic_files import written_whole
 from convnext_dense.engine.batch_positions import PositionedBatchSampler
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
+from convnext_dense.engine.optimizers import accumulative_counts, optim_wrappers
 from convnext_dense.registry import HOOKS
+
+_LOSS = re.compile(r"train/.*loss", re.IGNORECASE)
 
 
 @HOOKS.register_module()
@@ -42,22 +47,20 @@ class NonFiniteHook(Hook):
 
     def __init__(self, max_skipped_steps: int = 20) -> None:
         self.max_skipped_steps = max_skipped_steps
-        self._num_skipped = 0
-        self._was_stepped = False
+        self._num_skipped: dict[str, int] = {}  # in a row, by the name of the optimizer
+        self._counts: dict[str, int] = {}  # batches that each optimizer had before this iteration
+        self._stepped: set[str] = set()  # optimizers that have stepped since the batches are kept
         self._batches: list[Any] = []  # since the last step
         self._losses: Any = {}
         self._handles: list[Any] = []
 
     def before_train(self, runner: Any) -> None:
         """Attaches itself to the optimizer and to the model."""
-        if not isinstance(runner.optim_wrapper, OptimWrapper):
-            runner.logger.warning("Nobody looks for losses that are not finite: the run has several optimizers.")
-            return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        self._handles = [
-            runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: self._before_step(runner)),
-            model.register_forward_hook(self._note_losses),
-        ]
+        self._handles = [model.register_forward_hook(self._note_losses)]
+        for name, wrapper in optim_wrappers(runner).items():
+            before_step = partial(self._before_step, runner, name, wrapper)
+            self._handles.append(wrapper.optimizer.register_step_pre_hook(before_step))
 
     def after_train(self, runner: Any) -> None:
         """Detaches itself."""
@@ -68,8 +71,9 @@ class NonFiniteHook(Hook):
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
         """Keeps the batch until the step is done."""
         if self._handles:
-            self._was_stepped = False
+            self._counts = {name: wrapper._inner_count for name, wrapper in optim_wrappers(runner).items()}
             self._batches.append((batch_idx, data_batch))
+            del self._batches[: -accumulative_counts(runner)]  # several optimizers may never be done at once
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Looks at the loss.
@@ -79,35 +83,39 @@ class NonFiniteHook(Hook):
         """
         if not self._handles:
             return
-        updated = runner.optim_wrapper.should_update()
-        if _scaler(runner) is not None:
-            if updated:
-                self._count_skipped(runner)
-        elif "train/loss" in runner.message_hub.log_scalars:
-            loss = runner.message_hub.get_scalar("train/loss").current()
-            if not math.isfinite(loss):
-                self._stop(runner, f"The loss is {loss}", is_unchanged=not updated)
+        wrappers = optim_wrappers(runner)
+        updated = all(wrapper.should_update() for wrapper in wrappers.values())
+        scaled = {name: wrapper for name, wrapper in wrappers.items() if _scaler(wrapper) is not None}
+        for name, wrapper in scaled.items():
+            if wrapper.should_update() and wrapper._inner_count != self._counts.get(name):
+                self._count_skipped(runner, name, wrapper)
+        if not scaled:
+            for name, loss in _losses(runner):
+                if not math.isfinite(loss):
+                    self._stop(runner, f"The {name} is {loss}", is_unchanged=not self._stepped)
         if updated:
             self._batches.clear()
+            self._stepped.clear()
 
-    def _before_step(self, runner: Any) -> None:
-        if _scaler(runner) is not None:
+    def _before_step(self, runner: Any, name: str, wrapper: OptimWrapper, *_: Any) -> None:
+        if _scaler(wrapper) is not None:
             # A fused optimizer is called in any case, and skips the step by itself.
-            found_inf = getattr(runner.optim_wrapper.optimizer, "found_inf", None)
-            self._was_stepped = found_inf is None or not bool(found_inf)
+            found_inf = getattr(wrapper.optimizer, "found_inf", None)
+            if found_inf is None or not bool(found_inf):
+                self._stepped.add(name)
             return
-        norm = _gradient_norm(runner)
+        norm = _gradient_norm(runner, wrapper)
         if not math.isfinite(norm):
-            self._stop(runner, f"The norm of the gradients is {norm}", is_unchanged=True)
+            whose = f" of optimizer {name}" if name else ""
+            self._stop(runner, f"The norm of the gradients{whose} is {norm}", is_unchanged=not self._stepped)
+        self._stepped.add(name)
 
-    def _count_skipped(self, runner: Any) -> None:
-        self._num_skipped = 0 if self._was_stepped else self._num_skipped + 1
-        if self._num_skipped > self.max_skipped_steps:
-            scale = f"loss scale {_scaler(runner).get_scale():g}"
-            self._stop(
-                runner, f"Gradients overflowed in {self._num_skipped} steps in a row, at {scale}", is_unchanged=False
-            )
-        if self._num_skipped == 1:
+    def _count_skipped(self, runner: Any, name: str, wrapper: OptimWrapper) -> None:
+        num_skipped = self._num_skipped[name] = 0 if name in self._stepped else self._num_skipped.get(name, 0) + 1
+        if num_skipped > self.max_skipped_steps:
+            scale = f"loss scale {_scaler(wrapper).get_scale():g}"
+            self._stop(runner, f"Gradients overflowed in {num_skipped} steps in a row, at {scale}", is_unchanged=False)
+        if num_skipped == 1:
             runner.logger.warning(
                 f"A step is skipped: gradients overflow. The run ends after {self.max_skipped_steps} in a row."
             )
@@ -159,14 +167,21 @@ class NonFiniteHook(Hook):
         )
 
 
-def _scaler(runner: Any) -> Any:
+def _scaler(wrapper: OptimWrapper) -> Any:
     """The loss scaler of mixed precision, where one is at work."""
-    scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
+    scaler = getattr(wrapper, "loss_scaler", None)
     return scaler if scaler is not None and scaler.is_enabled() else None
 
 
-def _gradient_norm(runner: Any) -> float:
-    wrapper = runner.optim_wrapper
+def _losses(runner: Any) -> Iterator[tuple[str, float]]:
+    """Gives the loss that mmengine has logged; a model with a training step of its own may call it by other names."""
+    scalars = runner.message_hub.log_scalars
+    names = ["train/loss"] if "train/loss" in scalars else [key for key in scalars if _LOSS.match(key)]
+    for name in names:
+        yield name.removeprefix("train/"), scalars[name].current()
+
+
+def _gradient_norm(runner: Any, wrapper: OptimWrapper) -> float:
     if wrapper.clip_grad_kwargs and wrapper.clip_func is clip_grad_norm_:
         norm = wrapper.message_hub.get_scalar(f"train/{wrapper.grad_name}").current()  # a number already
     else:

@@ -16,14 +16,14 @@ def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
         ValueError: Processes differ.
     """
     facts = {
-        "training images": _length(runner.train_dataloader.dataset),
-        "training batches": _length(runner.train_dataloader),
+        "training images": length_of(runner.train_dataloader.dataset),
+        "training batches": length_of(runner.train_dataloader),
         "epochs done": runner.epoch,
         "iterations done": runner.iter,
         "batches of this epoch done": first_batch,
     }
     if runner.val_loop is not None:
-        facts["validation images"] = _length(runner.val_dataloader.dataset)
+        facts["validation images"] = length_of(runner.val_dataloader.dataset)
     others = all_gather_object(facts)
     for name, value in others[0].items():
         for rank, other in enumerate(others):
@@ -32,6 +32,24 @@ def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
                     f"Processes disagree on {name}: {value} in process 0, {other[name]} in process {rank}. Every "
                     "machine must see the same data and the same work dir."
                 )
+
+
+def check_batches(loader: Any, name: str) -> None:
+    """Sees to it that a data loader has something to give.
+
+    Args:
+        loader: The data loader.
+        name: Its key in the config.
+
+    Raises:
+        ValueError: It has no batch.
+    """
+    if length_of(loader) == 0:
+        size = getattr(loader.batch_sampler, "batch_size", loader.batch_size)
+        raise ValueError(
+            f"{name} has no batch: {length_of(loader.dataset)} images in {get_world_size()} process(es) do not fill "
+            f"one of batch_size={size}. Lower {name}.batch_size, or set {name}.drop_last=False."
+        )
 
 
 def explain_lost_process(error: RuntimeError, last_checkpoint: str | None) -> str | None:
@@ -45,7 +63,8 @@ def explain_lost_process(error: RuntimeError, last_checkpoint: str | None) -> st
     )
 
 
-def _length(data: Any) -> int | None:
+def length_of(data: Any) -> int | None:
+    """Gives the number of images or batches; None where it is not known."""
     try:
         return len(data)
     except TypeError:  # a stream

@@ -1,16 +1,55 @@
 """Which checkpoint a run is resumed from, and whether the config still means the same schedule."""
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.data.dataset_configs import quote
+from convnext_dense.engine.optimizers import optim_wrappers
+from convnext_dense.engine.options import check_flag
 
 # What schedulers count or remember; everything else about them comes from the config.
 _COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"}
 _PARAMS = {"params", "param_names"}
 _SCHEDULED = {"lr", "momentum", "betas"}
+
+
+def find_start(
+    cfg: Config, options: Mapping[str, Any] | None, resume: str | None
+) -> tuple[bool, str | None, list[str]]:
+    """Decides what a training starts from.
+
+    Args:
+        cfg: The config of the run; its ``resume`` and ``load_from`` mean what they do in mmengine.
+        options: What ``--cfg-options`` gave of it.
+        resume: What ``--resume`` says: None, ``'auto'`` or the path of a checkpoint.
+
+    Returns:
+        Whether a run goes on, the checkpoint, if any, and one sentence per decision.
+
+    Raises:
+        ValueError: ``--resume`` and the options contradict each other, or all checkpoints are damaged.
+    """
+    origin = cfg.get("load_from")
+    if resume is not None:
+        check_flag(options, "resume", True, "--resume")
+        if resume != "auto":
+            check_flag(options, "load_from", resume, f"--resume {resume}")
+    elif cfg.get("resume"):
+        resume = cfg.resume if isinstance(cfg.resume, str) else origin or "auto"
+    if resume != "auto":
+        return resume is not None, resume or origin, []
+    checkpoint, notes = find_whole_checkpoint(cfg.work_dir)
+    if checkpoint is None:
+        begin = f"with the weights of load_from={origin}" if origin else "at the beginning"
+        return False, origin, [f"There is no checkpoint in {cfg.work_dir} to resume from: training starts {begin}."]
+    if origin:
+        notes.append(f"The run goes on from {checkpoint}; load_from={origin}, where it once began, is not loaded.")
+    return True, str(checkpoint), notes
 
 
 def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
@@ -84,20 +123,34 @@ def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> N
 
 
 def _differences(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[str]:
-    schedulers = runner.param_schedulers or []
-    if "param_schedulers" in checkpoint and not isinstance(schedulers, dict):
-        saved = checkpoint["param_schedulers"]
-        if len(saved) != len(schedulers):
-            yield f"{len(saved)} schedulers there, {len(schedulers)} here"
-        for number, (old, new) in enumerate(zip(saved, schedulers, strict=False)):
-            yield from _compare(f"param_scheduler.{number}", old, vars(new), _COUNTERS)
-    groups = runner.optim_wrapper.optimizer.param_groups
-    saved = checkpoint.get("optimizer", {}).get("param_groups", [])
-    if saved and len(saved) != len(groups):
-        yield f"{len(saved)} parameter groups there, {len(groups)} here"
-    left_out = _PARAMS | _SCHEDULED if schedulers else _PARAMS
-    for number, (old, new) in enumerate(zip(saved, groups, strict=False)):
-        yield from _compare(f"parameter group {number}", old, new, left_out)
+    wrappers = optim_wrappers(runner)
+    optimizers, schedules = checkpoint.get("optimizer", {}), checkpoint.get("param_schedulers")
+    is_several = "param_groups" not in optimizers
+    if optimizers and set(wrappers) != (set(optimizers) if is_several else {""}):
+        there = quote(sorted(optimizers)) if is_several else "one"
+        yield f"its optimizers are {there} there, {quote(sorted(wrappers)) if any(wrappers) else 'one'} here"
+        return
+    for name, wrapper in wrappers.items():
+        of = f" of {name}" if name else ""
+        schedulers = runner.param_schedulers or []
+        schedulers = schedulers.get(name, []) if isinstance(schedulers, dict) else schedulers
+        saved = schedules.get(name, []) if isinstance(schedules, dict) else schedules
+        if saved is not None:
+            yield from _compare_schedulers(saved, schedulers, of)
+        groups = wrapper.optimizer.param_groups
+        saved = (optimizers.get(name, {}) if name else optimizers).get("param_groups", [])
+        if saved and len(saved) != len(groups):
+            yield f"{len(saved)} parameter groups{of} there, {len(groups)} here"
+        left_out = _PARAMS | _SCHEDULED if schedulers else _PARAMS
+        for number, (old, new) in enumerate(zip(saved, groups, strict=False)):
+            yield from _compare(f"parameter group {number}{of}", old, new, left_out)
+
+
+def _compare_schedulers(saved: Sequence[Mapping[str, Any]], schedulers: Sequence[Any], of: str) -> Iterator[str]:
+    if len(saved) != len(schedulers):
+        yield f"{len(saved)} schedulers{of} there, {len(schedulers)} here"
+    for number, (old, new) in enumerate(zip(saved, schedulers, strict=False)):
+        yield from _compare(f"param_scheduler.{number}{of}", old, vars(new), _COUNTERS)
 
 
 def _compare(place: str, old: Mapping[str, Any], new: Mapping[str, Any], left_out: set[str]) -> Iterator[str]:

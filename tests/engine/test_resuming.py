@@ -219,7 +219,8 @@ def test_checkpoint_inside_an_epoch_of_another_length_is_refused(runs, tmp_path)
         train(run, tmp_path, {"train_dataloader.batch_size": 8, "param_scheduler": []}, resume="auto")
 
 
-def test_ctrl_c_leaves_after_the_iteration_and_a_second_one_at_once(runs, tmp_path):
+def test_ctrl_c_leaves_after_the_iteration_and_a_second_one_at_once(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr("convnext_dense.engine.interrupt_hook._ONE_PRESS", 0.0)
     run = runs["classification"]
     with pytest.raises(SystemExit) as left:
         train(run, tmp_path / "once", {"+custom_hooks": [signal_at(1, signal.SIGINT)]})

@@ -1,0 +1,34 @@
+"""One view of runs with one optimizer and with several."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+
+
+def optim_wrappers(runner: Any) -> dict[str, OptimWrapper]:
+    """Gives the optimizer wrappers of a run by name; the name of a single one is empty."""
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, OptimWrapperDict):
+        return dict(wrapper.items())
+    return {} if wrapper is None else {"": wrapper}
+
+
+def is_between_steps(runner: Any) -> bool:
+    """Whether no optimizer has gradients of batches that wait for more batches before it steps."""
+    return all(wrapper.should_update() for wrapper in optim_wrappers(runner).values())
+
+
+def accumulative_counts(runner: Any) -> int:
+    """Gives the number of batches per step, the largest one of several optimizers."""
+    return max((wrapper._accumulative_counts for wrapper in optim_wrappers(runner).values()), default=1)
+
+
+def wrapper_configs(cfg: Config) -> Iterator[Any]:
+    """Finds the configs of optimizer wrappers: the config's own, or where it names several, each of them."""
+    node = cfg.get("optim_wrapper")
+    if node is None:
+        return
+    several = [child for child in node.values() if isinstance(child, dict) and "optimizer" in child]
+    yield from several if several and "optimizer" not in node else [node]

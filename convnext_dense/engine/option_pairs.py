@@ -1,0 +1,92 @@
+"""Options of a config that mmengine and torch take one by one, but not together, or only find wrong on the way."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+# What only loaders with workers may have, and the value that means nothing.
+_OF_WORKERS = {"persistent_workers": False, "prefetch_factor": None, "timeout": 0, "multiprocessing_context": None}
+
+
+def fit_loaders(cfg: Config, loaders: Sequence[str]) -> list[str]:
+    """Takes out of data loaders without workers what is only for workers, and checks the options of all of them.
+
+    Args:
+        cfg: Changed in place.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be read.
+
+    Returns:
+        One sentence per data loader that was changed.
+
+    Raises:
+        ValueError: An option is out of its range, or does not go with another one.
+    """
+    changes = []
+    for name in (f"{loader}_dataloader" for loader in loaders):
+        loader = cfg.get(name)
+        if not isinstance(loader, dict):
+            continue
+        _check_numbers(loader, name)
+        _check_samplers(loader, name)
+        if loader.get("num_workers", 0):
+            continue
+        dropped = [key for key, off in _OF_WORKERS.items() if loader.get(key, off) != off]
+        for key in dropped:
+            loader.pop(key)
+        if dropped:
+            changes.append(f"{name} has num_workers=0: {', '.join(dropped)} counts for nothing.")
+    return changes
+
+
+def _check_numbers(loader: dict[str, Any], name: str) -> None:
+    for key, least in (("batch_size", 1), ("num_workers", 0), ("prefetch_factor", 1), ("timeout", 0)):
+        value = loader.get(key)
+        if (value is None and key in ("prefetch_factor", "batch_size")) or key not in loader:
+            continue
+        is_number = type(value) is int or (key == "timeout" and type(value) is float)
+        if not is_number or value < least:
+            raise ValueError(f"{name}.{key}={value!r} must be a whole number, {least} or more.")
+
+
+def _check_samplers(loader: dict[str, Any], name: str) -> None:
+    if "sampler" not in loader:
+        raise ValueError(f"{name} has no sampler: write sampler=dict(type='DefaultSampler', shuffle=True or False).")
+    if "shuffle" in loader:
+        raise ValueError(f"{name}.shuffle={loader['shuffle']!r} goes with no sampler: set {name}.sampler.shuffle.")
+    if loader.get("batch_sampler") is not None and name != "train_dataloader" and loader.get("drop_last"):
+        raise ValueError(f"{name}.drop_last=True goes with no batch_sampler: take one of the two out.")
+
+
+def check_units(cfg: Config) -> list[str]:
+    """Holds what is counted in epochs against a run that is counted in iterations.
+
+    There, mmengine steps a scheduler that counts epochs once, at the end: the learning rate would stay where a warm-up
+    begins.
+
+    Returns:
+        One sentence where checkpoints are counted in epochs.
+
+    Raises:
+        ValueError: A scheduler counts epochs.
+    """
+    if str(cfg.train_cfg.get("type")).rpartition(".")[2] != "IterBasedTrainLoop":
+        return []
+    for name, scheduler in _schedulers(cfg.get("param_scheduler"), "param_scheduler"):
+        if scheduler.get("by_epoch", True) and not scheduler.get("convert_to_iter_based"):
+            raise ValueError(
+                f"{name} counts epochs (by_epoch=True), but train_cfg counts iterations: set {name}.by_epoch=False, "
+                "and its begin and end in iterations."
+            )
+    hook = cfg.default_hooks.get("checkpoint") or {}
+    if hook.get("by_epoch", True):
+        return ["default_hooks.checkpoint counts epochs, but train_cfg iterations: it writes one, at the end."]
+    return []
+
+
+def _schedulers(node: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict) and "type" in node:
+        yield name, node
+    elif isinstance(node, dict | list | tuple):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _schedulers(child, f"{name}.{key}")
