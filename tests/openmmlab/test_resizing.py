@@ -1,0 +1,53 @@
+"""mmcv resizes thin images to no less than a pixel, and all others as it does."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("size", "scale", "expected"),
+    [
+        ((3000, 2), (128, 128), (128, 1)),  # 2 * 128 / 3000 = 0.09
+        ((2, 3000), (1333, 800), (1, 1333)),
+        ((1, 1), 0.1, (1, 1)),
+        ((100, 50), (128, 128), (128, 64)),
+        ((3000, 20), (128, 128), (128, 1)),  # 0.85, rounded by mmcv too
+        ((640, 480), (1333, 800), (1067, 800)),
+    ],
+)
+def test_shorter_side_keeps_a_pixel(size, scale, expected):
+    import mmcv
+
+    assert mmcv.rescale_size(size, scale) == expected
+    assert mmcv.imrescale(np.zeros((size[1], size[0], 3), np.uint8), scale).shape[:2] == expected[::-1]
+
+
+def test_images_masks_and_boxes_of_detection_agree():
+    from mmcv.transforms import Compose
+    from mmdet.registry import TRANSFORMS
+    from mmdet.structures.mask import BitmapMasks, PolygonMasks
+
+    for masks in (
+        BitmapMasks(np.ones((1, 2, 3000), np.uint8), 2, 3000),
+        PolygonMasks([[np.array([0.0, 0, 3000, 0, 3000, 2])]], 2, 3000),
+    ):
+        resize = TRANSFORMS.build(dict(type="mmdet.Resize", scale=(128, 128), keep_ratio=True))
+        boxes = np.array([[0, 0, 3000, 2]], np.float32)
+        image = np.zeros((2, 3000, 3), np.uint8)
+        result = Compose([resize])(dict(img=image, img_shape=(2, 3000), gt_bboxes=boxes, gt_masks=masks))
+        assert result["img"].shape[:2] == result["img_shape"] == (1, 128)
+        assert (result["gt_masks"].height, result["gt_masks"].width) == (1, 128)
+        np.testing.assert_allclose(result["scale_factor"], (128 / 3000, 1 / 2))
+
+
+@pytest.mark.parametrize("order", ["import convnext_dense, mmcv", "import mmcv, convnext_dense"])
+def test_order_of_imports_does_not_matter(order):
+    code = (
+        f"{order}; import numpy as np; from mmcv import image; a = np.zeros((2, 9), np.uint8);"
+        "assert mmcv.imresize(a, (4, 0)).shape == image.imresize(a, (4, 0)).shape == (1, 4);"
+        "assert mmcv.imrescale(a, 0.1).shape == (1, 1)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,110 @@
+"""Every image has a picture of its own, and a picture that could not be written is an error."""
+
+import itertools
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from convnext_dense.data.picture_files import names_unwritable, picture_names, write_picture
+from convnext_dense.data.pictures import to_picture
+from convnext_dense.data.prediction_files import find_images, name_pictures
+
+
+def names(*images, **options):
+    return list(picture_names([f"/data/{image}" for image in images], **options).values())
+
+
+def test_name_is_the_stem_where_that_is_enough():
+    assert names("one/a.jpg", "one/b.png", "two/c.d.jpg") == ["a", "b", "c.d"]
+    assert names("one/a.jpg", "one/b.png", keeps_suffix=True) == ["a.jpg", "b.png"]
+
+
+def test_suffix_and_folders_tell_equal_names_apart():
+    assert names("one/a.jpg", "one/a.png") == ["a.jpg", "a.png"]
+    assert names("one/a.jpg", "two/a.jpg", "two/b.jpg") == ["one/a.jpg", "two/a.jpg", "b"]
+    assert names("x/one/a.jpg", "y/one/a.jpg") == ["x/one/a.jpg", "y/one/a.jpg"]
+    assert names("one/a.jpg", "one/a.jpg.png", "two/a.png")[0] != names("one/a.jpg", "one/a.jpg.png", "two/a.png")[1]
+
+
+def test_image_given_twice_is_one():
+    assert names("a.jpg", "a.jpg", "x/../a.jpg") == ["a", "a"]
+
+
+def test_no_two_files_share_a_name_even_where_capitals_count_for_nothing():
+    parts = (["", "one/", "One/", "one/two/"], ["a", "A", "b"], [".jpg", ".JPG", ".jpg.png", ".png"])
+    files = ["".join(choice) for choice in itertools.product(*parts)]
+    for length in (2, 3):
+        for chosen in itertools.combinations(files[::3], length):
+            given = [name.casefold() for name in names(*chosen)]
+            assert len(set(given)) == length, (chosen, given)
+    assert len({name.casefold() for name in names(*files)}) == len(files)
+
+
+def test_accents_written_in_two_ways_are_one_name():
+    assert len(set(names("caf\u00e9.jpg", "cafe\u0301.png"))) == 2
+    assert names("caf\u00e9.jpg", "cafe\u0301.png")[0].endswith(".jpg")
+
+
+def test_picture_is_written_with_its_folder(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    write_picture(tmp_path / "new" / "b\u00e4r.png", picture)
+    content = np.frombuffer((tmp_path / "new" / "b\u00e4r.png").read_bytes(), np.uint8)
+    np.testing.assert_array_equal(cv2.imdecode(content, cv2.IMREAD_UNCHANGED), picture)
+
+
+def test_picture_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    picture = np.zeros((2, 2, 3), np.uint8)
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ValueError, match=r"file/a\.png cannot be written: (File exists|Not a directory)"):
+        write_picture(tmp_path / "file" / "a.png", picture)
+    with pytest.raises(ValueError, match=r"a\.xyz cannot be written: OpenCV knows no format '\.xyz'"):
+        write_picture(tmp_path / "a.xyz", picture)
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with pytest.raises(ValueError, match=r"a\.png cannot be written as \.png"):
+        write_picture(tmp_path / "a.png", picture)
+    with pytest.raises(ValueError, match="p cannot be written: the disk is full"), names_unwritable("p"):
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_that_may_not_be_written_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(ValueError, match="cannot be written: Permission denied"):
+        write_picture(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.uint8([[7, 9]]), [[[7] * 3, [9] * 3]]),
+        (np.uint8([[[1, 2, 3, 4, 5]]]), [[[1, 2, 3]]]),
+        (np.uint8([[[1, 2]]]), [[[1] * 3]]),
+        (np.uint16([[1000, 1100, 1500]]), [[[0] * 3, [51] * 3, [255] * 3]]),
+        (np.float32([[0, 0.2, 1]]), [[[0] * 3, [51] * 3, [255] * 3]]),
+        (np.float32([[0, 20, 200]]), [[[0] * 3, [20] * 3, [200] * 3]]),
+    ],
+)
+def test_any_pixels_can_be_looked_at(pixels, expected):
+    np.testing.assert_array_equal(to_picture(pixels), expected)
+
+
+def test_images_are_found_once_and_in_order(tmp_path):
+    for name in ("b.jpg", "a.PNG", ".hidden.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "c.jpg").mkdir()
+    expected = [tmp_path / "a.PNG", tmp_path / "b.jpg"]
+    assert find_images([str(tmp_path), str(tmp_path / "b.jpg")]) == expected
+    with pytest.raises(ValueError, match=r"There is no image in .*c\.jpg"):
+        find_images([str(tmp_path / "c.jpg")])
+    with pytest.raises(ValueError, match=r"Image .*gone\.jpg does not exist"):
+        find_images([str(tmp_path / "gone.jpg")])
+
+
+def test_pictures_do_not_overwrite_images(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"x")
+    (tmp_path / "b.jpg").write_bytes(b"x")
+    assert name_pictures([tmp_path / "b.jpg"], tmp_path) == {tmp_path / "b.jpg": tmp_path / "b.png"}
+    with pytest.raises(ValueError, match=r"would overwrite the image .*a\.png: choose another --out-dir"):
+        name_pictures([tmp_path / "a.png"], tmp_path)
