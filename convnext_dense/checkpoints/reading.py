@@ -1,24 +1,39 @@
 """Reads checkpoint files without ever running code that they carry."""
 
+import io
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import load as load_safetensors
 from safetensors.torch import load_file
 from torch import Tensor
 
+from convnext_dense.checkpoints.containers import check_whole, read_index, unpack
+from convnext_dense.checkpoints.pickles import is_archive_of_torch, needs_rewriting, to_protocol_2
 from convnext_dense.checkpoints.sources import fetch
 
 # Where training programs keep the weights, and the first of these that a file has is taken. The official programs keep
 # the moving average under `model_ema`; mmengine's EMAHook puts it under `state_dict`, and the raw weights, which are
 # what the paper's detectors are trained from, under `ema_state_dict`.
 _WRAPPERS = ("state_dict", "model", "model_ema", "ema_state_dict")
+# torch.compile; FSDP; torch.distributed's and fairscale's activation checkpointing
+_WRAPPING = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module)\.")
+_MODULE = re.compile(r"^(module\.)+")
+_MADE_FROM_CHECKPOINTS = {
+    ".onnx": "an ONNX model",
+    ".engine": "a TensorRT engine",
+    ".tflite": "a TensorFlow Lite model",
+    ".mlmodel": "a Core ML model",
+}
 
 
 class _Namespace:
@@ -29,7 +44,8 @@ def read_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU.
 
     Args:
-        source: See ``fetch``; a ``.pth``, ``.pt``, ``.bin`` or ``.safetensors`` file.
+        source: See ``fetch``; a file of ``torch.save`` or safetensors under whatever name, packed in an archive or not,
+            NumPy's ``.npz``, or the index (``.index.json``) of a checkpoint in several files.
 
     Returns:
         What the file holds: a state dict, or a dict that has one in it.
@@ -39,26 +55,79 @@ def read_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
             be reached. The message names the file and says what to do.
     """
     path = fetch(source)
-    _check_first_bytes(path)
+    if path.suffix == ".json":
+        return _read_parts(path)
+    check_whole(path)
+    return _read_file(path)
+
+
+def _read_parts(index: Path) -> dict[str, Tensor]:
+    content: dict[str, Tensor] = {}
+    for file, names in read_index(index).items():
+        part = _read_file(index.parent / file)
+        absent = [name for name in names if name not in part]
+        if absent:
+            raise ValueError(
+                f"Checkpoint {index} says that {absent[0]} is in {file}, where it is not. Download it again."
+            )
+        content |= {name: part[name] for name in names}
+    return content
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    if path.suffix in _MADE_FROM_CHECKPOINTS:
+        raise ValueError(
+            f"Checkpoint {path} is {_MADE_FROM_CHECKPOINTS[path.suffix]}: name the .pth or .safetensors file that it "
+            "was made from."
+        )
+    with path.open("rb") as file:
+        _check_first_bytes(file.read(256), path)
+    with _faults_named(path):
+        name, packed = unpack(path)
+        if isinstance(packed, io.BytesIO):
+            _check_first_bytes(packed.getbuffer()[:256].tobytes(), path)
+        content = _load(name, packed)
+    if not isinstance(content, dict):
+        raise ValueError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of tensors.")
+    return content
+
+
+def _load(name: str, file: Path | io.BytesIO) -> Any:
+    """Loads what is in no archive any more."""
+    if name.endswith(".safetensors") or _is_safetensors(file):
+        return load_file(file) if isinstance(file, Path) else load_safetensors(file.getvalue())
+    if name.endswith(".npz"):
+        with np.load(_rewound(file), allow_pickle=False) as arrays:
+            return {key: torch.from_numpy(array) for key, array in arrays.items()}
+    file = to_protocol_2(file)
+    # mmap keeps the peak near one copy of the file; the legacy, non-zip format cannot be mapped.
+    mapped = isinstance(file, Path) and zipfile.is_zipfile(file)
+    with torch.serialization.safe_globals([(_Namespace, "argparse.Namespace")]):
+        return torch.load(_rewound(file), map_location="cpu", weights_only=True, mmap=mapped)
+
+
+def _rewound(file: Path | io.BytesIO) -> Path | io.BytesIO:
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    return file
+
+
+@contextmanager
+def _faults_named(path: Path) -> Iterator[None]:
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # mmap keeps the peak near one copy of the file; the legacy, non-zip format cannot be mapped.
-        with torch.serialization.safe_globals([(_Namespace, "argparse.Namespace")]):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        yield
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"Checkpoint {path} asks for more than tensors and plain values ({_wish(error)}), so it was not loaded. "
             "If you trust its author, load it where it was written and save its state dict alone."
         ) from error
     except Exception as error:  # a damaged pickle may ask for anything, such as an item of an empty list
+        if isinstance(error, ValueError) and str(error).startswith(f"Checkpoint {path} "):
+            raise
         raise ValueError(
             f"Checkpoint {path} is damaged or not a checkpoint ({path.stat().st_size} bytes): {_first_line(error)} "
             "Download or copy it again."
         ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of tensors.")
-    return content
 
 
 def read_metadata(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,39 +141,106 @@ def read_metadata(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_mapped(path: Path) -> bool:
     """Whether ``read_checkpoint`` maps this file, so that reading it anew costs nothing."""
-    return path.suffix == ".safetensors" or zipfile.is_zipfile(path)
+    return path.suffix == ".safetensors" or (is_archive_of_torch(path) and not needs_rewriting(path))
 
 
 def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, Tensor]:
     """Takes the state dict out of a training file.
 
     Args:
-        content: What a file holds: weights under ``state_dict``, ``model``, ``model_ema`` or ``ema_state_dict``, or
-            the weights.
-        wrapper: Which of these to take; by default the first of them that is there.
+        content: What a file holds: weights, or a dict that has them in it, or dicts of dicts. ``state_dict``,
+            ``model``, ``model_ema`` and ``ema_state_dict`` are taken in this order where there are several. Any other
+            key is taken if it is the only one with weights; else all are kept, with their keys before the names.
+        wrapper: Which to take, as keys with dots between them.
 
     Returns:
-        Tensors by name, without the ``module.`` that torch's parallel wrappers put before every name.
+        Tensors by name, without what torch's wrappers of modules put into names, such as ``module.``.
+
+    Raises:
+        ValueError: Two tensors have the same name without these.
     """
-    for key in (wrapper,) if wrapper else _WRAPPERS:
-        if isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
+    for key in wrapper.split(".") if wrapper else ():
+        content = content[key]
+    while (taken := _taken_key(content)) is not None:
+        content = content[taken]
+    several = _keys_with_weights(content)
+    if several:
+        return {f"{key}.{name}": tensor for key in several for name, tensor in unwrap(content[key]).items()}
     tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    return {name.removeprefix("module."): value for name, value in tensors.items()}
+    clean = {_without_wrappers(name): value for name, value in tensors.items()}
+    if len(clean) < len(tensors):
+        twice = next(name for name in tensors if name != _without_wrappers(name) and _without_wrappers(name) in tensors)
+        raise ValueError(
+            f"A checkpoint has {twice} and {_without_wrappers(twice)}, which are one tensor to its reader."
+        )
+    return clean
 
 
 def split_wrapper(content: Mapping[str, Any], prefix: str | None) -> tuple[str | None, str | None]:
-    """Splits a prefix such as ``model_ema.backbone.`` into the wrapper that it begins with, if any, and the rest."""
-    first, _, rest = (prefix or "").partition(".")
-    if first in _WRAPPERS and isinstance(content.get(first), Mapping):
-        return first, rest or None
-    return None, prefix
+    """Splits a prefix such as ``model_ema.backbone.`` into the wrappers that it begins with, if any, and the rest."""
+    if not prefix:
+        return None, None
+    first, _, rest = prefix.partition(".")
+    if isinstance(content.get(first), Mapping):
+        wrapper, rest_of_prefix = split_wrapper(content[first], rest)
+        return ".".join(filter(None, (first, wrapper))), rest_of_prefix
+    key = _taken_key(content)
+    if key is not None:
+        wrapper, rest_of_prefix = split_wrapper(content[key], prefix)
+        if wrapper is not None:
+            return f"{key}.{wrapper}", rest_of_prefix
+    return None, _without_wrappers(prefix if prefix.endswith(".") else f"{prefix}.") or None
 
 
-def _check_first_bytes(path: Path) -> None:
-    with path.open("rb") as file:
-        start = file.read(256).lstrip()
+def _taken_key(content: Mapping[str, Any]) -> str | None:
+    """The key under which the weights are; None if they are here, or there is none, or several and none is known."""
+    for key in _WRAPPERS:
+        inner = content.get(key)
+        if isinstance(inner, Mapping) and (
+            _keys_with_weights(inner) or any(isinstance(v, Tensor) for v in inner.values())
+        ):
+            return key
+    keys = _keys_with_weights(content)
+    return keys[0] if len(keys) == 1 else None
+
+
+def _keys_with_weights(content: Mapping[str, Any]) -> list[str]:
+    """Keys of dicts with weights in them, at any depth; none where there are weights beside them."""
+    if any(_is_weight(name, value) for name, value in content.items()):
+        return []
+    return [
+        key
+        for key, value in content.items()
+        if isinstance(key, str)
+        and "." not in key
+        and isinstance(value, Mapping)
+        and (any(_is_weight(*item) for item in value.items()) or _keys_with_weights(value))
+    ]
+
+
+def _is_weight(name: Any, value: Any) -> bool:
+    """Weights of a network have a module in their name; an optimizer's have not."""
+    return isinstance(value, Tensor) and isinstance(name, str) and "." in name
+
+
+def _without_wrappers(name: str) -> str:
+    """Takes off what DataParallel, torch.compile, FSDP and activation checkpointing put into names."""
+    return _MODULE.sub("", _WRAPPING.sub("", name))
+
+
+def _is_safetensors(file: Path | io.BytesIO) -> bool:
+    """Whether a file begins with the length of a header and the header, as safetensors does."""
+    if isinstance(file, Path):
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            start = opened.read(9)
+    else:
+        size, start = file.getbuffer().nbytes, file.getbuffer()[:9].tobytes()
+    return start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= size
+
+
+def _check_first_bytes(start: bytes, path: Path) -> None:
+    start = start.lstrip()
     if not start:
         raise ValueError(f"Checkpoint {path} is empty. Download or copy it again.")
     if start[:1] == b"<":
@@ -120,7 +256,10 @@ def _wish(error: pickle.UnpicklingError) -> str:
     """What a refused file asked for."""
     text = str(error).split("WeightsUnpickler error:")[-1].strip()
     named = re.search(r"GLOBAL (\S+)", text)
-    return named[1] if named else text.splitlines()[0].rstrip(".")
+    if named:
+        return named[1]
+    unknown = re.search(r"Unsupported operand (\d+)", text)
+    return f"instruction {unknown[1]} of pickle" if unknown else text.splitlines()[0].rstrip(".")
 
 
 def _first_line(error: BaseException) -> str:

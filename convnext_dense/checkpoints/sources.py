@@ -9,22 +9,25 @@ from urllib.parse import urlparse
 
 import torch
 
-# What a repository on the Hugging Face hub may call its weights, in the order in which they are tried.
+# What a repository on the Hugging Face hub, and a folder of it, may call its weights, in the order in which they are
+# tried.
 _HUB_FILES = (
     "model.safetensors",
     "pytorch_model.bin",
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+_ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".pth.tar", ".index.json")
 
 
 def fetch(source: str | os.PathLike) -> Path:
     """Gives the local path of a source, downloading it once if it is not here.
 
     Args:
-        source: A path; an ``http(s)://`` address, kept in ``torch.hub``'s cache (``TORCH_HOME``); ``timm:NAME`` for a
-            model of timm with its tag, such as ``timm:convnext_tiny.fb_in1k``; ``hf:OWNER/NAME`` for a repository on
-            the Hugging Face hub. The last two are kept in the hub's cache (``HF_HOME``).
+        source: A path, or that of a folder with one checkpoint in it, whole or in parts with an index; an
+            ``http(s)://`` address, kept in ``torch.hub``'s cache (``TORCH_HOME``); ``timm:NAME`` for a model of timm
+            with its tag, such as ``timm:convnext_tiny.fb_in1k``; ``hf:OWNER/NAME`` for a repository on the Hugging
+            Face hub. The last two are kept in the hub's cache (``HF_HOME``).
 
     Raises:
         ValueError: There is no such file, or it cannot be downloaded; the message says where to put it.
@@ -37,6 +40,8 @@ def fetch(source: str | os.PathLike) -> Path:
     if source.startswith("hf:"):
         return _fetch_from_hub(source, source.removeprefix("hf:"))
     path = Path(source).expanduser()
+    if path.is_dir():
+        return _find_in_folder(path)
     if not path.is_file():
         raise ValueError(f"Checkpoint {path} does not exist.")
     return path
@@ -65,6 +70,20 @@ def _hash(file: io.FileIO) -> str:
         while num_bytes := file.readinto(buffer):
             digest.update(buffer[:num_bytes])
     return digest.hexdigest()
+
+
+def _find_in_folder(folder: Path) -> Path:
+    for name in _HUB_FILES:
+        for path in (folder / name, folder / f"{name}.index.json"):
+            if path.is_file():
+                return path
+    found = sorted(path for path in folder.iterdir() if path.name.endswith(_ENDINGS))
+    if len(found) == 1:
+        return found[0]
+    what = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
+    raise ValueError(
+        f"Checkpoint {folder} is a folder with {len(found)} checkpoints{what and f' ({what})'}: name one file."
+    )
 
 
 def _download(address: str) -> Path:

@@ -265,7 +265,7 @@ def check_arguments(
 
 def _count_from_first(out_indices: int | Sequence[int]) -> tuple[int, ...]:
     several = isinstance(out_indices, Iterable) and not isinstance(out_indices, str)
-    given = tuple(out_indices) if several else (out_indices,)  # type: ignore[arg-type]
+    given: tuple[Any, ...] = tuple(out_indices) if several else (out_indices,)  # type: ignore[arg-type]
     if not given or any(index not in range(-NUM_STAGES, NUM_STAGES) or isinstance(index, bool) for index in given):
         raise ValueError(f"out_indices={out_indices!r} must name stages out of 0, 1, 2, 3, or -4 to -1 from the end.")
     levels = tuple(int(index) % NUM_STAGES for index in given)

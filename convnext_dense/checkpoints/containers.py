@@ -1,0 +1,174 @@
+"""What checkpoints come packed in: archives with one file in them, and parts with an index.
+
+Archives are unpacked in memory. Nothing is written to the disk, so that the names in an archive have no power.
+"""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from convnext_dense.checkpoints.pickles import pickle_name
+
+# A checkpoint in an archive in an archive; more is no checkpoint that somebody packed.
+_MAX_DEPTH = 3
+# Weights hardly shrink. What grows more than this is made to fill the memory.
+_MAX_GROWTH = 20
+_FREE_BYTES = 64 << 20
+_ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".npz")
+_COMPRESSED: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_OTHER_ARCHIVES = {b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd"}
+_LEGACY_TAR = {"sys_info", "pickle", "storages", "tensors"}  # torch.save of 2016
+_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
+
+Packed = Path | io.BytesIO
+
+
+def unpack(path: Path) -> tuple[str, Packed]:
+    """Gives the name and the content of the one checkpoint in an archive; of other files, those of the file.
+
+    Args:
+        path: A ``.zip``, ``.tar``, ``.tar.gz``, ``.gz``, ``.bz2`` or ``.xz`` file, told from its content, or any other.
+
+    Raises:
+        ValueError: There is not exactly one checkpoint in it, or it is far larger than the archive.
+    """
+    name, file = path.name, cast("Packed", path)
+    for _ in range(_MAX_DEPTH):
+        inner = _unpack_once(name, file, path)
+        if inner is None:
+            return name, file
+        name, file = inner
+    raise ValueError(
+        f"Checkpoint {path} is packed more than {_MAX_DEPTH - 1} times: unpack it and name the file in it."
+    )
+
+
+def read_index(path: Path) -> dict[str, list[str]]:
+    """Reads which tensors are in which file, as transformers and safetensors write it.
+
+    Returns:
+        Names of tensors by the name of the file, which lies beside the index.
+
+    Raises:
+        ValueError: The file is no such index, or a part is not there.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"Checkpoint {path} is no JSON ({error}); name the file that holds the weights.") from error
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(
+            f"Checkpoint {path} is no index of weights (weight_map); name the file that holds the weights."
+        )
+    parts: dict[str, list[str]] = {}
+    for tensor, file in weight_map.items():
+        parts.setdefault(file, []).append(tensor)
+    outside = [file for file in parts if PurePosixPath(file).name != file or "\\" in file]
+    absent = [file for file in parts if not (path.parent / file).is_file()]
+    if outside or absent:
+        raise ValueError(f"Checkpoint {path} has a part {(outside or absent)[0]}, which does not lie beside it.")
+    return parts
+
+
+def check_whole(path: Path) -> None:
+    """Raises ValueError if a file is by its name one of several parts of a checkpoint."""
+    part = _PART.fullmatch(path.name)
+    if part and int(part[2]) > 1:
+        raise ValueError(
+            f"Checkpoint {path} is one of {int(part[2])} parts: name their index, {part[1]}{part[3]}.index.json, or "
+            "their folder."
+        )
+
+
+def _unpack_once(name: str, file: Packed, path: Path) -> tuple[str, Packed] | None:
+    start = _start(file)
+    for magic, kind in _OTHER_ARCHIVES.items():
+        if start.startswith(magic):
+            raise ValueError(f"Checkpoint {path} is a {kind} archive: unpack it and name the file in it.")
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    # First, because a zip file at the end of another file counts as one.
+    inner = _unpack_tar(file, path) if tarfile.is_tarfile(file) else None
+    if inner is not None:
+        return inner
+    if zipfile.is_zipfile(file):
+        return _unpack_zip(file, path)
+    for magic, opener in _COMPRESSED.items():
+        if start.startswith(magic):
+            if isinstance(file, io.BytesIO):
+                file.seek(0)
+            with opener(file) as stream:
+                return PurePosixPath(name).stem, _read(stream, file, path)
+    return None
+
+
+def _unpack_zip(file: Packed, path: Path) -> tuple[str, io.BytesIO] | None:
+    with zipfile.ZipFile(file) as archive:
+        names = [info.filename for info in archive.infolist() if not info.is_dir()]
+        if any(re.fullmatch(r"[^/]+/(constants\.pkl|archive_format)", name) for name in names):
+            raise ValueError(
+                f"Checkpoint {path} is a compiled program (TorchScript or torch.export) and not weights: load it with "
+                "torch.jit.load or torch.export.load where it was written, and save its state dict."
+            )
+        if pickle_name(names) or (names and all(name.endswith(".npy") for name in names)):
+            return None
+        name = _choose(names, path)
+        with archive.open(name) as stream:
+            return PurePosixPath(name).name, _read(stream, file, path)
+
+
+def _unpack_tar(file: Packed, path: Path) -> tuple[str, io.BytesIO] | None:
+    if isinstance(file, io.BytesIO):
+        file.seek(0)
+    with tarfile.open(**({"name": file} if isinstance(file, Path) else {"fileobj": file})) as archive:  # type: ignore[call-overload]
+        members = {member.name: member for member in archive if member.isfile()}
+        if not members:  # any file that begins with zeros counts as an empty one
+            return None
+        if members.keys() >= _LEGACY_TAR:
+            raise ValueError(
+                f"Checkpoint {path} is of torch 0.1, which cannot be read safely: load it where it was written, and "
+                "save it anew."
+            )
+        name = _choose(members, path)
+        stream = archive.extractfile(members[name])
+        assert stream is not None  # it is a file
+        return PurePosixPath(name).name, _read(stream, file, path)
+
+
+def _choose(names: Iterable[str], archive: Path) -> str:
+    """Picks the one file that can be a checkpoint; what systems add for themselves does not count."""
+    paths = {name: PurePosixPath(name) for name in names}
+    files = [name for name, path in paths.items() if not path.name.startswith(".") and "__MACOSX" not in path.parts]
+    likely = [name for name in files if name.endswith(_ENDINGS)] or files
+    if len(likely) != 1:
+        what = ", ".join(likely[:3]) + (", ..." if len(likely) > 3 else "")
+        number = f"{len(likely)} files{what and f' ({what})'}"
+        raise ValueError(f"Checkpoint {archive} is an archive of {number}: unpack it and name the checkpoint.")
+    return likely[0]
+
+
+def _read(stream: IO[bytes], file: Packed, path: Path) -> io.BytesIO:
+    size = file.stat().st_size if isinstance(file, Path) else file.getbuffer().nbytes
+    limit = _FREE_BYTES + _MAX_GROWTH * size
+    content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(
+            f"Checkpoint {path} would grow to more than {limit >> 20} MiB: unpack it and name the file in it."
+        )
+    return io.BytesIO(content)
+
+
+def _start(file: Packed) -> bytes:
+    if isinstance(file, io.BytesIO):
+        return file.getbuffer()[:8].tobytes()
+    with file.open("rb") as stream:
+        return stream.read(8)
