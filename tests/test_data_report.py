@@ -15,7 +15,7 @@ from PIL import Image
 from convnext_dense.data.coco_masks import mask_fault
 from convnext_dense.data.data_report import report_data
 from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.tasks import check_data, inspect_data, use_folder
+from convnext_dense.data.tasks import check_data, inspect_data, use_folder, use_whole_folder
 from convnext_dense.engine import evaluate_model, train_model
 
 DETECTOR = "configs/demo/mask_rcnn_convnext_atto_shapes.py"
@@ -91,7 +91,7 @@ def test_tool_leaves_with_1_and_counts_what_is_wrong(request, monkeypatch, capsy
 
 
 def test_segmentation_round_trip_is_one_with_labels_from_0_and_from_1(segmenter, ade_folder, tmp_path):
-    assert "has mIoU 1.0000" in report_data(segmenter, data=ade_folder)[1]
+    assert "has mIoU 1.0000" in report_data(segmenter, use_whole_folder(segmenter, ade_folder))[1]
     root = tmp_path / "own"
     for ours, theirs in (("train", "training"), ("val", "validation")):
         shutil.copytree(ade_folder / "images" / theirs, root / ours)
@@ -101,7 +101,7 @@ def test_segmentation_round_trip_is_one_with_labels_from_0_and_from_1(segmenter,
             palette.putpalette(list(range(256)) * 3)
             palette.save(root / "semantic" / ours / path.name)
     (root / "classes.txt").write_text((ade_folder / "classes.txt").read_text())
-    is_right, report = report_data(segmenter, data=root)
+    is_right, report = report_data(segmenter, use_whole_folder(segmenter, root))
     assert is_right
     assert "has mIoU 1.0000" in report
     assert "has a palette; the numbers in the file are the classes" in report
@@ -139,7 +139,7 @@ def test_segmentation_round_trip_tells_labels_that_are_read_otherwise(segmenter,
 def test_classification_round_trip_is_one(request, class_folders):
     cfg = Config.fromfile(request.config.rootpath / CLASSIFIER)
     cfg.train_dataloader.batch_size = 4
-    is_right, report = report_data(cfg, data=class_folders)
+    is_right, report = report_data(cfg, use_whole_folder(cfg, class_folders))
     assert is_right
     assert "has top-1 1.0000" in report
 
@@ -149,7 +149,7 @@ def test_same_image_in_train_and_val_is_found_by_its_content(request, class_fold
     shutil.copy(root / "train/cat/1.png", root / "val/cat/9.png")
     cfg = Config.fromfile(request.config.rootpath / CLASSIFIER)
     cfg.train_dataloader.batch_size = 4
-    is_right, report = report_data(cfg, data=root)
+    is_right, report = report_data(cfg, use_whole_folder(cfg, root))
     assert not is_right
     assert "val/cat/9.png of val is the same as" in report
 
@@ -182,7 +182,7 @@ def test_oddities_are_warnings_with_the_file(detector, own_folder, check):
 
 def test_object_that_is_not_read_explains_a_round_trip_below_one(detector, own_folder):
     edit(own_folder / "instances_val.json", lambda content: first(content).update(area=0))
-    is_right, report = report_data(detector, data=own_folder)
+    is_right, report = report_data(detector, use_whole_folder(detector, own_folder))
     assert is_right
     assert "it is not 1 because of: boxes without area" in report
 

@@ -10,9 +10,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from tqdm import tqdm
 
-from convnext_dense.data.data_report import NUM_OPENED, report_data
+from convnext_dense.data.data_report import LOADERS, NUM_OPENED, report_data
+from convnext_dense.data.tasks import use_whole_folder
 from convnext_dense.engine.command_line import add_data_arguments, run_command
 from convnext_dense.engine.config import read_config
 
@@ -33,11 +35,16 @@ def main() -> None:
         "--overlay", type=Path, metavar="PNG", help="sheet to draw (default: work_dirs/CONFIG/overlay.png)"
     )
     args = parser.parse_args()
-    cfg = read_config(args.config, args.cfg_options)
+    if args.data is None and args.classes is not None:
+        parser.error("--classes names the classes of a folder that is given with --data DIR.")
+    loaders = list(LOADERS)
+
+    def use_data(cfg: Config) -> None:
+        loaders[:] = use_whole_folder(cfg, args.data, args.classes)
+
+    cfg = read_config(args.config, args.cfg_options, use_data=None if args.data is None else use_data)
     overlay = args.overlay or Path("work_dirs", Path(args.config).stem, "overlay.png")
-    is_right, report = report_data(
-        cfg, data=args.data, classes=args.classes, all_images=args.all_images, overlay=overlay, follow=_follow
-    )
+    is_right, report = report_data(cfg, loaders, all_images=args.all_images, overlay=overlay, follow=_follow)
     print(report)
     sys.exit(0 if is_right else 1)
 

@@ -76,19 +76,25 @@ def use_folder(
     return TASKS[task].use_folder(cfg, folder, classes, trained, splits=splits)
 
 
+def use_whole_folder(cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None) -> list[str]:
+    """Points a config at all splits that a folder has, and gives the loaders that read them; see ``use_folder``.
+
+    Without a test split the test loader reads val.
+    """
+    task = task_of(cfg)
+    there = TASKS[task].find_splits(folder) if task is not None else []
+    splits = {name: name for name in there} or dict(TRAINING_SPLITS)
+    if "val" in splits:
+        splits.setdefault("test", "val")
+    use_folder(cfg, folder, classes, splits=splits)
+    return list(splits)
+
+
 def inspect_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
     """Looks at the data that a run is going to read, see the ``check`` of its ``Task``; what it finds is collected."""
     task = task_of(cfg)
     if task is not None:
         TASKS[task].check(cfg, loaders, inspection)
-
-
-def _check_loaders(cfg: Config, loaders: Sequence[str]) -> None:
-    for loader in loaders:
-        for key, least in (("batch_size", 1), ("num_workers", 0)):
-            value = (cfg.get(f"{loader}_dataloader") or {}).get(key, least)
-            if type(value) is not int or value < least:
-                raise ValueError(f"{loader}_dataloader.{key}={value!r} must be a whole number, {least} or more.")
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
@@ -105,7 +111,6 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
         ValueError: A file is missing or broken, or does not go with the config.
     """
     inspection = Inspection()
-    _check_loaders(cfg, loaders)
     inspect_data(cfg, loaders, inspection)
     inspection.raise_if_wrong()
     return inspection.sentences()
