@@ -17,20 +17,30 @@ class Accuracy(BaseMetric):
     Results are ``accuracy/top1``, ``accuracy/top5``; a k above the number of classes is counted as that number.
 
     Args:
-        topk: Values of k.
+        topk: Values of k, or one.
         collect_device: See ``mmengine.evaluator.BaseMetric``.
+        prefix: See ``mmengine.evaluator.BaseMetric``; None for ``accuracy``.
+
+    Raises:
+        ValueError: A k is not a whole number from 1 on, or a label is not a class of the model.
     """
 
     default_prefix = "accuracy"
 
-    def __init__(self, topk: Sequence[int] = (1, 5), *, collect_device: str = "cpu") -> None:
-        super().__init__(collect_device)
-        self.topk = tuple(topk)
+    def __init__(
+        self, topk: int | Sequence[int] = (1, 5), *, collect_device: str = "cpu", prefix: str | None = None
+    ) -> None:
+        super().__init__(collect_device, prefix)
+        self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
+        if not self.topk or not all(type(k) is int and k >= 1 for k in self.topk):
+            raise ValueError(f"topk={topk!r} must be whole numbers from 1 on, such as (1, 5).")
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Notes the rank of the true class, from 0, for each image of a batch."""
         for label, sample in zip(data_batch["labels"], data_samples, strict=True):
             order = sample["scores"].argsort(descending=True, stable=True)
+            if not 0 <= int(label) < len(order):
+                raise ValueError(f"Label {int(label)} is not one of the model's {len(order)} classes.")
             self.results.append(int((order == label).nonzero()))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:

@@ -1,6 +1,7 @@
-"""IoU and accuracy of every class, as mmsegmentation computes them, with a table on disk."""
+"""IoU, Dice, F-score and accuracy of every class, with mmsegmentation's arguments and names, and a table on disk."""
 
 import csv
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,100 +9,224 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 
 from convnext_dense.registry import METRICS
 
+_METRICS = ("mIoU", "mDice", "mFscore")
+
 
 @METRICS.register_module()
 class IoUMetric(BaseMetric):
     """Mean intersection over union: per class over the pixels of all images, then averaged over the classes that occur.
 
-    Results are ``mIoU``, ``mAcc`` (mean accuracy of classes) and ``aAcc`` (of pixels) in per cent, as in mmseg. After
-    testing, a table of all classes is logged and written as ``per_class.csv`` beside the log.
+    Results are in per cent: ``aAcc`` (accuracy of pixels); with ``'mIoU'`` ``mIoU`` and ``mAcc`` (mean accuracy of
+    classes); with ``'mDice'`` ``mDice`` and ``mAcc``; with ``'mFscore'`` ``mFscore``, ``mPrecision`` and ``mRecall``.
+    After testing, a table of all classes is logged and written as ``per_class.csv`` beside the log.
 
-    Source: https://github.com/open-mmlab/mmsegmentation/blob/v1.2.2/mmseg/evaluation/metrics/iou_metric.py, whose areas
-    are taken; the rest differs in precision (results are not rounded) and in the table on disk.
+    Source: https://github.com/open-mmlab/mmsegmentation/blob/v1.2.2/mmseg/evaluation/metrics/iou_metric.py
+    Differs: pixels are counted in whole numbers, results are not rounded, label images of more than 256 values have 16
+    bits, and there is a table on disk. As there, a class without one right pixel has no F-score.
 
     Args:
         ignore_index: Label of pixels that count for nothing.
+        iou_metrics: ``'mIoU'``, ``'mDice'``, ``'mFscore'``, or a list of them.
+        nan_to_num: Takes the place of what is not a number, as a share: classes that never occur count with it.
+        beta: Weight of recall in the F-score.
         output_dir: Folder for one label image per image, numbered as the data set's label files are.
+        image_root: Folder of the images; label images keep the path below it. None: the name alone.
+        format_only: Writes label images and evaluates nothing; needs ``output_dir``, and no labels.
         collect_device: As in mmengine.
         prefix: As in mmengine.
 
     Raises:
-        ValueError: Two images would write the same file of ``output_dir``.
+        ValueError: An argument has none of these values, a prediction and its label differ in size, two images would
+            write the same file of ``output_dir``, or one could not be written.
     """
 
     def __init__(
         self,
         ignore_index: int = 255,
         *,
+        iou_metrics: str | Sequence[str] = ("mIoU",),
+        nan_to_num: float | None = None,
+        beta: float = 1,
         output_dir: str | None = None,
+        image_root: str | None = None,
+        format_only: bool = False,
         collect_device: str = "cpu",
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        self.metrics = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
+        if not self.metrics or not set(self.metrics) <= set(_METRICS):
+            raise ValueError(f"iou_metrics={iou_metrics!r} must be of {', '.join(map(repr, _METRICS))}, or a list.")
+        for name, value in (("beta", beta), ("nan_to_num", nan_to_num)):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise ValueError(f"{name}={value!r} must be a number.")
+        if format_only and output_dir is None:
+            raise ValueError("format_only=True needs output_dir, the folder for label images.")
         self.ignore_index = ignore_index
+        self.nan_to_num = nan_to_num
+        self.beta = beta
         self.output_dir = output_dir
+        self.image_root = image_root
+        self.format_only = format_only
         self._written: dict[str, str] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Adds up areas of a batch; each sample has ``pred_sem_seg`` and ``gt_sem_seg``, (1, H, W) class numbers."""
-        from mmseg.evaluation import IoUMetric as MMSegIoUMetric
-
+        """Counts the pixels of a batch, whose ``pred_sem_seg`` and ``gt_sem_seg`` are (1, H, W) class numbers."""
         num_classes = len(self.dataset_meta["classes"])
         for sample in data_samples:
-            predicted = sample["pred_sem_seg"]["data"].squeeze(0)
-            truth = sample["gt_sem_seg"]["data"].squeeze(0).to(predicted)
-            self.results.append(MMSegIoUMetric.intersect_and_union(predicted, truth, num_classes, self.ignore_index))
+            predicted = _labels(sample["pred_sem_seg"])
+            counts = None
+            if not self.format_only:
+                truth = _labels(sample["gt_sem_seg"]).to(predicted.device)
+                if truth.shape != predicted.shape:
+                    raise ValueError(
+                        f"The prediction of {sample.get('img_path')} has {_size(predicted)} pixels and its label "
+                        f"{_size(truth)}: the pipeline of a test loads labels behind Resize."
+                    )
+                counts = count_pixels(predicted, truth, num_classes, ignore_index=self.ignore_index)
+            self.results.append((counts, sample.get("img_path")))
             if self.output_dir is not None:
-                self._write_labels(sample, predicted.cpu().numpy())
+                # Where files count classes from 1 on, 0 being ignored, predictions are written likewise.
+                first = int(bool(sample.get("reduce_zero_label", False)))
+                file = self._file_of(sample["img_path"])
+                write_label_image(file, predicted.cpu().numpy() + first, num_classes + first)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Turns the areas of all images, (intersection, union, predicted, true) each, into metrics and tables."""
-        # Doubles: single precision counts pixels one by one up to 16 million only.
-        areas = [sum(area.double() for area in kind).numpy() for kind in zip(*results, strict=True)]
-        intersection, union, _, truth = areas
-        with np.errstate(invalid="ignore"):  # a class that never occurs is 0 / 0: not a number, and left out of means
-            iou, accuracy = 100 * intersection / union, 100 * intersection / truth
+        """Turns the pixels of all images, see ``count_pixels``, into metrics and tables."""
+        if self.output_dir is not None:
+            for _, img_path in results:  # of all processes
+                self._file_of(img_path)
+        if self.format_only:
+            print_log(f"Label images are in {self.output_dir}", logger="current")
+            return {}
+        names = self.dataset_meta["classes"]
+        if 0 <= self.ignore_index < len(names):
+            print_log(
+                f"ignore_index={self.ignore_index} is the class '{names[self.ignore_index]}', and is left out.",
+                logger="current",
+                level=logging.WARNING,
+            )
+        counts = torch.stack([counted for counted, _ in results]).sum(0).numpy()
+        shares = class_shares(counts, self.metrics, beta=self.beta)
+        right, _, _, truth = counts
+        with np.errstate(invalid="ignore"):
+            shares["aAcc"] = np.atleast_1d(np.float64(right.sum()) / truth.sum())
+        if self.nan_to_num is not None:
+            shares = {name: np.nan_to_num(values, nan=self.nan_to_num) for name, values in shares.items()}
+        accuracy = shares.pop("aAcc")
         rows = [
-            dict(label=label, name=name, IoU=iou[label], Acc=accuracy[label], pixels=int(truth[label]))
-            for label, name in enumerate(self.dataset_meta["classes"])
+            dict(label=label, name=name)
+            | {key: 100 * values[label] for key, values in shares.items()}
+            | dict(pixels=int(truth[label]))
+            for label, name in enumerate(names)
         ]
         print_log(_table(rows), logger="current")
         _write_csv(rows)
-        metrics = dict(
-            aAcc=100 * intersection.sum() / truth.sum() if truth.sum() else math.nan,
-            mIoU=_mean(iou),
-            mAcc=_mean(accuracy),
-        )
-        return {name: float(value) for name, value in metrics.items()}
+        return {"aAcc": _mean(accuracy)} | {f"m{name}": _mean(values) for name, values in shares.items()}
 
-    def _write_labels(self, sample: dict[str, Any], predicted: np.ndarray) -> None:
+    def _file_of(self, img_path: str) -> Path:
         assert self.output_dir is not None
-        folder = Path(self.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{Path(sample['img_path']).stem}.png"
-        other = self._written.setdefault(str(file), sample["img_path"])
-        if other != sample["img_path"]:
-            raise ValueError(
-                f"{other} and {sample['img_path']} have one name: their predictions cannot both be {file}."
-            )
-        # Where files count classes from 1 on, 0 being ignored, predictions are written likewise.
-        cv2.imwrite(str(file), (predicted + bool(sample.get("reduce_zero_label", False))).astype(np.uint8))
+        path = Path(img_path)
+        is_below = self.image_root is not None and path.is_relative_to(self.image_root)
+        name = path.relative_to(self.image_root) if is_below else Path(path.name)  # type: ignore[arg-type]
+        file = Path(self.output_dir) / name.with_suffix(".png")
+        other = self._written.setdefault(str(file), img_path)
+        if other != img_path:
+            raise ValueError(f"{other} and {img_path} have one name: their predictions cannot both be {file}.")
+        return file
+
+
+def count_pixels(predicted: torch.Tensor, truth: torch.Tensor, num_classes: int, *, ignore_index: int) -> torch.Tensor:
+    """Counts the pixels of every class that are right, in either, predicted and true: (4, classes), whole numbers.
+
+    Whole numbers, because single precision counts one by one up to 2**24 only.
+    """
+    is_counted = truth != ignore_index
+    # What counts for nothing is one class more; taking it out would be slower.
+    predicted, truth = (
+        torch.where(is_counted & (labels >= 0) & (labels < num_classes), labels, num_classes)
+        for labels in (predicted, truth)
+    )
+    both = torch.where(predicted == truth, truth, num_classes)
+    right, of_predicted, of_truth = (
+        torch.bincount(labels.flatten(), minlength=num_classes + 1)[:num_classes] for labels in (both, predicted, truth)
+    )
+    return torch.stack([right, of_predicted + of_truth - right, of_predicted, of_truth]).cpu()
+
+
+def class_shares(counts: np.ndarray, metrics: Sequence[str], *, beta: float) -> dict[str, np.ndarray]:
+    """Gives the shares of every class, not a number where a class does not occur.
+
+    Args:
+        counts: Of ``count_pixels``, of all images.
+        metrics: Of ``'mIoU'``, ``'mDice'``, ``'mFscore'``.
+        beta: Weight of recall in the F-score.
+    """
+    right, union, predicted, truth = counts.astype(np.float64)  # exact up to 2**53 pixels
+    shares: dict[str, np.ndarray] = {}
+    with np.errstate(invalid="ignore"):
+        precision, recall = right / predicted, right / truth
+        for metric in metrics:
+            if metric == "mIoU":
+                shares |= {"IoU": right / union, "Acc": recall}
+            elif metric == "mDice":
+                shares |= {"Dice": 2 * right / (predicted + truth), "Acc": recall}
+            else:
+                score = (1 + beta**2) * precision * recall / (beta**2 * precision + recall)
+                shares |= {"Fscore": score, "Precision": precision, "Recall": recall}
+    return shares
+
+
+def write_label_image(path: Path, labels: np.ndarray, num_values: int) -> None:
+    """Writes a PNG of 8 bits, or of 16 where there are more than 256 values.
+
+    Raises:
+        ValueError: A label is negative or does not fit, or the file could not be written.
+    """
+    dtype = np.uint8 if num_values <= 256 else np.uint16
+    if labels.size and not 0 <= labels.min() <= labels.max() <= np.iinfo(dtype).max:
+        raise ValueError(
+            f"Labels from {labels.min()} to {labels.max()} cannot be written to {path}: a label image of "
+            f"{np.iinfo(dtype).bits} bits holds 0 to {np.iinfo(dtype).max}."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # cv2.imwrite says nothing of a disk that is full.
+        path.write_bytes(cv2.imencode(".png", labels.astype(dtype))[1].tobytes())
+    except (OSError, cv2.error) as error:
+        raise ValueError(f"Label image {path} could not be written: {error}.") from error
+
+
+def _labels(field: dict[str, Any]) -> torch.Tensor:
+    """Gives class numbers (H, W) as whole numbers that no other label can turn into."""
+    data = field["data"]
+    return data.reshape(data.shape[-2:]).long()
+
+
+def _size(labels: torch.Tensor) -> str:
+    return f"{labels.shape[1]}x{labels.shape[0]}"
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+    return float(100 * np.nanmean(values)) if np.isfinite(values).any() else math.nan
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    width = max(len(row["name"]) for row in rows)
-    lines = [f"{'class':<{width}}  {'IoU':>6}  {'Acc':>6}  {'true pixels':>13}"]
-    lines += [f"{row['name']:<{width}}  {row['IoU']:>6.2f}  {row['Acc']:>6.2f}  {row['pixels']:>13,}" for row in rows]
+    width = max(5, *(len(row["name"]) for row in rows))
+    shares = [key for key in rows[0] if key not in ("label", "name", "pixels")]
+    columns = [max(6, len(key)) for key in shares]
+    heads = "  ".join(map(str.rjust, shares, columns))
+    lines = [f"{'class':<{width}}  {heads}  {'true pixels':>13}"]
+    for row in rows:
+        values = "  ".join(f"{row[key]:>{column}.2f}" for key, column in zip(shares, columns, strict=True))
+        lines.append(f"{row['name']:<{width}}  {values}  {row['pixels']:>13,}")
     return "\n" + "\n".join(lines)
 
 

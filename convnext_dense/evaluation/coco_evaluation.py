@@ -1,0 +1,220 @@
+"""AP and AR by COCO's protocol, of boxes, masks and proposals.
+
+Letters of shapes: T IoU thresholds, R recall points, K classes, A sizes of objects (all, small, medium, large), M
+limits of detections.
+
+Source: pycocotools 2.0.11, cocoeval.py (``summarize``); mmdet v3.3.0, evaluation/metrics/coco_metric.py and
+evaluation/functional/recall.py. Matching: https://github.com/MiXaiLL76/faster_coco_eval
+Differs: ids may be of any kind, as they are numbered anew; a threshold is found in spite of rounding; a set without any
+detection is evaluated as any other; proposals of ``fast_recalls`` belong to an image by its id, not by their place.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+from mmdet.evaluation.functional import bbox_overlaps
+
+# Of one image and class: what COCO's leading figure counts.
+MAX_DETECTIONS = 100
+
+
+class Item(NamedTuple):
+    """What a figure is the mean of.
+
+    Attributes:
+        table: ``'precision'`` or ``'recall'``.
+        limit: How many of the most certain detections of an image and class count.
+        size: Position among the sizes of objects.
+        iou: The one IoU threshold; None for all.
+    """
+
+    table: str
+    limit: int
+    size: int = 0
+    iou: float | None = None
+
+
+def items_of(proposal_nums: Sequence[int]) -> dict[str, Item]:
+    """Gives every figure by its name.
+
+    As in pycocotools, ``mAP`` counts 100 detections and what is about one threshold or size counts the third smallest
+    of ``proposal_nums``, or the largest where there are fewer.
+    """
+    limits = sorted(proposal_nums)
+    main = main_limit(limits)
+    items = {"mAP": Item("precision", MAX_DETECTIONS)}
+    items |= {f"mAP_{percent}": Item("precision", main, iou=percent / 100) for percent in (50, 75)}
+    items |= {f"mAP_{letter}": Item("precision", main, size) for size, letter in enumerate("sml", start=1)}
+    items |= {f"AR@{limit}": Item("recall", limit) for limit in limits}
+    items |= {f"AR_{letter}@{main}": Item("recall", main, size) for size, letter in enumerate("sml", start=1)}
+    return items | {f"mAP@{limit}": Item("precision", limit) for limit in limits}
+
+
+def main_limit(proposal_nums: Sequence[int]) -> int:
+    """Gives the third smallest number, as pycocotools, or the largest where there are fewer."""
+    return sorted(proposal_nums)[:3][-1]
+
+
+class Truth:
+    """The objects of an annotation file, with whole numbers as ids.
+
+    Args:
+        dataset: Content of the file.
+        category_ids: Ids of the model's classes in the file; objects of others are left out.
+    """
+
+    def __init__(self, dataset: Mapping[str, Any], category_ids: Sequence[Hashable]) -> None:
+        self.images = _number(image["id"] for image in dataset["images"])
+        self.labels = {category_id: label for label, category_id in enumerate(category_ids, start=1)}
+        self._annotations = [
+            item
+            for item in dataset.get("annotations", ())
+            if item["image_id"] in self.images and item["category_id"] in self.labels
+        ]
+        # COCOeval marks what is found with the annotation's id, and 0 says that nothing was: they count from 1.
+        self.objects = [self._renamed(item, id=number) for number, item in enumerate(self._annotations, start=1)]
+        self._coco = COCO(
+            dict(
+                images=[{**image, "id": self.images[image["id"]]} for image in dataset["images"]],
+                categories=[dict(id=label, name=str(label)) for label in self.labels.values()],
+                annotations=self.objects,
+            )
+        )
+
+    def evaluate(
+        self,
+        detections: Iterable[Mapping[str, Any]],
+        kind: str,
+        *,
+        iou_thrs: np.ndarray,
+        limits: Sequence[int],
+        per_class: bool = True,
+    ) -> "Figures":
+        """Matches detections with objects.
+
+        Args:
+            detections: In COCO's result format, with the ids of the annotation file.
+            kind: ``'bbox'`` or ``'segm'``.
+            iou_thrs: Thresholds.
+            limits: Numbers of detections per image and class.
+            per_class: Whether a detection has to be of the object's class.
+
+        Raises:
+            ValueError: An object has no area, or no box or mask where that is evaluated.
+        """
+        self._require("area", "bbox" if kind == "bbox" else "segmentation")
+        # COCOeval takes an object's size from its box where there is one; masks are to be sized as masks.
+        unused = "bbox" if kind == "segm" else "segmentation"
+        found = [self._renamed({key: item[key] for key in item if key != unused}) for item in detections]
+        evaluation = COCOeval_faster(self._coco, self._coco.loadRes(found), kind, print_function=lambda *_: None)
+        evaluation.params.maxDets = sorted(set(limits))
+        evaluation.params.iouThrs = iou_thrs
+        evaluation.params.useCats = int(per_class)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return Figures(evaluation.eval, iou_thrs, evaluation.params.maxDets)
+
+    def fast_recalls(
+        self, predictions: Iterable[Mapping[str, Any]], *, iou_thrs: np.ndarray, limits: Sequence[int]
+    ) -> dict[int, float]:
+        """Gives the recall of boxes whatever their class, averaged over thresholds; -1 where there is no object.
+
+        Pairs are made by falling IoU, each box and object once.
+
+        Args:
+            predictions: ``img_id``, ``bboxes`` (corners) and ``scores`` of every image.
+            iou_thrs: Thresholds.
+            limits: Numbers of boxes per image that count.
+        """
+        self._require("bbox")
+        objects: dict[int, list] = {}
+        for item in self.objects:
+            if not item.get("ignore") and not item.get("iscrowd"):
+                objects.setdefault(item["image_id"], []).append(item["bbox"])
+        best = {limit: [np.zeros(0)] for limit in limits}
+        for prediction in predictions:
+            boxes = np.array(objects.pop(self._image(prediction["img_id"]), []), np.float32).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            order = np.argsort(-prediction["scores"], kind="stable")
+            ious = bbox_overlaps(boxes, prediction["bboxes"][order].astype(np.float32))
+            for limit in limits:
+                best[limit].append(_paired(ious[:, :limit].copy()))
+        missed = sum(map(len, objects.values()))
+        return {limit: _recall(np.concatenate(found), missed, iou_thrs) for limit, found in best.items()}
+
+    def _require(self, *keys: str) -> None:
+        for item in self._annotations:
+            for key in keys:
+                if item.get(key) in (None, []):
+                    raise ValueError(f"Annotation {item.get('id')!r} has no {key}: it cannot be evaluated.")
+
+    def _image(self, image_id: Hashable) -> int:
+        if image_id not in self.images:
+            raise ValueError(f"Image id {image_id!r} of the predictions is not in the annotation file.")
+        return self.images[image_id]
+
+    def _renamed(self, item: Mapping[str, Any], **other: Any) -> dict[str, Any]:
+        return {
+            **item,
+            **other,
+            "image_id": self._image(item["image_id"]),
+            "category_id": self.labels[item["category_id"]],
+        }
+
+
+class Figures:
+    """What one evaluation gives.
+
+    Args:
+        tables: ``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M), -1 where there is no object.
+        iou_thrs: Thresholds.
+        limits: Numbers of detections.
+    """
+
+    def __init__(self, tables: Mapping[str, Any], iou_thrs: np.ndarray, limits: Sequence[int]) -> None:
+        self._tables = {name: np.asarray(tables[name]) for name in ("precision", "recall")}
+        self._iou_thrs = iou_thrs
+        self._limits = list(limits)
+
+    def __getitem__(self, item: Item) -> float:
+        """Gives the mean over all classes that have objects; -1 where there is none, or no such threshold."""
+        return self._mean(item, slice(None))
+
+    def of_class(self, label: int, limit: int) -> float:
+        """Gives the AP of one class, or -1."""
+        return self._mean(Item("precision", limit), slice(label, label + 1))
+
+    def _mean(self, item: Item, classes: slice) -> float:
+        values = self._tables[item.table][..., classes, item.size, self._limits.index(item.limit)]
+        if item.iou is not None:
+            values = values[np.isclose(self._iou_thrs, item.iou)]
+        values = values[values > -1]
+        return float(values.mean()) if values.size else -1.0
+
+
+def _number(ids: Iterable[Hashable]) -> dict[Hashable, int]:
+    """Counts ids in the order in which pycocotools goes through them: it decides where scores are equal."""
+    unique = set(ids)
+    try:
+        ordered = sorted(unique)  # type: ignore[type-var]
+    except TypeError:  # numbers and text
+        ordered = sorted(unique, key=str)
+    return {value: number for number, value in enumerate(ordered, start=1)}
+
+
+def _paired(ious: np.ndarray) -> np.ndarray:
+    """Gives the IoU of every object with the box that it gets, 0 where it gets none; changes ``ious``."""
+    num_objects, num_boxes = ious.shape
+    paired = np.zeros(num_objects, np.float32)
+    for position in range(min(num_objects, num_boxes)):
+        row, column = np.unravel_index(ious.argmax(), ious.shape)
+        paired[position] = ious[row, column]
+        ious[row, :] = ious[:, column] = -1
+    return paired
+
+
+def _recall(ious: np.ndarray, missed: int, iou_thrs: np.ndarray) -> float:
+    total = len(ious) + missed
+    return float((ious >= iou_thrs[:, None]).sum(axis=1).mean() / total) if total else -1.0
