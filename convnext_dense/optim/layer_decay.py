@@ -80,15 +80,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         decay_rate = self.paramwise_cfg["decay_rate"]
         method = _METHODS[self.paramwise_cfg.get("decay_type", "layer_wise")]
         backbones = _find_backbones(module, method)
+        first = next(iter(backbones))
 
         groups: dict[tuple[int, float], _Group] = {}
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
-            prefix, backbone = next(
-                (item for item in backbones.items() if name.startswith(item[0])), next(iter(backbones.items()))
-            )
-            layer_id, num_layers = getattr(backbone, method)(name, prefix)
+            # What is in no backbone comes after the last layer of any; each says so for names without its prefix.
+            prefix = max((prefix for prefix in backbones if name.startswith(prefix)), key=len, default=first)
+            layer_id, num_layers = getattr(backbones[prefix], method)(name, prefix)
             num_dims = getattr(param, "num_dims", param.dim())  # a slice of a sharded parameter has one dimension
             no_decay = num_dims <= 1 or name.endswith(".bias")
             weight_decay = 0.0 if no_decay else (self.base_wd or 0.0)

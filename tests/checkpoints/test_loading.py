@@ -15,8 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from convnext_dense.checkpoints import describe, load_weights, read_checkpoint
-from convnext_dense.models import VARIANTS, ConvNeXt
+from convnext_dense.checkpoints import convert_state_dict, describe, load_weights, read_checkpoint
+from convnext_dense.models import VARIANTS, ConvNeXt, IsotropicConvNeXt
 
 OFFICIAL = Path(__file__).parents[1] / "data" / "official_v1.pth"
 SMALL = dict(depths=(2, 1, 3, 1), channels=(8, 16, 32, 64))
@@ -371,3 +371,69 @@ def test_address_is_downloaded_once(monkeypatch, tmp_path, weights):
             load_weights(ConvNeXt(SMALL), address.replace("weights", "none"))
         server.shutdown()
     assert load_weights(ConvNeXt(SMALL), address).missing == ()
+
+
+def dense(weights):
+    return weights | {
+        f"norm{stage}.{kind}": torch.rand(8 * 2**stage) for stage in range(4) for kind in ("weight", "bias")
+    }
+
+
+@pytest.mark.parametrize("kind", ["weight", "bias"])
+@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_dense_file_without_one_of_its_output_norms_is_incomplete(tmp_path, weights, stage, kind, prefix):
+    """Only a classifier, which has none of them, may leave output norms new."""
+    torn = dense(weights)
+    del torn[f"norm{stage}.{kind}"]
+    path = save(tmp_path / "torn.pth", {prefix + name: tensor for name, tensor in torn.items()})
+    model = ConvNeXt(SMALL)
+    before = model.downsample_layers[0][0].weight.clone()
+    with pytest.raises(
+        ValueError, match=rf"0 output norms are new, 1 missing.* fit: norm{stage}\.{kind}\. The file is inco"
+    ):
+        load_weights(model, path)
+    assert torch.equal(model.downsample_layers[0][0].weight, before)
+
+
+@pytest.mark.parametrize("layout", ["mmpretrain", "huggingface"])
+def test_dense_file_of_another_layout_without_an_output_norm_is_incomplete(tmp_path, weights, layout):
+    body = {name: tensor for name, tensor in dense(weights).items() if not name.startswith(("norm.", "head."))}
+    del body["norm1.weight"]
+    path = save(tmp_path / "torn.pth", convert_state_dict(body, layout))
+    with pytest.raises(ValueError, match=r"1 missing.* fit: norm1\.weight\. The file is incomplete"):
+        load_weights(ConvNeXt(SMALL), path)
+
+
+def test_dense_isotropic_file_without_a_level_is_incomplete(tmp_path):
+    state = IsotropicConvNeXt(dict(depth=2, channels=16), output_norms="none").state_dict()
+    path = save(tmp_path / "torn.pth", {name: tensor for name, tensor in state.items() if name != "levels.1.weight"})
+    with pytest.raises(ValueError, match=r"1 missing.* fit: levels\.1\.weight\. The file is incomplete"):
+        load_weights(IsotropicConvNeXt(dict(depth=2, channels=16), output_norms="none"), path)
+
+
+def test_classifier_leaves_the_norms_that_a_model_has_new_and_no_other_tensor(tmp_path, weights):
+    report = load_weights(ConvNeXt(SMALL, out_indices=(1, 3)), OFFICIAL)
+    assert report.new == ("norm1.weight", "norm1.bias", "norm3.weight", "norm3.bias")
+    del weights["stages.3.0.norm.weight"]  # a norm, but of a block
+    path = save(tmp_path / "torn.pth", weights)
+    with pytest.raises(ValueError, match=r"8 output norms are new, 1 missing.* fit: stages\.3\.0\.norm\.weight"):
+        load_weights(ConvNeXt(SMALL), path)
+
+
+def test_detectors_own_norms_are_never_left_new(tmp_path, weights):
+    """Whole models are loaded whole: there is no classifier in a detector's file."""
+
+    class Detector(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = ConvNeXt(SMALL)
+            self.norm1 = torch.nn.BatchNorm2d(4)
+
+    state = Detector().state_dict()
+    for torn in ("backbone.norm1.weight", "norm1.weight", "norm1.running_mean"):
+        path = save(tmp_path / "torn.pth", {name: tensor for name, tensor in state.items() if name != torn})
+        with pytest.raises(ValueError, match=rf"1 missing.* fit: {torn}\."):
+            load_weights(Detector(), path)
+    del state["norm1.num_batches_tracked"]  # came with torch 0.4.1
+    assert load_weights(Detector(), save(tmp_path / "old.pth", state)).missing == ()

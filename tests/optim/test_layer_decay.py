@@ -199,3 +199,129 @@ def test_table_shows_every_group(monkeypatch):
     rows = lines[0].splitlines()[2:]
     assert len(rows) == len(groups)
     assert rows[0].split()[:4] == ["0", "0.082354", "1.65e-05", "0"]  # 2e-4 * 0.7 ** 7
+
+
+class Doubled(nn.Module):
+    """A backbone around ConvNeXt with ids of its own: 1 for what it adds, 0 for all of ConvNeXt."""
+
+    def __init__(self, before=()):
+        super().__init__()
+        for name in before:
+            self.add_module(name, nn.Linear(2, 2))
+        self.inner = ConvNeXt("atto")
+        self.extra = nn.Linear(2, 2)
+
+    def get_layer_depth(self, name, prefix=""):
+        inside = name.startswith(f"{prefix}inner.")
+        return (0 if inside else 1 if name.startswith(prefix) else 4), 5
+
+
+@pytest.mark.parametrize("name", ["backbone", "a.b", ""])
+def test_backbone_around_a_backbone_says_the_ids_of_all_that_is_in_it(name):
+    """0.5 ** (5 - 0 - 1) inside of the outer one's inner part, 0.5 ** 3 beside it, 1 outside."""
+    with torch.device("meta"):
+        model = Doubled()
+        for part in reversed(name.split(".") if name else []):
+            model = Detector(model, part)
+    found = multipliers(groups_of(model, 0.5, "layer_wise"))
+    prefix = f"{name}." if name else ""
+    for param, value in found.items():
+        expected = (
+            0.5**4 if param.startswith(f"{prefix}inner.") else 0.5**3 if param.startswith(f"{prefix}extra") else 1.0
+        )
+        assert value == expected, f"{param}: the outermost backbone is asked, not one in it"
+
+
+def test_backbones_beside_one_another_keep_their_own_ids_whatever_their_names():
+    """One name may be the beginning of the other's."""
+    with torch.device("meta"):
+        model = nn.ModuleDict({"net": ConvNeXt("small"), "net2": ConvNeXt("atto"), "head": nn.Linear(2, 2)})
+    found = multipliers(groups_of(model, 0.5, "layer_wise"))
+    assert found["net.downsample_layers.0.0.weight"] == 0.5**13
+    assert found["net2.downsample_layers.0.0.weight"] == 0.5**6
+    assert found["head.weight"] == found["net2.norm3.weight"] == 1.0
+
+
+def test_rate_of_a_group_is_its_multiplier_times_the_rate_of_the_config():
+    groups = groups_of(meta("atto"), 0.5, "layer_wise", lr=0.01, weight_decay=0.3)
+    assert {group["lr_scale"] for group in groups} == {0.5**depth for depth in range(7)}
+    for group in groups:
+        assert group["lr"] == 0.01 * group["lr_scale"]
+        assert group["weight_decay"] in (0.0, 0.3)
+    # From the deepest layer to the head, without decay before with decay.
+    order = [(group["lr_scale"], group["weight_decay"]) for group in groups]
+    assert order == sorted(order)
+
+
+def test_layers_of_unlike_backbones_that_learn_alike_share_a_group():
+    """atto's stem is six steps from its head, and so is the fourth but last layer of small."""
+    with torch.device("meta"):
+        model = nn.ModuleDict({"a": ConvNeXt("atto"), "b": ConvNeXt("small")})
+    groups = groups_of(model, 0.5, "layer_wise")
+    keys = [(group["lr_scale"], group["weight_decay"]) for group in groups]
+    assert len(keys) == len(set(keys))
+
+
+def test_optimizer_without_weight_decay_gets_groups_without():
+    constructor = LayerDecayOptimWrapperConstructor(
+        dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=1.0)), dict(decay_rate=0.5)
+    )
+    groups = constructor(meta("atto")).optimizer.param_groups
+    assert {group["weight_decay"] for group in groups} == {0.0}
+    assert len(groups) == 7  # one per layer
+
+
+def test_layer_wise_is_the_default():
+    constructor = LayerDecayOptimWrapperConstructor(
+        dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=1.0)), dict(decay_rate=0.5)
+    )
+    found = multipliers(constructor(meta("atto")).optimizer.param_groups)
+    assert found == multipliers(groups_of(meta("atto"), 0.5, "layer_wise"))
+    assert found != multipliers(groups_of(meta("atto"), 0.5, "stage_wise"))
+
+
+@pytest.mark.parametrize("decay_rate", [0.0, -0.5, 1.0001])
+def test_rate_outside_of_its_range_is_named(decay_rate):
+    with pytest.raises(ValueError, match=rf"decay_rate in \(0, 1\], got {decay_rate}"):
+        groups_of(meta("atto"), decay_rate, "layer_wise")
+
+
+def test_rate_of_one_leaves_all_rates_alike():
+    assert set(multipliers(groups_of(meta("atto"), 1.0, "layer_wise")).values()) == {1.0}
+
+
+def test_biases_of_any_shape_and_slices_of_sharded_weights_follow_the_whole():
+    """A bias need not be a vector; a slice of a sharded matrix is one, and says what it was cut from."""
+    model = meta("atto")
+    model.grid = nn.Module()
+    model.grid.bias = nn.Parameter(torch.zeros(1, 4, 1, 1))
+    model.grid.scalar = nn.Parameter(torch.tensor(1.0))
+    model.grid.matrix = nn.Parameter(torch.zeros(8))
+    model.grid.matrix.num_dims = 2
+    decays = {
+        name: group["weight_decay"] for group in groups_of(model, 0.5, "layer_wise") for name in group["param_names"]
+    }
+    assert (decays["grid.bias"], decays["grid.scalar"], decays["grid.matrix"]) == (0.0, 0.0, 0.05)
+
+
+def test_stage_wise_decay_asks_for_the_method_of_stages():
+    class Layers(nn.Linear):
+        def get_layer_depth(self, name, prefix=""):
+            return 0, 2
+
+    with pytest.raises(ValueError, match=r"needs a backbone with get_stage_depth\(name, prefix\), and Layers has none"):
+        groups_of(Layers(2, 2), 0.5, "stage_wise")
+
+
+def test_summary_is_the_table_that_is_logged():
+    constructor = LayerDecayOptimWrapperConstructor(
+        dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=2e-4, weight_decay=0.05)), dict(decay_rate=0.7)
+    )
+    head, columns, first, *_, last = constructor.summary(meta("atto")).splitlines()
+    assert head == "Learning rates: layer_wise decay 0.7 from lr 0.0002"
+    assert columns.split() == ["layer", "multiplier", "lr", "weight", "decay", "tensors", "params", "names"]
+    # 0.7 ** 6 = 0.117649; the stem without decay: bias, weight and bias of the norm, of 40 channels each
+    stem = "backbone.downsample_layers.0.0.bias ... backbone.downsample_layers.0.1.bias"
+    assert first.split(maxsplit=6) == ["0", "0.117649", "2.35e-05", "0", "3", "120", stem]
+    # the head's matrix of 8 x 4
+    assert last.split(maxsplit=6) == ["6", "1.000000", "0.0002", "0.05", "1", "32", "head.weight ... head.weight"]
