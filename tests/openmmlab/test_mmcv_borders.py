@@ -202,9 +202,9 @@ def test_attention_has_the_slopes_of_mmcv_on_borders_and_pixels(dtype, device):
 
 @pytest.mark.parametrize("length", [1, 3, 5, 8])
 def test_attention_points_one_pixel_outside_get_no_gradient(length):
-    """-0.5 / length is the point -1, 1 + 0.5 / length the point ``length``."""
+    """-0.5 / length is the point -1, 1 + 0.5 / length the point ``length``; what is further away gets none either."""
     middle = 0.5 if length % 2 else 0.4
-    ends = (-0.5 / length, 1 + 0.5 / length)
+    ends = (-0.5 / length, 1 + 0.5 / length, torch.inf, -torch.inf)
     points = [*((end, middle) for end in ends), *((middle, end) for end in ends), *itertools.product(ends, ends)]
     locations = torch.tensor(points, dtype=torch.float64).view(1, -1, 1, 1, 1, 2).requires_grad_()
     values = torch.ones(1, length * length, 1, 2, dtype=torch.float64, requires_grad=True)

@@ -47,7 +47,7 @@ def _grid_for_slopes(sampling_locations: Tensor, level: int, spatial_shapes: Ten
     margin = (size + 1) * torch.finfo(points.dtype).eps
     pixel = points.floor()
     between = pixel + torch.minimum(torch.maximum(points - pixel, margin), 1 - margin)
-    outside = ((points <= -1) | (points >= size)).any(dim=-1, keepdim=True)
+    outside = (points <= -1) | (points >= size)
     return (2 * between.masked_fill(outside, _OUTSIDE) + 1) / size - 1
 
 
