@@ -162,7 +162,8 @@ class Predictor:
             raise ValueError(f"device='{device}' cannot be used here: {str(error).splitlines()[0]}") from error
 
     def _prepare_inputs(self, cfg: Config, dataset: ConfigDict) -> None:
-        self._channels, self._dtypes, self._mean = 3, (np.uint8,), ()
+        self._channels, self._mean = 3, ()
+        self._dtypes: Sequence[type] | None = (np.uint8,)
         self._reader = reader_of(dataset.get("pipeline"))
         if self._reader is None:  # a classifier, whose images are arrays in BGR order before its transform
             self._from_array = self._from_file = _classifier_input(cfg)
@@ -199,8 +200,9 @@ class Predictor:
 
     def picture(self, image: Image) -> np.ndarray:
         """Gives the pixels that the model sees of an image as an (H, W, 3) picture in BGR order."""
-        is_file = isinstance(image, str | os.PathLike)
-        return to_picture(self._reader(image)) if is_file and self._reader is not None else _view(image)
+        if isinstance(image, str | os.PathLike) and self._reader is not None:
+            return to_picture(self._reader(image))
+        return _view(image)
 
     def _prepare(self, image: Image, number: int) -> dict[str, Any]:
         if not isinstance(image, str | os.PathLike):
@@ -310,9 +312,12 @@ def _view(image: Image) -> np.ndarray:
     if isinstance(image, PIL.Image.Image):
         return to_array(image)
     opened = open_image(image)
-    if opened.has_32_bits:
-        return to_picture(cv2.imread(os.fspath(image), cv2.IMREAD_UNCHANGED))
-    return read_bgr(image) if opened.mode else cv2.imread(os.fspath(image), cv2.IMREAD_COLOR)
+    if opened.mode and not opened.has_32_bits:
+        return read_bgr(image)
+    pixels = cv2.imread(os.fspath(image), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError(f"Image {image} (mode {opened.mode}) cannot be drawn on: hand over its pixels as an array.")
+    return to_picture(pixels)
 
 
 def _top_classes(scores: torch.Tensor, names: Sequence[str]) -> dict[str, Any]:

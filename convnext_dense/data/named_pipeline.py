@@ -64,7 +64,7 @@ def _last_line(error: Exception) -> str:
 def name_images_of(dataset: Any, hint: str = "") -> None:
     """Put ``NamedPipeline`` in the place of the pipelines of a data set, in its wrappers too; again changes nothing."""
     for leaf in _leaves(dataset):
-        pipeline = getattr(leaf, "pipeline", None)
+        pipeline: Any = getattr(leaf, "pipeline", None)
         if type(pipeline) is Compose:
             leaf.pipeline = NamedPipeline(pipeline.transforms, hint)
 

@@ -38,7 +38,7 @@ def fit_to_channels(cfg: Config) -> list[str]:
         return [f"{place}.bgr_to_rgb=True turns three channels round and leaves {channels} in the order of the file."]
     if kind != "DetDataPreprocessor":
         return []
-    preprocessor.type = _OURS
+    preprocessor["type"] = _OURS
     imports = cfg.get("custom_imports") or dict(imports=[])
     names = imports["imports"] if isinstance(imports["imports"], list | tuple) else [imports["imports"]]
     cfg.custom_imports = dict(imports, imports=[*names, _MODULE])

@@ -32,7 +32,8 @@ class DetDataPreprocessor(MMDetDataPreprocessor):
             self._enable_normalize = True
             self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1), False)
             self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1), False)
-        self._turns_colours, self._channel_conversion = self._channel_conversion, False
+        self._turns_colours = bool(kwargs.get("bgr_to_rgb") or kwargs.get("rgb_to_bgr"))
+        self._channel_conversion = False
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Do what mmdet's preprocessor does; ``inputs`` are (C, H, W) images or one (N, C, H, W) batch."""
