@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument("--backbone", metavar="NAME", help="convnext-ARCH or convnextv2-ARCH, such as convnext-tiny")
     parser.add_argument("--backbone-weights", metavar="SRC", help="file, address or timm:NAME of its weights")
     parser.add_argument(
+        "--init-from", metavar="SRC", help="file or address of a trained model to start from, whatever its classes"
+    )
+    parser.add_argument(
         "--resume",
         nargs="?",
         const="auto",
@@ -42,6 +45,7 @@ def main() -> None:
         data=args.data,
         classes=args.classes,
         work_dir=args.work_dir,
+        init_from=args.init_from,
         resume=args.resume,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,

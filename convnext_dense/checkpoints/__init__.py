@@ -1,6 +1,7 @@
 """Checkpoints of any published layout: in, whole or with an error that says what is missing, and out again."""
 
 from convnext_dense.checkpoints.architecture import Architecture, describe
+from convnext_dense.checkpoints.class_rows import ClassDim, ClassRows, measure_class_dims, read_class_names
 from convnext_dense.checkpoints.converting import convert_checkpoint, convert_state_dict
 from convnext_dense.checkpoints.layout_tables import WRITABLE
 from convnext_dense.checkpoints.layouts import detect_layout, find_layout, to_official
@@ -12,6 +13,8 @@ from convnext_dense.checkpoints.sources import fetch, hash_in_background
 __all__ = [
     "WRITABLE",
     "Architecture",
+    "ClassDim",
+    "ClassRows",
     "LoadReport",
     "convert_checkpoint",
     "convert_state_dict",
@@ -22,7 +25,9 @@ __all__ = [
     "hash_in_background",
     "load_weights",
     "match_weights",
+    "measure_class_dims",
     "read_checkpoint",
+    "read_class_names",
     "to_official",
     "unwrap",
 ]

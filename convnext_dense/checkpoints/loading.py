@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from convnext_dense.checkpoints.class_rows import ClassRows
 from convnext_dense.checkpoints.matching import LoadReport, match_weights
 from convnext_dense.checkpoints.reading import is_mapped, read_checkpoint
 from convnext_dense.checkpoints.sources import fetch, hash_in_background
@@ -22,7 +23,7 @@ def load_weights(
     source: str | os.PathLike,
     *,
     prefix: str | None = None,
-    head: str | None = None,
+    classes: ClassRows | None = None,
     allow_partial: bool = False,
 ) -> LoadReport:
     """Loads a checkpoint, in any published layout of ConvNeXt, into a backbone or a whole model.
@@ -35,8 +36,8 @@ def load_weights(
             may begin with what the weights lie under: ``'model_ema.'`` takes the moving average of an official
             training file instead of the trained weights, ``'ema_state_dict.'`` the trained weights of a file of ours
             whose ``state_dict`` is their moving average.
-        head: Name of a linear layer of the model that may be for another number of classes than the file's, as when a
-            classifier is fine-tuned: it keeps its start then, and the report says so.
+        classes: The tensors that have entries per class, which may be for other classes than the file's, as when a
+            classifier is fine-tuned; the report says which classes start from their rows. None loads them as they are.
         allow_partial: Whether to go on when tensors of the model are missing or have another shape in the file.
 
     Returns:
@@ -51,13 +52,13 @@ def load_weights(
     wanted = model.state_dict()
     content = read_checkpoint(path)
     digest = hash_in_background(path)
-    report, tensors = match_weights(wanted, content, source, prefix=prefix, head=head, digest=digest)
+    report, tensors = match_weights(wanted, content, source, prefix=prefix, classes=classes, digest=digest)
     if not allow_partial:
         report.raise_if_incomplete()
     sizes = {name: tensors[name].nbytes for name in report.loaded}
     for names in _groups(sizes) if is_mapped(path) else [list(sizes)]:
         if not tensors:
-            tensors = match_weights(wanted, read_checkpoint(path), source, prefix=prefix, head=head)[1]
+            tensors = match_weights(wanted, read_checkpoint(path), source, prefix=prefix, classes=classes)[1]
         model.load_state_dict({name: tensors[name] for name in names}, strict=False)
         content, tensors = {}, {}
     digest.add_done_callback(lambda _: logger.info(str(report)))

@@ -10,13 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from convnext_dense.checkpoints.architecture import Architecture, describe
+from convnext_dense.checkpoints.class_rows import ClassRows
 from convnext_dense.checkpoints.layouts import Match, find_layouts, to_official
 from convnext_dense.checkpoints.reading import split_wrapper, unwrap
 from convnext_dense.checkpoints.shapes import fit_input_channels, flatten_grn
 
 # What a backbone for dense outputs has beside a classifier's: output norms, and the levels of an isotropic ConvNeXt.
 _DENSE_ONLY = re.compile(r"(norm|levels\.)\d(\.\d)?\.(weight|bias)")
-_DENSE_NORM = re.compile(r"norm[0-2]\.(weight|bias)")
+_DENSE_ALONE = re.compile(r"(norm[0-2]|levels\.\d(\.\d)?)\.(weight|bias)")  # norm3 may be a classifier's final norm
 # What a classifier has beside its backbone, which stands under `backbone.` in ours.
 _CLASSIFIER = ("norm.weight", "norm.bias", "head.weight", "head.bias")
 _STEM = "downsample_layers.0.0.weight"
@@ -38,8 +39,8 @@ class LoadReport:
         unexpected: Tensors of the file that the model has no place for.
         reshaped: Those of ``loaded`` whose shape in the file was another way of keeping the same tensor, or which were
             fitted to another number of input channels.
-        left_new: Tensors of a classifier's head that keep their start because the file has another number of classes,
-            as text like ``mismatched``.
+        left_new: Tensors with entries per class that keep their start because the file knows none of the classes.
+        classes: Which classes start from the file's rows, if there was a question; see ``ClassRows``.
         file_variant: Which ConvNeXt the file has, or None.
         model_variant: Which ConvNeXt the model has, or None.
     """
@@ -54,17 +55,18 @@ class LoadReport:
     unexpected: tuple[str, ...]
     reshaped: tuple[str, ...]
     left_new: tuple[str, ...]
+    classes: str
     file_variant: Architecture | None
     model_variant: Architecture | None
 
     def __str__(self) -> str:
         total = sum(map(len, (self.loaded, self.new, self.missing, self.mismatched, self.left_new)))
-        head = f"the head is new because the classes differ: {', '.join(self.left_new)}; " if self.left_new else ""
+        classes = f"{self.classes}; " if self.classes else ""
         return (
             f"Loaded {len(self.loaded)} of {total} tensors from {self.source}: {len(self.new)} output norms are new, "
             f"{len(self.missing)} missing, {len(self.mismatched)} of another shape, {len(self.reshaped)} reshaped, "
-            f"{len(self.unexpected)} in the file are not used; {head}layout {self.layout}, "
-            f"sha256 {self.sha256 or 'not known'}."
+            f"{len(self.unexpected)} in the file are not used; {classes}layout {self.layout}, sha256 "
+            f"{self.sha256 or 'not known'}."
         )
 
     @property
@@ -99,7 +101,7 @@ def match_weights(
     source: str | os.PathLike,
     *,
     prefix: str | None = None,
-    head: str | None = None,
+    classes: ClassRows | None = None,
     digest: Future[str] | None = None,
 ) -> tuple[LoadReport, dict[str, Tensor]]:
     """Finds the tensors of a model in a checkpoint.
@@ -113,8 +115,8 @@ def match_weights(
         source: Name of the file, for the report.
         prefix: What stands before the wanted names, such as ``'backbone.'``; by default it is found. It may begin with
             the wrapper that is to be read: ``'model_ema.'``.
-        head: Name of a linear layer of the model that may be for another number of classes than the file's; it is left
-            as it is then.
+        classes: The tensors that have entries per class, which may be for other classes than the file's; None if they
+            must be the file's as they are.
         digest: What ``hash_in_background`` gives for the file, for the report.
 
     Returns:
@@ -129,7 +131,8 @@ def match_weights(
     home = homes[0] if len(homes) == 1 else None
     match = _choose(find_layouts(found), home, found, source) if home else None
     if home is None or match is None:
-        report = _compare(wanted, found, source, head=head, digest=digest)
+        found = classes.fill(found, wanted) if classes else found
+        report = _compare(wanted, found, source, classes=classes, digest=digest)
         return report, {name: found[name] for name in report.loaded}
 
     classifier = {name: name for name in _CLASSIFIER if home.prefix.endswith("backbone.") and name in wanted}
@@ -143,13 +146,18 @@ def match_weights(
         tensors[_STEM] = fit_input_channels(tensors[_STEM], inner[_STEM].shape[1])
         reshaped.append(_STEM)
     tensors = {classifier.get(name, home.prefix + name): tensor for name, tensor in tensors.items()}
-    tensors |= {name: found[name] for name in official.left_out if name not in tensors}
+    # A file of a whole model may have all of its names under a prefix, as the backbone's shows.
+    outer = match.prefix.removesuffix(home.prefix) if match.prefix.endswith(home.prefix) else ""
+    others = {name.removeprefix(outer): found[name] for name in official.left_out}
+    tensors |= {name: tensor for name, tensor in others.items() if name not in tensors}
+    tensors = classes.fill(tensors, wanted) if classes else tensors
     report = _compare(
         wanted,
         tensors,
         source,
-        head=head,
+        classes=classes,
         digest=digest,
+        is_backbone=home.prefix == "",
         layout=match.name,
         reshaped={home.prefix + name for name in reshaped},
         variants=(describe(official.tensors), describe(inner)),
@@ -172,11 +180,11 @@ def _choose(matches: list[Match], home: Match, found: dict[str, Tensor], source:
     """Picks the ConvNeXt to load out of those in the file; None in a whole model whose file has none."""
     if len(matches) == 1:
         return matches[0]
-    if home.prefix:
-        same_place = [match for match in matches if match.prefix == home.prefix]
+    same_place = [match for match in matches if match.prefix == home.prefix]
+    if home.prefix and (same_place or not matches):
         return same_place[0] if len(same_place) == 1 else None
     if matches:
-        places = ", ".join(repr(match.prefix) for match in matches)
+        places = ", ".join(repr(match.prefix.removesuffix(home.prefix)) for match in matches)
         raise ValueError(f"Checkpoint {source} has several ConvNeXts, under {places}: choose one with prefix=.")
     raise ValueError(f"Checkpoint {source} has no ConvNeXt of any known layout; {_sample(found)}.")
 
@@ -195,18 +203,14 @@ def _differ_in_channels(in_file: Tensor, in_model: Tensor) -> bool:
     return len(shape) == len(other) == 4 and shape[1] != other[1] and (shape[0], *shape[2:]) == (other[0], *other[2:])
 
 
-def _differ_in_classes(name: str, head: str | None, in_file: Tensor, in_model: Tensor) -> bool:
-    """Whether a tensor has one row per class, of the same width, for another number of classes."""
-    return head is not None and name in (f"{head}.weight", f"{head}.bias") and in_file.shape[1:] == in_model.shape[1:]
-
-
 def _compare(
     wanted: Mapping[str, Tensor],
     found: Mapping[str, Tensor],
     source: str | os.PathLike,
     *,
-    head: str | None,
+    classes: ClassRows | None,
     digest: Future[str] | None,
+    is_backbone: bool = False,
     layout: str = "own names",
     reshaped: set[str] | None = None,
     variants: tuple[Architecture | None, Architecture | None] = (None, None),
@@ -221,9 +225,13 @@ def _compare(
         for name, tensor in found.items()
         if name in wanted and tensor.shape != wanted[name].shape
     }
-    left_new = {name for name in differing if _differ_in_classes(name, head, found[name], wanted[name])}
-    absent = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
-    from_classifier = not any(_DENSE_NORM.fullmatch(name) for name in found)
+    left_new = classes.new if classes else []
+    absent = [
+        name
+        for name in wanted
+        if name not in found and name not in left_new and not name.endswith("num_batches_tracked")
+    ]
+    from_classifier = is_backbone and not any(_DENSE_ALONE.fullmatch(name) for name in found)
     new = [name for name in absent if from_classifier and _DENSE_ONLY.fullmatch(name)]
     return LoadReport(
         source=os.fspath(source),
@@ -232,10 +240,11 @@ def _compare(
         loaded=tuple(matching),
         new=tuple(new),
         missing=tuple(name for name in absent if name not in new),
-        mismatched=tuple(text for name, text in differing.items() if name not in left_new),
+        mismatched=tuple(differing.values()),
         unexpected=tuple(name for name in found if name not in wanted),
         reshaped=tuple(name for name in matching if name in (reshaped or ())),
-        left_new=tuple(text for name, text in differing.items() if name in left_new),
+        left_new=tuple(left_new),
+        classes=str(classes or ""),
         file_variant=variants[0],
         model_variant=variants[1],
     )

@@ -93,7 +93,7 @@ def set_num_classes(model: ConfigDict, num_classes: int, *, current: int | None 
             elif len(weights) - before in _EXTRA and len(weights) - num_classes not in _EXTRA:
                 holder[name] = None
                 print_log(f"model.{place}: the {len(weights)} values of {name}, made for other classes, are left out.")
-        if node.get("out_channels") == before:
+        if node.get("out_channels") in (before, 1) and num_classes != before:  # 1: two classes told by one number
             node.out_channels = num_classes
         node[key] = num_classes
         if _STUFF in node:
@@ -111,9 +111,10 @@ def check_class_counts(model: ConfigDict, classes: Sequence[str], source: Any) -
     Raises:
         ValueError: A part counts another number of classes, or has a list for another number.
     """
-    for place, node, key in _find_counts(model):
+    counts = list(_find_counts(model))
+    for place, node, key in counts:
         number = node[key] + node.get(_STUFF, 0)
-        if node[key] != len(classes) and not _tells_one_thing(node):
+        if node[key] != len(classes) and not (node.get("out_channels") == 1 and len(counts) > 1):
             raise ValueError(
                 f"The config's {node.get('type')} has {key}={node[key]}, but there are {len(classes)} classes "
                 f"({quote(classes)}) for {source}."
@@ -145,13 +146,8 @@ def _is_without_classes(model: ConfigDict) -> bool:
     return "rpn_head" in model and "roi_head" not in model
 
 
-def _tells_one_thing(node: ConfigDict) -> bool:
-    """Whether a head beside others tells one thing from the rest, as mmseg's heads for edges do."""
-    return node.get("out_channels") == 1 or "boundary_threshold" in node
-
-
 def _find_counts(node: Any, place: str = "") -> Iterator[Count]:
-    if isinstance(node, Mapping):
+    if isinstance(node, Mapping) and "boundary_threshold" not in node:  # a head that finds edges
         for key in _COUNTS:
             if type(node.get(key)) is int:
                 yield Count(place, node, key)  # type: ignore[arg-type]

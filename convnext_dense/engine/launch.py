@@ -49,6 +49,7 @@ def train_model(
     data: str | None = None,
     classes: Sequence[str] | None = None,
     work_dir: str | None = None,
+    init_from: str | None = None,
     resume: str | None = None,
     amp: bool = False,
     auto_scale_lr: bool = False,
@@ -63,6 +64,9 @@ def train_model(
         data: Folder of one's own data that replaces the config's.
         classes: Class names of ``data`` by label, for segmentation.
         work_dir: Where checkpoints and logs go; by default the config's, or ``work_dirs/NAME OF CONFIG``.
+        init_from: Source of the weights of a whole model to start from, see ``checkpoints.fetch``. Where it was trained
+            on other classes, those of the same name start from their rows and others are new. A run that is resumed
+            does not begin again.
         resume: ``'auto'`` goes on from the newest whole checkpoint in ``work_dir``, a path from that file.
         amp: Whether to train in mixed precision where the device can.
         auto_scale_lr: Whether the learning rate is scaled to the batch that runs, by the config's base batch size.
@@ -81,6 +85,9 @@ def train_model(
             raise ValueError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
         cfg.auto_scale_lr.enable = True
     notes += make_resumable(cfg)
+    if init_from is not None:
+        check_flag(options, "load_from", init_from, f"--init-from {init_from}")
+        cfg.load_from = init_from
     goes_on, checkpoint, start = find_start(cfg, options, resume)
     notes += start
     if checkpoint is not None:

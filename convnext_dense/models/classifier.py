@@ -15,6 +15,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from convnext_dense.checkpoints import ClassDim, ClassRows
 from convnext_dense.layers.norm import LAYER_NORM_EPS
 from convnext_dense.models.initialising import initialise
 from convnext_dense.registry import MODELS, TRANSFORMS
@@ -106,4 +107,4 @@ class ImageClassifier(BaseModel):
         Raises:
             ValueError: The checkpoint does not hold every tensor, other than a head for another number of classes.
         """
-        initialise(self, head="head")
+        initialise(self, classes=ClassRows({"head.weight": (ClassDim(),), "head.bias": (ClassDim(),)}))

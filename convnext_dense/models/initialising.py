@@ -6,19 +6,19 @@ from typing import Any
 from mmengine.model import BaseModule
 from mmengine.registry import WEIGHT_INITIALIZERS
 
-from convnext_dense.checkpoints import load_weights
+from convnext_dense.checkpoints import ClassRows, load_weights
 
 _PRETRAINED_KEYS = {"type", "checkpoint", "prefix", "map_location"}
 
 
-def initialise(module: BaseModule, *, head: str | None = None) -> None:
+def initialise(module: BaseModule, *, classes: ClassRows | None = None) -> None:
     """Does what ``module.init_cfg`` says: initialisers in turn, and a checkpoint last, as mmengine does.
 
     mmengine itself would load what fits of the checkpoint and go on.
 
     Args:
         module: Whose constructor has drawn all weights.
-        head: See ``load_weights``.
+        classes: See ``load_weights``.
 
     Raises:
         ValueError: The checkpoint does not hold every tensor, or cannot be read, or ``init_cfg`` is not a config.
@@ -35,7 +35,7 @@ def initialise(module: BaseModule, *, head: str | None = None) -> None:
             BaseModule.init_weights(module)
         finally:
             module.init_cfg = init_cfg
-    load_weights(module, pretrained["checkpoint"], prefix=pretrained.get("prefix"), head=head)
+    load_weights(module, pretrained["checkpoint"], prefix=pretrained.get("prefix"), classes=classes)
     module._is_init = True
 
 

@@ -431,9 +431,10 @@ def test_detectors_own_norms_are_never_left_new(tmp_path, weights):
             self.norm1 = torch.nn.BatchNorm2d(4)
 
     state = Detector().state_dict()
-    for torn in ("backbone.norm1.weight", "norm1.weight", "norm1.running_mean"):
-        path = save(tmp_path / "torn.pth", {name: tensor for name, tensor in state.items() if name != torn})
-        with pytest.raises(ValueError, match=rf"1 missing.* fit: {torn}\."):
-            load_weights(Detector(), path)
+    for torn in (["backbone.norm1.weight"], ["norm1.weight", "norm1.bias"], ["norm1.running_mean"]):
+        path = save(tmp_path / "torn.pth", {name: tensor for name, tensor in state.items() if name not in torn})
+        for model in (Detector(), torch.nn.ModuleDict({"norm1": torch.nn.BatchNorm2d(4), "backbone": ConvNeXt(SMALL)})):
+            with pytest.raises(ValueError, match=rf"0 output norms are new, {len(torn)} missing.* fit: {torn[0]}"):
+                load_weights(model, path)
     del state["norm1.num_batches_tracked"]  # came with torch 0.4.1
     assert load_weights(Detector(), save(tmp_path / "old.pth", state)).missing == ()

@@ -9,11 +9,12 @@ from timm.models.convnext import ConvNeXt as TimmConvNeXt
 from torchvision.models.convnext import CNBlockConfig
 from torchvision.models.convnext import ConvNeXt as TorchvisionConvNeXt
 
-from convnext_dense.checkpoints import load_weights
+from convnext_dense.checkpoints import ClassDim, ClassRows, load_weights
 from convnext_dense.models import ConvNeXt, ImageClassifier
 
 DEPTHS, CHANNELS, CLASSES = (1, 1, 2, 1), (8, 16, 24, 32), 7
 ARCH = dict(depths=DEPTHS, channels=CHANNELS)
+HEAD = ClassRows({"head.weight": (ClassDim(),), "head.bias": (ClassDim(),)})
 
 
 def build(num_classes=CLASSES, **kwargs):
@@ -108,9 +109,10 @@ def test_head_is_left_new_only_because_the_classes_differ(tmp_path):
     torch.save({"model": timm_model(num_classes=11).state_dict()}, tmp_path / "more.pth")
     model = build(init_cfg=dict(type="Pretrained", checkpoint=str(tmp_path / "more.pth")))
     start = model.head.weight.clone()
-    report = load_weights(model, tmp_path / "more.pth", head="head")
+    report = load_weights(model, tmp_path / "more.pth", classes=HEAD)
     assert torch.equal(model.head.weight, start)
-    assert "the head is new because the classes differ: head.weight (file (11, 32), model (7, 32))" in str(report)
+    assert "new because the numbers of classes differ: head.weight, head.bias" in str(report)
+    assert report.left_new == ("head.weight", "head.bias")
     assert report.missing == report.mismatched == report.unexpected == ()
     assert "norm.weight" in report.loaded
     model.init_weights()
@@ -122,10 +124,10 @@ def test_missing_or_narrower_head_is_an_error(tmp_path):
     weights = timm_model().state_dict()
     torch.save({name: tensor for name, tensor in weights.items() if "head.fc" not in name}, tmp_path / "none.pth")
     with pytest.raises(ValueError, match=r"2 missing.*head\.weight, head\.bias"):
-        load_weights(build(), tmp_path / "none.pth", head="head")
+        load_weights(build(), tmp_path / "none.pth", classes=HEAD)
     torch.save({**weights, "head.fc.weight": torch.zeros(7, 31)}, tmp_path / "narrow.pth")
     with pytest.raises(ValueError, match=r"head\.weight \(file \(7, 31\), model \(7, 32\)\)"):
-        load_weights(build(), tmp_path / "narrow.pth", head="head")
+        load_weights(build(), tmp_path / "narrow.pth", classes=HEAD)
 
 
 @pytest.mark.parametrize(("prefix", "key"), [(None, "state_dict"), ("ema_state_dict.", "ema_state_dict")])
