@@ -1,0 +1,73 @@
+"""The set of packages in constraints.txt, for every version of Python that setup.cfg names."""
+
+import configparser
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+SYSTEMS = [("linux", "x86_64"), ("darwin", "arm64"), ("win32", "AMD64")]
+
+
+@pytest.fixture(scope="module")
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.fixture(scope="module")
+def wanted():
+    cfg = configparser.ConfigParser()
+    cfg.read(ROOT / "setup.cfg")
+    texts = [cfg["options"]["install_requires"], *(cfg["options.extras_require"][e] for e in ("openmmlab", "dev"))]
+    lines = [line for text in texts for line in text.splitlines()]
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def applying(pins, python, system, machine):
+    place = dict(python_version=python, python_full_version=f"{python}.0", sys_platform=system)
+    place |= dict(platform_machine=machine, platform_python_implementation="CPython")
+    found = {}
+    for pin in pins:
+        if pin.marker is None or pin.marker.evaluate(place):
+            found.setdefault(canonicalize_name(pin.name), []).append(pin)
+    return found
+
+
+def test_setup_names_the_lowest_python():
+    cfg = configparser.ConfigParser()
+    cfg.read(ROOT / "setup.cfg")
+    assert cfg["options"]["python_requires"] == f">={PYTHONS[0]}"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(("system", "machine"), SYSTEMS, ids=[system for system, _ in SYSTEMS])
+def test_every_package_has_one_version_that_setup_takes(pins, wanted, python, system, machine):
+    found = applying(pins, python, system, machine)
+    assert [name for name, versions in found.items() if len(versions) > 1] == []
+    for requirement in wanted:
+        (pin,) = found[canonicalize_name(requirement.name)]
+        (version,) = [specifier.version for specifier in pin.specifier]
+        assert version in requirement.specifier, f"{requirement} is pinned to {version} for Python {python}"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_versions_take_the_pythons_that_they_are_pinned_for(pins, python):
+    """As far as packages of these versions are installed here and can be asked."""
+    asked = []
+    for versions in applying(pins, python, *SYSTEMS[0]).values():
+        for pin in versions:
+            try:
+                installed = importlib.metadata.distribution(pin.name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            if installed.version in pin.specifier:
+                takes = SpecifierSet(installed.metadata.get("Requires-Python") or "")
+                assert f"{python}.0" in takes, f"{pin} is pinned for Python {python}, but takes {takes}"
+                asked.append(pin.name)
+    assert "torch" in asked
