@@ -7,7 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from convnext_dense.data.coco_folder import use_coco_folder
-from convnext_dense.data.tasks import check_data
+from convnext_dense.data.data_report import report_data
+from convnext_dense.data.tasks import check_data, use_whole_folder
 
 CONFIG = "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 NAMES = ["even", "odd"]
@@ -200,3 +201,42 @@ def test_head_of_another_size_is_named(cfg, own_folder):
     cfg.model.roi_head.mask_head.num_classes = 80
     with pytest.raises(ValueError, match=r"FCNMaskHead has num_classes=80, but there are 2 classes \('even', 'odd'\)"):
         check_data(cfg, ("train",))
+
+
+def test_classes_without_training_objects_are_named_once(cfg, own_folder):
+    def keep_even(content):
+        content["annotations"] = [item for item in content["annotations"] if item["category_id"] == 0]
+
+    edit(own_folder / "instances_train.json", keep_even)
+    lines = check(cfg, own_folder)
+    (absent,) = (line for line in lines if "to learn from" in line)
+    assert "instances_train.json has no object of 'odd' to learn from" in absent
+    (unlearnt,) = (line for line in lines if "cannot be found" in line)
+    assert "instances_val.json has objects of 'odd', and the training data has none" in unlearnt
+
+
+@pytest.mark.parametrize("kind", [str, float, lambda number: f"id{number}"])
+def test_ids_may_be_text_or_end_in_a_point_and_a_zero(cfg, own_folder, kind):
+    """pandas writes 1.0 for 1; pycocotools and mmdet look ids up as they are."""
+
+    def rename(content):
+        for image in content["images"]:
+            image["id"] = kind(image["id"])
+        for category in content["categories"]:
+            category["id"] = kind(category["id"])
+        for item in content["annotations"]:
+            item.update(id=kind(item["id"]), image_id=kind(item["image_id"]), category_id=kind(item["category_id"]))
+
+    for split in ("train", "val"):
+        edit(own_folder / f"instances_{split}.json", rename)
+    is_right, report = report_data(cfg, use_whole_folder(cfg, own_folder), overlay=own_folder / "sheet.png")
+    assert is_right, report
+    assert "has box AP 1.0000, mask AP 1.0000" in report
+    assert "Overlay of " in report
+
+
+@pytest.mark.parametrize("number", [None, True, "", [1], float("nan"), 1e300])
+def test_other_ids_are_named(cfg, own_folder, number):
+    edit(own_folder / "instances_train.json", lambda content: content["images"][1].update(id=number))
+    with pytest.raises(ValueError, match=r"entry 1 of 'images' has id=.*; it must be a number or text"):
+        use_coco_folder(cfg, own_folder)

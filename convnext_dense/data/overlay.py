@@ -70,20 +70,23 @@ def _draw_detection(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]
         except ValueError:
             continue
         names = {category["id"]: category["name"] for category in content["categories"]}
+        numbers = {category_id: number for number, category_id in enumerate(names)}  # ids may be text
         objects = defaultdict(list)
         for annotation in content["annotations"]:
             box = annotation.get("bbox")
             is_box = isinstance(box, list) and len(box) == 4 and all(map(is_number, box))
-            if is_box and is_id(annotation.get("category_id")) and annotation["category_id"] in names:
-                objects[str(annotation.get("image_id"))].append(annotation)
+            image_id, category_id = annotation.get("image_id"), annotation.get("category_id")
+            if is_box and is_id(image_id) and is_id(category_id) and category_id in names:
+                objects[image_id].append(annotation)
         images, reader = content["images"], reader_of(split.dataset.get("pipeline"))
-        for image in _spread([image for image in images if objects[str(image["id"])]] or images):
+        for image in _spread([image for image in images if image["id"] in objects] or images):
             pixels = _read(split.folder / image["file_name"], reader)
             if pixels is not None:
-                found = objects[str(image["id"])]
+                found = objects[image["id"]]
                 masks = [_mask_of(annotation, image) for annotation in found]
                 picture, zoom = enlarge(pixels, _SIDE)
                 labels = [names[annotation["category_id"]] for annotation in found]
+                found = [{**annotation, "category_id": numbers[annotation["category_id"]]} for annotation in found]
                 drawn = draw_objects(picture, found, masks=masks, names=labels, zoom=zoom)
                 yield write_caption(drawn, f"{split.loader} {image['file_name']}: {len(found)} objects")
 

@@ -111,7 +111,8 @@ def use_segmentation_folder(
             continue
         images, labels, ignores_zero = found[name]
         for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            dataset.pop("ann_file", None)
+            for key in ("ann_file", "data_prefix", "metainfo"):  # which update would merge with what follows
+                dataset.pop(key, None)
             dataset.update(
                 type="mmseg.BaseSegDataset",
                 data_root=str(root),

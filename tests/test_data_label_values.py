@@ -1,0 +1,94 @@
+"""Classes that never occur and pixels that are ignored are named before training; labels are counted by hand."""
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from convnext_dense.data.inspection import Inspection
+from convnext_dense.data.tasks import inspect_data, use_folder
+
+SEGMENTER = "configs/demo/upernet_convnext_atto_scratch.py"
+DETECTOR = "configs/demo/mask_rcnn_convnext_atto_shapes.py"
+
+
+@pytest.fixture
+def inspect(request, tmp_path):
+    """Writes labels of 4 x 4 pixels, given as the values of a row each, and says what is found in them."""
+
+    def write_and_inspect(train, val=((0, 1, 1, 1),), names=("background", "object"), *, is_ade=False, num_opened=64):
+        for split, labels in (("train", train), ("val", val)):
+            ours = {"train": "training", "val": "validation"}[split] if is_ade else split
+            folders = ("images", "annotations") if is_ade else ("img_dir", "ann_dir")
+            for folder in folders:
+                (tmp_path / folder / ours).mkdir(parents=True)
+            for number, row in enumerate(labels):
+                Image.new("RGB", (4, 4)).save(tmp_path / folders[0] / ours / f"{number:03}.jpg")
+                values = np.array([row] * 4, np.uint8)
+                Image.fromarray(values).save(tmp_path / folders[1] / ours / f"{number:03}.png")
+        cfg = Config.fromfile(request.config.rootpath / SEGMENTER)
+        init_default_scope("mmseg")
+        use_folder(cfg, tmp_path, list(names))
+        inspection = Inspection(num_opened)
+        inspect_data(cfg, ("train", "val"), inspection)
+        return {(found.severity, found.check): found.example for found in inspection.findings}
+
+    return write_and_inspect
+
+
+def test_masks_of_0_and_255_are_an_error_that_names_the_class(inspect):
+    found = inspect(train=[(0, 0, 255, 255), (0, 0, 0, 255)], val=[(0, 255, 255, 255)])
+    assert "'object' (1)" in found["error", "classes without pixels"]
+    # 12 of 32 pixels
+    assert (
+        "Value 255 (37.5% of the pixels) is ignored: if it stands for 'object', write 1 instead"
+        in (found["error", "classes without pixels"])
+    )
+    assert "Value 255 (75.0% of the pixels)" in found["warning", "classes without pixels"]  # val
+
+
+def test_a_sample_of_masks_of_0_and_255_is_a_warning(inspect):
+    found = inspect(train=[(0, 0, 255, 255)] * 4, num_opened=2)
+    assert "No pixel of 2 of the 4 labels read" in found["warning", "classes without pixels"]
+    assert "if it stands for 'object', write 1" in found["warning", "classes without pixels"]
+
+
+def test_classes_of_no_training_label_are_named_once(inspect):
+    names = [f"c{number}" for number in range(20)]
+    found = inspect(train=[(0, 1, 2, 3)] * 3, val=[(0, 1, 2, 19)], names=names)
+    text = found["warning", "classes without pixels"]
+    assert "No pixel of the 3 labels read" in text
+    assert "'c4' (4), 'c5' (5)" in text
+    assert text.endswith("'c13' (13) and 6 more.")
+    assert "255" not in text
+    assert "has pixels of 'c19', and no training label has" in found["warning", "classes that are not learnt"]
+    assert [severity for severity, _ in found] == ["warning", "warning", "note"]  # a note about val
+
+
+def test_what_a_sample_does_not_show_is_not_held_against_val(inspect):
+    found = inspect(train=[(0, 0, 0, 0)] * 4, val=[(0, 1, 1, 1)], num_opened=2)
+    assert ("warning", "classes without pixels") in found
+    assert ("warning", "classes that are not learnt") not in found
+
+
+def test_void_between_classes_that_all_occur_is_no_finding(inspect):
+    assert not inspect(train=[(0, 1, 255, 255)], val=[(0, 1, 1, 255)])
+
+
+def test_labels_that_are_nearly_all_ignored_are_a_warning(inspect):
+    sparse = [(255, 255, 255, 255)] * 15 + [(0, 1, 255, 255)]
+    text = inspect(train=sparse)["warning", "ignored pixels"]
+    assert "96.9% of the pixels of 16 labels read" in text  # 2 of 64 columns are not
+    assert "(value 255)" in text
+
+
+def test_zero_is_named_where_the_layout_ignores_it_and_the_names_count_it(inspect):
+    found = inspect(train=[(0, 0, 0, 1)], val=[(0, 1, 2, 2)], is_ade=True)
+    text = found["warning", "numbers of classes"]
+    assert "look off by one: 0 to 1 occur and 2 does not" in text
+    assert "'background' first, and 0 (75.0% of the pixels) is ignored" in text
+
+
+def test_zero_beside_all_classes_is_void(inspect):
+    assert not inspect(train=[(0, 0, 1, 2)], val=[(0, 1, 2, 2)], is_ade=True)
