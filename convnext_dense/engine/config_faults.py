@@ -50,7 +50,7 @@ def check_widths(model: Any, cfg: Config) -> None:
     """
     while is_model_wrapper(model):
         model = model.module
-    backbone = getattr(model, "backbone", None)
+    backbone: Any = getattr(model, "backbone", None)
     expected = getattr(getattr(model, "neck", None), "in_channels", None)
     if not hasattr(backbone, "get_layer_depth") or not isinstance(expected, list | tuple):  # none of ours
         return

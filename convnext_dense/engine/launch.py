@@ -208,6 +208,7 @@ def _prepare(
     notes: list[str] = []
 
     def use_data(cfg: Config) -> None:
+        assert data is not None
         notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained, splits=splits))}.")
 
     cfg = read_config(config, options, change, use_data=None if data is None else use_data)

@@ -41,7 +41,7 @@ def fit_loaders(cfg: Config, loaders: Sequence[str]) -> list[str]:
 
 def _check_numbers(loader: dict[str, Any], name: str) -> None:
     for key, least in (("batch_size", 1), ("num_workers", 0), ("prefetch_factor", 1), ("timeout", 0)):
-        value = loader.get(key)
+        value: Any = loader.get(key)
         if (value is None and key in ("prefetch_factor", "batch_size")) or key not in loader:
             continue
         is_number = type(value) is int or (key == "timeout" and type(value) is float)
