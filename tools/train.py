@@ -5,7 +5,13 @@ CONFIG is a file, or one of mmdet's or mmseg's own, such as mmdet::retinanet/ret
 """
 
 import argparse
+import signal
+import sys
 from collections.abc import Callable
+
+if __name__ == "__main__":  # what follows takes seconds to import, in which the signals of `EXIT_CODES` may come too
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)):
+        signal.signal(number, lambda *_, code=code: sys.exit(code))
 
 from mmengine.config import Config
 

@@ -41,13 +41,13 @@ def find_start(
             check_flag(options, "load_from", resume, f"--resume {resume}")
     elif cfg.get("resume"):
         resume = cfg.resume if isinstance(cfg.resume, str) else origin or "auto"
-    if resume != "auto":
-        return resume is not None, resume or origin, []
-    checkpoint, notes = find_whole_checkpoint(cfg.work_dir)
+    if resume is None:
+        return False, origin, []
+    checkpoint, notes = find_whole_checkpoint(cfg.work_dir) if resume == "auto" else (resume, [])
     if checkpoint is None:
         begin = f"with the weights of load_from={origin}" if origin else "at the beginning"
         return False, origin, [f"There is no checkpoint in {cfg.work_dir} to resume from: training starts {begin}."]
-    if origin:
+    if origin and origin != str(checkpoint):
         notes.append(f"The run goes on from {checkpoint}; load_from={origin}, where it once began, is not loaded.")
     return True, str(checkpoint), notes
 
