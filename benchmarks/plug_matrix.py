@@ -1,60 +1,78 @@
-"""Plugs ConvNeXt-atto into one config of every family that mmdet and mmsegmentation ship, and runs each.
+"""Trains, resumes, tests and infers one config of every family that mmdet and mmsegmentation ship, by the tools.
 
-python benchmarks/plug_matrix.py [--only FAMILY ...] [--redo] [--seconds 120] [--gigabytes 6]
+python benchmarks/plug_matrix.py [--only FAMILY ...] [--redo] [--processes 2] [--seconds 150] [--gigabytes 8]
 
-Per family, in a process of its own: plug, build, one training step and one inference on images of random noise. Where
-a config cannot be plugged, the next one of the family is tried. What fails later is tried once more with the backbone
-that it came with. Results are kept in benchmarks/results/plug_matrix.json, so that a run that was stopped goes on where
-it was, and written as docs/plug_matrix.md.
+Per family, each in a process of its own, with small drawn images as the folder DIR:
+
+    tools/train.py CONFIG --backbone convnext-atto --data DIR            two iterations
+    tools/train.py CONFIG --backbone convnext-atto --data DIR --resume   as many again
+    tools/test.py WORK_DIR/CONFIG.py CHECKPOINT                          its metric is printed
+    tools/infer.py WORK_DIR/CONFIG.py CHECKPOINT IMAGE                   a picture is written
+
+with --cfg-options for length, image size and random weights alone. Where a config cannot be plugged, the next one of
+the family is tried. What fails in training is tried once more with the backbone that it came with. Results are kept in
+benchmarks/results/plug_matrix.json, so that a run that was stopped goes on where it was, and written as
+docs/plug_matrix.md. The processes are forked from one that has imported torch, mmdet and mmseg.
 
 Some families import packages that are not among our requirements. The committed results were made with these beside
-them: scikit-image 0.26.0, lap 0.5.13, motmetrics 1.4.0, fairscale 0.4.13, mmpretrain 1.2.0 and transformers 4.39.3
+them: scikit-image 0.26.0, lap 0.5.13, motmetrics 1.4.0, albumentations, mmpretrain 1.2.0 and transformers 4.39.3
 (mmpretrain does not work with later ones).
 """
 
 import argparse
-import copy
+import datetime
 import importlib
 import importlib.util
 import json
 import multiprocessing
+import os
 import re
 import resource
+import runpy
+import shutil
 import signal
+import sys
 import tempfile
 import time
-import traceback
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.structures import InstanceData, PixelData
+from mmengine.registry import init_default_scope
 
-from convnext_dense.data.dataset_configs import config_dicts
-from convnext_dense.engine.device import fit_to_device
+import convnext_dense
+from convnext_dense.data.shapes_ade import write_ade
+from convnext_dense.data.shapes_coco import write_coco
+from convnext_dense.data.tasks import use_folder
+from convnext_dense.engine.config import read_config
 from convnext_dense.plug import plug_backbone
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/plug_matrix.json"
 TABLE = ROOT / "docs/plug_matrix.md"
+ARCH = "atto"
 IMAGE_SIZE = 128  # pixels
-# Not more queries than small maps have positions, and few regions and results: the wiring shows in a few.
-FEWER = {"num_queries": 100, "num_proposals": 20, "nms_pre": 100, "max_per_img": 20}
-STEPS = ("plug", "build", "train", "infer", "done")
+NUM_TRAIN, NUM_VAL = 4, 2
+# Not more queries than small maps have positions, and few regions: the wiring shows in a few.
+FEWER = {"num_queries": 100, "num_proposals": 20, "nms_pre": 200}
+STEPS = ("plug", "train", "resume", "test", "infer", "done")
 
 # Folders that hold no model of their own.
 NO_FAMILY = {"_base_"}
-# Where the first name is no good: it lacks what mmdet's own code asks for, or is not what the family is known for.
+# Where the first name is no good: it lacks what mmdet's own code asks for, needs proposals or maps of stuff that a
+# folder of annotated objects does not have, or is not what the family is known for.
 CHOSEN = {
     "mmdet/cascade_rpn": "cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py",
     "mmdet/dcn": "faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py",
     "mmdet/dcnv2": "faster-rcnn_r50-mdconv-c3-c5_fpn_1x_coco.py",
     "mmdet/centernet": "centernet_r18_8xb16-crop512-140e_coco.py",
     "mmdet/glip": "glip_atss_swin-t_a_fpn_dyhead_16xb2_ms-2x_funtune_coco.py",
+    "mmdet/libra_rcnn": "libra-faster-rcnn_r50_fpn_1x_coco.py",
+    "mmdet/deepsort": "deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py",
+    "mmdet/mm_grounding_dino": "coco/grounding_dino_swin-t_finetune_16xb4_1x_coco.py",
 }
 # Preferred beginnings of names: with a backbone of the plain kind, and neither the largest nor a variant of data.
 PREFERRED = ("r50", "r18", "resnet50", "_s_", "-t_", "_tiny", "-t-", "-s")
@@ -75,294 +93,232 @@ def families(package: str) -> Iterator[tuple[str, list[Path]]]:
     """
     for folder in sorted(config_folder(package).iterdir()):
         name = f"{package}/{folder.name}"
+        if folder.name in NO_FAMILY or not folder.is_dir():
+            continue
 
-        def rank(path: Path, name: str = name) -> tuple:
+        def rank(path: Path) -> tuple:
             plain = next((i for i, mark in enumerate(PREFERRED) if mark in path.name), len(PREFERRED))
-            return path.name != CHOSEN.get(name), "htc" in path.name, plain, len(path.name), path.name
+            return "htc" in path.name, plain, len(path.name), path.name
 
         paths = sorted(folder.glob("*.py"), key=rank)
-        if folder.name not in NO_FAMILY and paths:
-            yield name, paths
+        chosen = [folder / CHOSEN[name]] if name in CHOSEN else []
+        if paths:
+            yield name, [*chosen, *(path for path in paths if path not in chosen)]
 
 
-def shrink(cfg: Config) -> None:
-    """Makes a config run on small images on one process; the network keeps its widths."""
-    cfg.launcher = "none"
-    fit_to_device(cfg)
-    for node in list(config_dicts(cfg.model)):
-        if "batch_augments" in node:
-            node["batch_augments"] = None  # pads to the published size
-        if isinstance(node.get("data_preprocessor"), Mapping):
-            _shrink_preprocessor(node["data_preprocessor"])
-        if isinstance(node.get("test_cfg"), Mapping) and node["test_cfg"].get("mode") == "slide":
-            node["test_cfg"] = dict(mode="whole")
-        for key, most in FEWER.items():
-            if isinstance(node.get(key), int):
-                node[key] = min(node[key], most)
-        if isinstance(node.get("sampler"), Mapping) and isinstance(node["sampler"].get("num"), int):
-            node["sampler"]["num"] = min(node["sampler"]["num"], 32)
-        node.pop("pretrained", None)
-        if isinstance(node.get("init_cfg"), Mapping) and node["init_cfg"].get("type") == "Pretrained":
-            node.pop("init_cfg")
-    if cfg.model.get("data_preprocessor") is None and cfg.get("data_preprocessor") is not None:
-        cfg.model.data_preprocessor = cfg.data_preprocessor
+def options(cfg: Config, language: Path | None = None) -> dict[str, str]:
+    """What makes a config, plugged and pointed at the folder, run for two iterations on small images.
+
+    Args:
+        cfg: The config that runs.
+        language: Folder of a language model that stands in for the published one.
+    """
+    square = f"({IMAGE_SIZE},{IMAGE_SIZE})"
+    found = {"train_dataloader.batch_size": "2"}
+    for loader in ("train", "val", "test"):
+        found |= {f"{loader}_dataloader.num_workers": "0", f"{loader}_dataloader.persistent_workers": "False"}
+    by_epoch = cfg.train_cfg.get("by_epoch", "Iter" not in str(cfg.train_cfg.get("type")))
+    found["train_cfg.max_epochs" if by_epoch else "train_cfg.max_iters"] = "1" if by_epoch else "2"
+    found |= {"train_cfg.val_interval": "1" if by_epoch else "2"}
+    found["default_hooks.checkpoint.interval"] = "1" if by_epoch else "2"
+    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for place, node in _dicts(cfg[key], key):
+            for name, value in node.items():
+                if name in ("scale", "img_scale", "crop_size", "size") and _is_size(value):
+                    found[f"{place}.{name}"] = square
+                elif name in ("scale", "scales", "img_scale") and _is_size(next(iter(_listed(value)), None)):
+                    found[f"{place}.{name}"] = f"[{square}]"
+                elif name == "times":
+                    found[f"{place}.{name}"] = "1"
+    for place, node in _dicts(cfg.model, "model"):
+        preprocesses = "data_preprocessor" in place
+        for name, value in node.items():
+            if preprocesses and name == "size" and value is not None:
+                found[f"{place}.{name}"] = square
+            elif name == "random_size_range":
+                found[f"{place}.{name}"] = f"({IMAGE_SIZE},{IMAGE_SIZE + 32})"
+            elif name in FEWER and isinstance(value, int) and value > FEWER[name]:
+                found[f"{place}.{name}"] = str(FEWER[name])
+            elif _is_download(name, value):
+                found[f"{place}.{name}"] = "None"
+            elif name == "teacher_config" and isinstance(value, str):  # relative to mmdet's own repository
+                found[f"{place}.{name}"] = str(config_folder("mmdet").parent / value)
+    words = cfg.model.get("language_model", {}).get("name")
+    for place, node in _dicts(cfg.to_dict() if words else {}, ""):
+        if place.split(".")[0] in ("model", "train_dataloader", "val_dataloader", "test_dataloader"):
+            found |= {f"{place}.{name}": str(language) for name, value in node.items() if value == words}
+    return found
 
 
-def forget_downloads(cfg: Config, folder: str) -> None:
-    """Teachers start from random weights, and so does the language model, of one layer, which is put into a folder."""
-    if isinstance(cfg.model.get("teacher_config"), str):  # relative to mmdet's own repository
-        cfg.model.teacher_config = str(config_folder("mmdet").parent / cfg.model.teacher_config)
-    if "teacher_ckpt" in cfg.model:
-        cfg.model.teacher_ckpt = None
-    if "language_model" in cfg.model:
-        write_language_model(Path(folder))
-        cfg.model.language_model.name = folder
-        for node in config_dicts(cfg.model):
-            if "lang_model_name" in node:
-                node["lang_model_name"] = folder
+def _dicts(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every dict of a config with its dotted key."""
+    if isinstance(node, Mapping):
+        yield place, node
+        children: Any = list(node.items())
+    else:
+        children = enumerate(node) if isinstance(node, list | tuple) else []
+    for key, child in children:
+        yield from _dicts(child, f"{place}.{key}" if place else key)
 
 
-def write_language_model(folder: Path) -> None:
-    """Writes a BERT of random weights that knows two words, as wide as the published one."""
+def _is_download(name: str, value: Any) -> bool:
+    if name == "init_cfg":
+        return isinstance(value, Mapping) and value.get("type") == "Pretrained"
+    return name in ("pretrained", "teacher_ckpt") and isinstance(value, str)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(side, int) for side in value)
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else ()
+
+
+def write_data(folder: Path) -> None:
+    """Writes what the families are trained on: objects in COCO format, label images, a language model of two words."""
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    write_coco(folder / "mmdet", NUM_TRAIN, num_val=NUM_VAL, image_size=size, seed=0)
+    write_ade(folder / "mmseg", NUM_TRAIN, num_val=NUM_VAL, image_size=size, seed=0)
+    if importlib.util.find_spec("transformers") is not None:
+        _write_language_model(folder / "language")
+
+
+def _write_language_model(folder: Path) -> None:
+    """Writes a BERT of random weights that knows few words, as wide as the published one."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "cat", "dog"]
+    folder.mkdir(parents=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "circle", "square", "triangle", "star", "ring"]
     (folder / "vocab.txt").write_text("\n".join(words))
     BertTokenizerFast(vocab_file=str(folder / "vocab.txt")).save_pretrained(folder)
     BertModel(BertConfig(vocab_size=len(words), num_hidden_layers=1, intermediate_size=64)).save_pretrained(folder)
 
 
-def _shrink_preprocessor(node: Any) -> None:
-    if node.get("size") is not None:
-        node["size"] = (IMAGE_SIZE, IMAGE_SIZE)
+class StepError(Exception):
+    """A command failed; the text says why."""
 
 
-BOXES = [[8.0, 8.0, 72.0, 80.0], [30.0, 40.0, 110.0, 120.0]]
+def run_tool(tool: str, arguments: Sequence[str], log: Path, *, seconds: float, gigabytes: float) -> str:
+    """Runs one of tools/ in a process of its own, with limits, and returns what it printed.
 
-
-def detection_batch(cfg: Config) -> dict[str, Any]:
-    """Two images with boxes, masks, a map of classes and proposals of random noise."""
-    from mmdet.testing import demo_mm_inputs
-
-    shapes = [(3, IMAGE_SIZE, IMAGE_SIZE)] * 2
-    batch = demo_mm_inputs(
-        2, shapes, num_items=[2, 2], num_classes=2, with_mask=True, with_semantic=True, use_box_type=True
+    Raises:
+        StepError: Its exit code was not 0.
+    """
+    process = multiprocessing.get_context("fork").Process(
+        target=_tool_process, args=(tool, list(arguments), log, seconds, gigabytes)
     )
-    loading = list(config_dicts(cfg.get("train_dataloader") or {}))
-    with_mask = any(node.get("with_mask") or node.get("type") == "LoadPanopticAnnotations" for node in loading)
-    for sample in batch["data_samples"]:
-        if not with_mask:
-            del sample.gt_instances.masks  # RTMDet takes their presence for a request
-        boxes = torch.tensor(BOXES)
-        sample.gt_instances.labels = torch.tensor([0, num_classes(cfg) - 1])
-        sample.gt_instances.bboxes = type(sample.gt_instances.bboxes)(boxes)
-        if cfg.model.type == "FastRCNN":  # others make their own
-            sample.proposals = InstanceData(bboxes=boxes.clone(), scores=torch.ones(2))
-        size = (1, IMAGE_SIZE, IMAGE_SIZE)
-        sample.gt_sem_seg = PixelData(sem_seg=torch.randint(0, 2, size))
-        sample.set_metainfo(
-            dict(batch_input_shape=size[1:], pad_shape=size[1:], text=("cat", "dog"), custom_entities=True)
-        )
-    return batch
+    process.start()
+    process.join(10 * seconds)  # other programs may want the processor too, but not so that this waits for ever
+    hung = process.is_alive()
+    process.kill()
+    process.join()
+    text = log.read_text(errors="replace")
+    if hung or process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise StepError(f"took more than {seconds:g} s")
+    if process.exitcode != 0:
+        lines = [line for line in text.splitlines() if line.strip()]
+        raise StepError((re.findall(r"^Error: .*", text, re.M) or lines or ["it printed nothing"])[-1][:300])
+    return text
 
 
-def num_classes(cfg: Config) -> int:
-    """Two, or what the model has if that is less."""
-    numbers = [node["num_classes"] for node in config_dicts(cfg.model) if isinstance(node.get("num_classes"), int)]
-    return min([2, *numbers])
-
-
-def video_batch(cfg: Config) -> dict[str, Any]:
-    """A video of two frames, key frame and reference, with two objects that keep their identity."""
-    from mmdet.testing import demo_track_inputs
-
-    shape = (3, IMAGE_SIZE, IMAGE_SIZE)
-    batch = demo_track_inputs(
-        1, 2, key_frames_inds=[0], image_shapes=shape, num_items=[2], num_classes=num_classes(cfg), with_mask=True
-    )
-    for frame in batch["data_samples"][0]:
-        frame.gt_instances.bboxes = torch.tensor(BOXES)
-        frame.gt_instances.instances_ids = torch.tensor([100, 101])
-        frame.set_metainfo(dict(ori_video_length=2, video_length=2))
-    return batch
-
-
-def identity_batch(cfg: Config) -> dict[str, Any]:
-    """Four pictures of two persons, twice each."""
-    from mmdet.structures import ReIDDataSample
-
-    size = (256, 128)  # what the window of the family's pooling asks for
-    samples = []
-    for person in (0, 0, 1, 1):
-        sample = ReIDDataSample(metainfo=dict(img_shape=size, ori_shape=size))
-        samples.append(sample.set_gt_label(person))
-    return dict(inputs=[torch.randint(0, 255, (3, *size), dtype=torch.uint8) for _ in samples], data_samples=samples)
-
-
-def segmentation_batch(cfg: Config) -> dict[str, Any]:
-    """Two images and maps of classes of random noise."""
-    from mmseg.structures import SegDataSample
-
-    size = (IMAGE_SIZE, IMAGE_SIZE)
-    samples = []
-    for _ in range(2):
-        meta = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size)
-        sample = SegDataSample(metainfo=meta)
-        sample.gt_sem_seg = PixelData(data=torch.randint(0, 2, (1, *size)).repeat_interleave(1, 0))
-        sample.gt_edge_map = PixelData(data=torch.randint(0, 2, (1, *size)))
-        samples.append(sample)
-    return dict(inputs=[torch.randint(0, 255, (3, *size), dtype=torch.uint8) for _ in range(2)], data_samples=samples)
-
-
-def batches(cfg: Config) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a model is trained on, and what it infers from: one image, or one video."""
-    if cfg.default_scope == "mmseg":
-        batch = segmentation_batch(cfg)
-        return batch, batch
-    preprocessor = cfg.model.get("data_preprocessor", {})
-    if preprocessor.get("type") == "ReIDDataPreprocessor":
-        batch = identity_batch(cfg)
-        return batch, batch
-    if preprocessor.get("type") == "TrackDataPreprocessor":
-        video = video_batch(cfg)
-        return detection_batch(cfg) if preprocessor.get("use_det_processor") else video, video
-    batch = detection_batch(cfg)
-    # Some infer one image at a time: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/masked_conv.py
-    single = {key: values[:1] for key, values in batch.items()}
-    return semi_supervised(batch) if "semi_train_cfg" in cfg.model else batch, single
-
-
-def training_step(model: Any, batch: Mapping[str, Any]) -> float:
-    """One step of SGD; returns the loss, which must be finite."""
-    model.train()
-    optimizer = torch.optim.SGD([param for param in model.parameters() if param.requires_grad], lr=1e-4)
-    data = model.data_preprocessor(copy.deepcopy(dict(batch)), training=True)
-    for name in ("epoch", "iter"):  # mmengine's Runner says where it is, and some heads ask
-        MessageHub.get_current_instance().update_info(name, 0)
-    if hasattr(model, "set_epoch"):  # by a hook of mmdet in its own runs
-        model.set_epoch(0)
-    try:
-        losses = model(**data, mode="loss")
-    except NotImplementedError:  # a tracker whose detector is trained by itself
-        samples = [video[0] for video in data["data_samples"]]
-        losses = model.detector(data["inputs"][:, 0], samples, mode="loss")
-    loss, _ = model.parse_losses(losses)
-    loss.backward()
-    optimizer.step()
-    assert torch.isfinite(loss), f"the loss is {loss.item()}"
-    return loss.item()
-
-
-def check_gradient(model: Any) -> None:
-    """Raises if the first block of ConvNeXt is not there or had no part in the loss."""
-    backbone = [param for name, param in model.named_parameters() if "stages.0.0.dwconv.weight" in name]
-    assert backbone, "there is no ConvNeXt in the model"
-    assert any(param.grad is not None for param in backbone), "no gradient reaches the first block of the backbone"
-
-
-def inference(model: Any, batch: Mapping[str, Any]) -> int:
-    """Predicts and returns the number of results."""
-    model.eval()
-    with torch.no_grad():
-        data = model.data_preprocessor(copy.deepcopy(dict(batch)), training=False)
-        return len(model(**data, mode="predict"))
-
-
-def semi_supervised(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch as the branches of a semi-supervised detector."""
-    names = ("sup", "unsup_teacher", "unsup_student")
-    samples = copy.deepcopy(batch["data_samples"])
-    for sample in samples:
-        sample.set_metainfo(dict(homography_matrix=torch.eye(3).numpy()))
-    return dict(
-        inputs={name: [image.clone() for image in batch["inputs"]] for name in names},
-        data_samples={name: copy.deepcopy(samples) for name in names},
-    )
-
-
-def run_family(config: Path, report: Any, *, arch: str | None = "atto") -> None:
-    """Plugs, builds, trains and infers; ``report(step)`` is called before each. Without ``arch`` nothing is plugged."""
-    torch.manual_seed(0)
-    report("plug")
-    cfg = Config.fromfile(config, import_custom_modules=arch is None)
-    if arch is not None:
-        cfg = plug_backbone(cfg, arch)
-    shrink(cfg)
-    report("build")
-    init_default_scope(cfg.default_scope)
-    with tempfile.TemporaryDirectory() as folder:
-        forget_downloads(cfg, folder)
-        model = MODELS.build(cfg.model)
-        model.init_weights()  # as mmengine's Runner does
-    report("train")
-    to_train, to_infer = batches(cfg)
-    training_step(model, to_train)
-    if arch is not None:
-        check_gradient(model)
-    report("infer")
-    assert inference(model, to_infer) == len(to_infer["data_samples"])
-    report("done")
-
-
-def _child(config: Path, connection: Any, seconds: float, gigabytes: float, arch: str | None) -> None:
+def _tool_process(tool: str, arguments: list[str], log: Path, seconds: float, gigabytes: float) -> None:
     limit = int(gigabytes * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = [str(ROOT / "tools" / tool), *arguments]
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    # A new interpreter would not have warned yet.
+    warnings.resetwarnings()
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def run_config(config: str, data: Path, folder: Path, report: Any, *, arch: str | None = ARCH, **limits: float) -> None:
+    """Runs the commands on a config; ``report(step)`` is called before each. Without ``arch`` nothing is plugged."""
+    package = config.split("::")[0]
+    report("plug")
+    cfg = read_config(config, change=(lambda cfg: plug_backbone(cfg, arch)) if arch else None)
+    init_default_scope(cfg.get("default_scope", package))
+    use_folder(cfg, data / package)
+    given = options(cfg, data / "language")
+    work_dir, name = folder / "run", Path(config).name
+    train = [config, *(["--backbone", f"convnext-{arch}"] if arch else []), "--data", str(data / package)]
+    train += ["--work-dir", str(work_dir)]
+
+    def written(values: Mapping[str, str]) -> list[str]:
+        return ["--cfg-options", *(f"{key}={value}" for key, value in values.items())]
+
+    report("train")
+    run_tool("train.py", [*train, *written(given)], folder / "train.txt", **limits)
+    first = _last_checkpoint(work_dir)
+    report("resume")
+    length = "train_cfg.max_epochs" if "train_cfg.max_epochs" in given else "train_cfg.max_iters"
+    longer = given | {length: str(2 * int(given[length]))}
+    run_tool("train.py", [*train, "--resume", *written(longer)], folder / "resume.txt", **limits)
+    checkpoint = _last_checkpoint(work_dir)
+    if checkpoint == first:
+        raise StepError("the resumed run wrote no checkpoint of its own")
+    report("test")
+    tested = ["--work-dir", str(folder / "test")]
+    text = run_tool("test.py", [str(work_dir / name), checkpoint, *tested], folder / "test.txt", **limits)
+    if not re.search(r"Epoch\(test\).*(coco/|mIoU)", text):
+        raise StepError("no metric was printed")
+    report("infer")
+    image = next(path for path in sorted((data / package).rglob("*.jpg")) if "val" in str(path.parent))
+    out = ["--out-dir", str(folder / "pictures")]
+    run_tool("infer.py", [str(work_dir / name), checkpoint, str(image), *out], folder / "infer.txt", **limits)
+    if not any((folder / "pictures").glob("*.png")):
+        raise StepError("no picture was written")
+    report("done")
+
+
+def _last_checkpoint(work_dir: Path) -> str:
+    pointer = work_dir / "last_checkpoint"
+    if not pointer.is_file():
+        raise StepError("no checkpoint was written")
+    return pointer.read_text().strip()
+
+
+def try_config(package: str, path: Path, data: Path, *, arch: str | None = ARCH, **limits: float) -> dict[str, Any]:
+    """Runs a config in a folder that is deleted afterwards; the result names the last step begun and any error."""
+    steps, error, begin = ["plug"], "", time.monotonic()
+    config = f"{package}::{path.relative_to(config_folder(package))}"
+    folder = Path(tempfile.mkdtemp())
     try:
-        run_family(config, lambda step: connection.send((step, "")), arch=arch)
-    except BaseException as error:
-        text = " ".join(str(error).split())
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{Path(frame.filename).name}:{frame.name}"
-        connection.send(("error", f"{type(error).__name__}: {text[:300]} ({place})"))
+        run_config(config, data, folder, steps.append, arch=arch, **limits)
+    except Exception as failure:  # whatever goes wrong in a stranger's config is what the table is for
+        kind = "" if isinstance(failure, StepError | ValueError) else f"{type(failure).__name__}: "
+        error = " ".join(f"{kind}{failure}".split())[:300]
+    finally:
+        shutil.rmtree(folder)
+    return dict(config=path.name, reached=steps[-1], error=error, seconds=round(time.monotonic() - begin, 1))
 
 
-def run_limited(config: Path, *, seconds: float, gigabytes: float, arch: str | None = "atto") -> dict[str, Any]:
-    """Runs a family in a process with limits; the result names the last step begun and, if any, the error."""
-    fork = multiprocessing.get_context("fork")  # what is imported here need not be imported again
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_child, args=(config, sender, seconds, gigabytes, arch))
-    begin = time.monotonic()
-    process.start()
-    sender.close()
-    step, error = "plug", ""
-    try:
-        while step != "done" and not error:
-            # Other programs may want the processor too, but not so that this waits for ever.
-            if not receiver.poll(max(begin + 10 * seconds - time.monotonic(), 0)):
-                error = f"hung for {10 * seconds:g} s"
-                break
-            name, text = receiver.recv()
-            step, error = (step, text) if name == "error" else (name, "")
-    except EOFError:
-        process.join()
-        slow = process.exitcode in (-signal.SIGXCPU, -signal.SIGKILL)
-        error = f"took more than {seconds:g} s" if slow else "the process ended, most likely for lack of memory"
-    process.kill()
-    process.join()
-    return dict(config=config.name, reached=step, error=error, seconds=round(time.monotonic() - begin, 1))
-
-
-def run_first_that_plugs(configs: list[Path], **limits: float) -> dict[str, Any]:
+def run_family(package: str, configs: Sequence[Path], data: Path, **limits: float) -> dict[str, Any]:
     """Runs the first config that can be plugged; if none can, the result is that of the first."""
     first: dict[str, Any] = {}
-    for config in configs:
-        result = run_limited(config, **limits)
+    for config in configs[:3]:
+        result = try_config(package, config, data, **limits)
         if result["reached"] != "plug":
-            if result["reached"] != "done" and "took more than" not in result["error"]:
-                stock = run_limited(config, arch=None, **limits)
+            if result["reached"] != "done":
+                stock = try_config(package, config, data, arch=None, **limits)
                 result["fails_without_plug"] = stock["reached"] == result["reached"]
             return result
         first = first or result
     return first
 
 
-# Why a family has no backbone that can be swapped here, by the text of what went wrong.
+# Why a family is not counted, by the text of what went wrong.
 NOT_SWAPPABLE = {
     r"has no backbone|no attribute 'model'": "no backbone to swap",
     r"reads maps of the strides|heads made for it|'ConvNeXt' object has no": "the backbone is part of the method",
     r"(?<!OPS=1 )pip install|mim install|please install|No module|::model registry": "needs a package not there",
     r"URLError|couldn't connect|Connection": "needs a download",
+    r"--data needs": "learns from video, or from persons cut out of it, which `--data` does not read",
 }
 
 
@@ -374,13 +330,25 @@ def not_swappable(result: Mapping[str, Any]) -> str:
 
 def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     """The results as a page of Markdown."""
+    dates = sorted({row["date"] for row in results.values()})
+    hours = sum(row["seconds"] for row in results.values()) / 3600
     lines = [
         "# ConvNeXt under every family of mmdet and mmsegmentation",
         "",
-        "Written by `benchmarks/plug_matrix.py`: one config per folder, ConvNeXt-atto by `plug_backbone`, random "
-        f"weights, images of noise of {IMAGE_SIZE} x {IMAGE_SIZE} pixels, on a CPU with mmcv-lite. `done`: plugged, "
-        "built, one training step with a finite loss and a gradient in the first block, one inference. A family that "
-        "stopped shows the step and why; `not run` says that nobody has run it yet.",
+        "Written by `benchmarks/plug_matrix.py`: one config per folder, by the commands that people run, in processes "
+        "of their own, on a CPU with mmcv-lite:",
+        "",
+        "```sh",
+        "python tools/train.py CONFIG --backbone convnext-atto --data DIR [--resume]",
+        "python tools/test.py WORK_DIR/CONFIG.py CHECKPOINT",
+        "python tools/infer.py WORK_DIR/CONFIG.py CHECKPOINT IMAGE",
+        "```",
+        "",
+        f"`DIR` holds {NUM_TRAIN} drawn images of {IMAGE_SIZE} x {IMAGE_SIZE} pixels to train on and {NUM_VAL} to test "
+        "on, objects with masks for detectors and label images for segmenters. `done`: it trained for two iterations "
+        "and wrote a checkpoint, went on from there, printed its metric, and drew a picture. A family that stopped "
+        f"shows at which command and why. Run on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, torch "
+        f"{torch.__version__.split('+')[0]}, {hours:.1f} hours of one process.",
         "",
     ]
     for package in ("mmdet", "mmseg"):
@@ -395,9 +363,12 @@ def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [f"Not counted, of {len(rows)} folders:", ""] if any(kinds.values()) else []
         for kind in sorted({kind for kind in kinds.values() if kind}):
             lines.append(f"- {kind}: {', '.join(name.split('/')[1] for name in rows if kinds[name] == kind)}")
-        lines += ["", "| family | config | reached | reason |", "|---|---|---|---|"]
+        lines += ["", "| family | config | reached | seconds | reason |", "|---|---|---|---|---|"]
         for name, row in rows.items():
-            lines.append(f"| {name.split('/')[1]} | {row['config']} | {row['reached']} | {_reason(row)} |")
+            lines.append(
+                f"| {name.split('/')[1]} | {row['config']} | {row['reached']} | {row.get('seconds', '')} | "
+                f"{_reason(row)} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -412,27 +383,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="FAMILY", help="families such as mmdet/retinanet")
     parser.add_argument("--redo", action="store_true", help="run again what did not end well")
-    parser.add_argument("--seconds", type=float, default=120, help="limit of processor time per family")
-    parser.add_argument("--gigabytes", type=float, default=6, help="limit of memory per family")
+    parser.add_argument("--processes", type=int, default=2, help="families that run at once")
+    parser.add_argument("--seconds", type=float, default=150, help="limit of processor time per command")
+    parser.add_argument("--gigabytes", type=float, default=8, help="limit of memory per command")
     args = parser.parse_args()
 
-    for module in ("mmdet.models", "mmdet.testing", "mmseg.models"):  # once, for every process that is forked
-        importlib.import_module(module)
+    for module in ("mmdet.models", "mmdet.evaluation", "mmdet.datasets", "mmseg.models", "mmseg.datasets"):
+        importlib.import_module(module)  # once, for every process that is forked
+    assert convnext_dense.__file__.startswith(str(ROOT)), "another copy of the package is imported"
 
     torch.set_num_threads(1)
-    MMLogger.get_instance("matrix", log_level="WARNING")  # else every parameter's start values are logged
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for package in ("mmdet", "mmseg"):
-        for family, configs in families(package):
-            known = results.get(family)
-            if args.only and family not in args.only:
-                continue
-            if known is not None and not (args.redo and known["reached"] != "done"):
-                continue
-            results[family] = run_first_that_plugs(configs, seconds=args.seconds, gigabytes=args.gigabytes)
-            print(family, *results[family].values(), sep="  ", flush=True)
-            RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        write_data(data)
+        waiting = [
+            (package, family, configs)
+            for package in ("mmdet", "mmseg")
+            for family, configs in families(package)
+            if (not args.only or family in args.only)
+            and (family not in results or (args.redo and results[family]["reached"] != "done"))
+        ]
+        _run_all(waiting, results, data, args)
     TABLE.write_text(write_table(results))
+
+
+def _run_all(waiting: list, results: dict[str, Any], data: Path, args: argparse.Namespace) -> None:
+    fork = multiprocessing.get_context("fork")
+    limits = dict(seconds=args.seconds, gigabytes=args.gigabytes)
+
+    def work(package: str, configs: list[Path], connection: Any) -> None:
+        connection.send(run_family(package, configs, data, **limits))
+
+    running: dict[Any, tuple[str, Any]] = {}
+    while waiting or running:
+        while waiting and len(running) < args.processes:
+            package, family, configs = waiting.pop(0)
+            receiver, sender = fork.Pipe(duplex=False)
+            process = fork.Process(target=work, args=(package, configs, sender))
+            process.start()
+            sender.close()
+            running[receiver] = (family, process)
+        for receiver in multiprocessing.connection.wait(list(running)):
+            family, process = running.pop(receiver)  # type: ignore[call-overload]
+            row = receiver.recv()  # type: ignore[union-attr]
+            process.join()
+            results[family] = row | dict(date=datetime.date.today().isoformat())
+            print(family, *row.values(), sep="  ", flush=True)
+            RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

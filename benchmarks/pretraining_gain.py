@@ -14,6 +14,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -40,21 +41,29 @@ def main() -> None:
     for seed in args.seeds:
         pretraining = args.work_dir / f"{PRETRAINING}_{seed}"
         weights = pretraining / "epoch_5.pth"
-        run(result, args.json, PRETRAINING, pretraining, [f"randomness.seed={seed}"], ("accuracy/top1",))
+        given = ["--cfg-options", f"randomness.seed={seed}"]
+        measure(result, args.json, PRETRAINING, pretraining, given, ("accuracy/top1",), summarise)
         for start, config in DETECTORS.items():
-            options = [f"randomness.seed={seed}"]
-            if start == "pretrained":
-                options.append(f"model.backbone.init_cfg.checkpoint={weights}")
-            run(result, args.json, config, args.work_dir / f"{config}_{seed}", options, METRICS)
+            more = [f"model.backbone.init_cfg.checkpoint={weights}"] if start == "pretrained" else []
+            work_dir = args.work_dir / f"{config}_{seed}"
+            measure(result, args.json, config, work_dir, [*given, *more], METRICS, summarise)
     print(json.dumps(result, indent=2))
 
 
-def run(result: dict, path: Path, config: str, work_dir: Path, options: list[str], metrics: tuple[str, ...]) -> None:
-    """Trains a config, unless the result has it, and adds its last evaluation to the result."""
+def measure(
+    result: dict,
+    path: Path,
+    config: str,
+    work_dir: Path,
+    arguments: Sequence[str],
+    metrics: Sequence[str],
+    summarise: Callable[[dict], dict],
+) -> None:
+    """Trains a demo config, unless the result has it, and adds its last evaluation to the result."""
     if work_dir.name in result["runs"]:
         return
     start = time.time()
-    command("tools/train.py", str(CONFIGS / f"{config}.py"), "--work-dir", str(work_dir), "--cfg-options", *options)
+    command("tools/train.py", str(CONFIGS / f"{config}.py"), "--work-dir", str(work_dir), *arguments)
     log = max(work_dir.glob("*/vis_data/scalars.json"), key=lambda file: file.stat().st_mtime)
     records = [json.loads(line) for line in log.read_text().splitlines()]
     values = next(record for record in reversed(records) if metrics[0] in record)

@@ -82,7 +82,7 @@ def test_a_panoptic_config_becomes_one_for_objects():
         assert (part.num_things_classes, part.num_stuff_classes) == (6, 0)
     assert cfg.model.panoptic_head.loss_cls.class_weight == [1.0] * 6 + [0.1]
     assert (cfg.model.test_cfg.panoptic_on, cfg.model.test_cfg.instance_on) == (False, True)
-    assert [metric.type for metric in cfg.val_evaluator] == ["CocoMetric"]
+    assert [metric.type for metric in cfg.val_evaluator] == ["convnext_dense.CocoMetric"]
     loading = [step for step in cfg.train_dataloader.dataset.pipeline if "Annotations" in step.type]
     assert loading == [dict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=True)]
 
@@ -115,7 +115,7 @@ def test_other_data_sets_and_their_metrics_become_cocos(name, metric):
         assert [leaf.type for leaf in leaves] == ["mmdet.CocoDataset"]
         assert not {"ann_file", "data_prefix", "label_file", "hierarchy_file", "data_root"} & set(leaves[0])
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
-    assert [evaluator.type.rpartition(".")[2] for evaluator in evaluators] == ["CocoMetric"]
+    assert [evaluator.type for evaluator in evaluators] == ["convnext_dense.CocoMetric"]
     named = evaluators[0].metric
     assert ([named] if isinstance(named, str) else named) == metric
 

@@ -1,12 +1,12 @@
 """ConvNeXt under configs of others: what is rewired, what is refused, and a training step and an inference of each."""
 
-import importlib.util
 import re
 import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import noise_runs
 import pytest
 import timm
 import torch
@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from torch import nn
 
+from benchmarks import plug_matrix
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.engine.config import read_config
 from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
@@ -22,16 +23,6 @@ ROOT = Path(__file__).parents[1]
 RETINANET = "mmdet::retinanet/retinanet_r50_fpn_1x_coco.py"
 # arXiv 2301.00808, appendix A.1
 ATTO = [40, 80, 160, 320]
-
-
-def load_matrix():
-    spec = importlib.util.spec_from_file_location("plug_matrix", ROOT / "benchmarks/plug_matrix.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-matrix = load_matrix()
 
 
 def read(name):
@@ -57,9 +48,22 @@ def read(name):
 )
 def test_family_trains_a_step_and_infers(name):
     package, path = name.split("::")
-    steps = []
-    matrix.run_family(matrix.config_folder(package) / path, steps.append)
-    assert steps == list(matrix.STEPS)
+    noise_runs.run_config(plug_matrix.config_folder(package) / path)
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [
+        ("mmdet/yolox", "yolox_tiny_8xb8-300e_coco.py"),  # maps of three stages
+        ("mmseg/knet", "knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py"),  # heads that hold heads
+    ],
+)
+def test_family_trains_resumes_tests_and_infers_by_the_tools(family, config, tmp_path):
+    package = family.split("/")[0]
+    plug_matrix.write_data(tmp_path)
+    path = plug_matrix.config_folder(package) / family.split("/")[1] / config
+    row = plug_matrix.try_config(package, path, tmp_path, seconds=300, gigabytes=8)
+    assert (row["reached"], row["error"]) == ("done", "")
 
 
 def test_retinanet_differs_only_where_the_backbone_matters():
@@ -132,10 +136,10 @@ def test_custom_neck_that_reads_in_channels_plugs():
     cfg = plug_backbone(cfg, "atto")
     assert cfg.model.neck.in_channels == ATTO
     assert cfg.model.decode_head.in_channels == 32
-    matrix.shrink(cfg)
+    noise_runs.shrink(cfg)
     model = MODELS.build(cfg.model)
-    matrix.training_step(model, matrix.segmentation_batch(cfg))
-    matrix.check_gradient(model)
+    noise_runs.training_step(model, noise_runs.segmentation_batch(cfg))
+    noise_runs.check_gradient(model)
 
 
 @pytest.mark.parametrize(

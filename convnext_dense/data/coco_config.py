@@ -53,13 +53,15 @@ def _without_stuff(step: ConfigDict) -> ConfigDict:
 
 
 def _evaluator(cfg: Config, evaluators: Any) -> Any:
-    """COCO's metrics stay, those of other data sets are replaced by AP of boxes, and of masks where they are read."""
+    """Our COCO metric, with the arguments of the config's own; AP of boxes, and masks if read, for other data sets'."""
     several = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
     kept = [metric for metric in several if str(metric.get("type")).rpartition(".")[2] == "CocoMetric"]
-    if kept:
-        return kept if isinstance(evaluators, list | tuple) else kept[0]
-    reads_masks = any(node.get("with_mask") for node in config_dicts(cfg.get("train_dataloader")))
-    return ConfigDict(type="convnext_dense.CocoMetric", metric=["bbox", "segm"] if reads_masks else ["bbox"])
+    if not kept:
+        reads_masks = any(node.get("with_mask") for node in config_dicts(cfg.get("train_dataloader")))
+        kept = [ConfigDict(metric=["bbox", "segm"] if reads_masks else ["bbox"])]
+    for metric in kept:
+        metric.type = "convnext_dense.CocoMetric"
+    return kept if isinstance(evaluators, list | tuple) else kept[0]
 
 
 def _join_copies(node: Any) -> None:

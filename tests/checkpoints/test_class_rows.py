@@ -97,7 +97,7 @@ def test_a_file_whose_names_do_not_count_its_rows_gives_none():
 
 def test_order_of_entries_follows_from_the_kind_of_layer():
     # Shapes for 3 and 4 classes, as mmdet's heads have them: RetinaNet with 9 anchors, SSD's softmax with 6, Fast
-    # R-CNN, YOLOv3 with 3 anchors and 5 values before the classes, PointRend's layer that reads 256 features and scores.
+    # R-CNN, YOLOv3 with 3 anchors and 5 values before the classes, PointRend's layer that reads 256 features and scores
     some = {
         "retina.weight": (27, 256, 3, 3), "retina.bias": (27,),
         "ssd.weight": (24, 512, 3, 3),
