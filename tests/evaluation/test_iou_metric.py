@@ -218,13 +218,19 @@ def test_labels_of_any_type_are_compared_as_whole_numbers(dtype):
     metric = IoUMetric(ignore_index=-1)
     metric.dataset_meta = dict(classes=("a", "b"))
     sample = dict(
-        pred_sem_seg=dict(data=torch.tensor([[[1, 1, 0, 0]]], dtype=dtype)),
-        gt_sem_seg=dict(data=torch.tensor([[[257, 1, -1, 0]]])),
+        pred_sem_seg=dict(data=torch.tensor([[[1, 1, 0]]], dtype=dtype)),
+        gt_sem_seg=dict(data=torch.tensor([[[257, 1, 0]]])),
         img_path="0.jpg",
     )
     metric.process(None, [sample])
-    metrics = metric.evaluate(1)
-    assert metrics["mIoU"] == pytest.approx(100 * (1 / 1 + 1 / 2) / 2)  # the pixel of 257 is predicted wrongly
+    assert metric.evaluate(1)["mIoU"] == pytest.approx(100 * (1 / 1 + 1 / 2) / 2)  # the pixel of 257 is not right
+
+
+def test_labels_that_are_no_class_are_predicted_wrongly():
+    """As in mmseg; the right pixels are one of class a and one of class b."""
+    metrics = evaluate([([[0, 0, 1, 1]], [[0, -1, 1, 10**12]])], classes=("a", "b"))
+    assert metrics["mIoU"] == pytest.approx(100 * (1 / 2 + 1 / 2) / 2)
+    assert metrics["mAcc"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 5), (1, 5, 1), (1, 1, 1), (5, 1)])
