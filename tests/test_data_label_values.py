@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
+from convnext_dense.data.class_counts import set_num_classes
 from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.tasks import inspect_data, use_folder
 
 SEGMENTER = "configs/demo/upernet_convnext_atto_scratch.py"
-DETECTOR = "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 
 
 @pytest.fixture
@@ -92,3 +92,31 @@ def test_zero_is_named_where_the_layout_ignores_it_and_the_names_count_it(inspec
 
 def test_zero_beside_all_classes_is_void(inspect):
     assert not inspect(train=[(0, 0, 1, 2)], val=[(0, 1, 2, 2)], is_ade=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "image", "label", "first"),
+    [
+        ("CityscapesDataset", "a_leftImg8bit.png", "a_gtFine_labelTrainIds.png", 0),
+        ("LoveDADataset", "a.png", "a.png", 1),  # which numbers its classes from 1 on
+        ("ADE20KDataset", "a.jpg", "a.png", 1),
+    ],
+)
+def test_published_data_sets_are_read_by_their_own_rules(request, tmp_path, kind, image, label, first):
+    """Suffixes and numbering stand in the classes of mmseg, not in configs."""
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images" / image)
+    Image.fromarray(np.full((8, 8), first, np.uint8)).save(tmp_path / "labels" / label)
+    cfg = Config.fromfile(request.config.rootpath / SEGMENTER)
+    init_default_scope("mmseg")
+    cfg.train_dataloader.dataset = dict(
+        type=kind, data_root=str(tmp_path), data_prefix=dict(img_path="images", seg_map_path="labels"), pipeline=[]
+    )
+    with DATASETS.switch_scope_and_registry("mmseg") as registry:
+        names = registry.get(kind).METAINFO["classes"]
+    set_num_classes(cfg.model, len(names))
+    inspection = Inspection()
+    inspect_data(cfg, ("train",), inspection)
+    assert not inspection.of("error")
+    assert f"1 of {len(names)} classes occur and 0.0% of the pixels are ignored" in inspection.lines[0]

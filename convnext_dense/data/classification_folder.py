@@ -48,7 +48,7 @@ def use_image_folder(
     there = splits_of_image_folder(root)
     names = classes or trained
     for split in dict.fromkeys(splits.values()):
-        if split not in there:
+        if not (root / split).is_dir():
             raise ValueError(
                 f"--data {root} has no folder {split}{f'; it has {quote(there)}' if there else ''}. Expected:\n{LAYOUT}"
             )
@@ -75,8 +75,9 @@ def use_image_folder(
 
 
 def splits_of_image_folder(folder: str | os.PathLike) -> list[str]:
-    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has."""
-    return [name for name in ("train", "val", "test") if Path(folder, name).is_dir()]
+    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has, a test only with folders of classes."""
+    there = [name for name in ("train", "val", "test") if Path(folder, name).is_dir()]
+    return [name for name in there if name != "test" or class_folders(Path(folder, name))]
 
 
 def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:

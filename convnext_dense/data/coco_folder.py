@@ -106,9 +106,13 @@ def use_coco_folder(
 
 
 def splits_of_coco_folder(folder: str | os.PathLike) -> list[str]:
-    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has annotations, or images to test on, of."""
+    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has objects, or images to test on, of."""
     found = {name: _present_split(Path(folder), name) for name in ("train", "val", "test")}
-    return [name for name, split in found.items() if split and (split.annotations or name == "test")]
+    return [
+        name
+        for name, split in found.items()
+        if split and ("instances_" in split.annotations or (name == "test" and Path(folder, split.images).is_dir()))
+    ]
 
 
 def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any]:

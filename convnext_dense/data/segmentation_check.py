@@ -1,12 +1,14 @@
 """Checks segmentation data before the first iteration: pairs of files, sizes, label values, numbers of classes."""
 
+import inspect
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
 from PIL import Image
 
 from convnext_dense.data.class_counts import check_class_counts
@@ -86,7 +88,7 @@ def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
         if not prefix.get("img_path") or prefix.get("seg_map_path"):
             continue
         images = Path(dataset.get("data_root") or "", prefix["img_path"])
-        suffix = _suffix(dataset, "img_suffix", ".jpg")
+        suffix = _argument(dataset, "img_suffix", ".jpg")
         names = sorted(name for name in _list_files(images) if name.endswith(suffix))
         if not names:
             inspection.error("folders and classes", f"There is no image that ends in '{suffix}' in {images}.")
@@ -138,7 +140,7 @@ def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
                 f"There is no data at {dataset.get('data_root') or folder}: {folder} does not exist. {put}, or point "
                 f"to a folder of your own with --data DIR. Expected:\n{LAYOUT}"
             )
-    image_suffix, label_suffix = _suffix(dataset, "img_suffix", ".jpg"), _suffix(dataset, "seg_map_suffix", ".png")
+    image_suffix, label_suffix = _argument(dataset, "img_suffix", ".jpg"), _argument(dataset, "seg_map_suffix", ".png")
     listed = dataset.get("ann_file")
     if listed:
         names_file = Path(dataset.get("data_root") or "", listed)
@@ -168,9 +170,14 @@ def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
     return [(images / (stem + image_suffix), labels / (stem + label_suffix)) for stem in stems]
 
 
-def _suffix(dataset: ConfigDict, key: str, default: str) -> str:
-    # ADE20KDataset fixes its own suffixes, which are the defaults of every other data set too.
-    return dataset.get(key) or default
+def _argument(dataset: ConfigDict, key: str, default: Any) -> Any:
+    """Gives an argument of a data set: the config's, or its type's own default, such as the suffixes of Cityscapes."""
+    if dataset.get(key) is not None:
+        return dataset[key]
+    with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
+        kind = registry.get(dataset.type) if isinstance(dataset.type, str) else dataset.type
+    parameter = inspect.signature(kind).parameters.get(key) if kind is not None else None
+    return default if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 def _list_files(folder: Path) -> list[str]:
@@ -189,7 +196,7 @@ def _inspect_labels(
     pairs: Sequence[tuple[Path, Path]], classes: Sequence[str], split: LabelSplit, inspection: Inspection
 ) -> LabelCounts:
     dataset, folder = split.dataset, split.labels
-    ignored, is_reduced = dataset.get("ignore_index", 255), reduces_zero_label(dataset)
+    ignored, is_reduced = _argument(dataset, "ignore_index", 255), reduces_zero_label(dataset)
     # A data set that knows its classes may be used with some of them; its files have all of them.
     names = known_class_names(dataset) or classes
     # With reduce_zero_label 0 is ignored and class i is written as i + 1.
@@ -214,8 +221,7 @@ def _inspect_labels(
 
 def reduces_zero_label(dataset: ConfigDict) -> bool:
     """Whether class i is written as i + 1 in label files, and 0 is ignored."""
-    # ADE20KDataset's own default, which is where ADE20K's numbering from 1 is known.
-    return bool(dataset.get("reduce_zero_label", str(dataset.get("type")).endswith("ADE20KDataset")))
+    return bool(_argument(dataset, "reduce_zero_label", False))
 
 
 def _open_pair(image: Path, label: Path, inspection: Inspection, reader: ImageReader | None) -> np.ndarray | None:
