@@ -348,6 +348,11 @@ def _write_predictions_to(cfg: Config, out: str) -> None:
     task = task_of(cfg)
     if task == "segmentation":
         cfg.test_evaluator.output_dir = out
+        datasets = list(leaf_datasets(cfg.test_dataloader.dataset))
+        folder = (datasets[0].get("data_prefix") or {}).get("img_path")
+        if len(datasets) == 1 and folder and str(cfg.test_evaluator.type).startswith("convnext_dense."):
+            # Images of one name in two folders have label images in two folders.
+            cfg.test_evaluator.image_root = str(Path(datasets[0].get("data_root") or "", folder))
         return
     if task == "classification":
         raise ValueError("--out is for detection and segmentation; predict gives the classes of images.")
