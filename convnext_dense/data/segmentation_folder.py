@@ -171,10 +171,10 @@ def _find_splits(root: Path, wanted: set[str], labelled: set[str]) -> dict[str, 
             fitting.append((len(have_labels & wanted), len(have_labels), there))
     if fitting:
         return max(fitting, key=lambda fit: fit[:2])[2]
-    there = splits_of_segmentation_folder(root)
-    missing = [name for name in _SPLITS if name in wanted and name not in there] or sorted(wanted)
+    present = splits_of_segmentation_folder(root)
+    missing = [name for name in _SPLITS if name in wanted and name not in present] or sorted(wanted)
     raise ValueError(
-        f"--data {root} has no images and labels of {quote(missing)}{f', but of {quote(there)}' if there else ''}. "
+        f"--data {root} has no images and labels of {quote(missing)}{f', but of {quote(present)}' if present else ''}. "
         f"Expected:\n{LAYOUT}"
     )
 
