@@ -2,12 +2,11 @@
 
 python benchmarks/finetuning_gain.py --json benchmarks/results/finetuning_gain.json [--nuclei DIR]
 
-Mask R-CNN of configs/demo is trained on shapes of four of the six classes, and on all six. From the former a run with
-six classes starts, from the latter one on other data with ``--nuclei``: a folder in COCO format with a class that is no
-shape. Three starts are compared, with three seeds each, which draw new weights, order and augmentation: ``rows``
-(--init-from the detector), ``no rows`` (the same file without its class names, so that all that counts classes is
-new) and ``backbone`` (the backbone that was pre-trained on single shapes). What the result file already has is not run
-again.
+Mask R-CNN of configs/demo is trained on shapes of four of the six classes. From it a run with six classes starts, and
+with ``--nuclei`` one on other data: a folder in COCO format with a class that is no shape. Three starts are compared,
+with three seeds each, which draw new weights, order and augmentation: ``rows`` (--init-from the detector), ``no rows``
+(the same file without its class names, so that all that counts classes is new) and ``backbone`` (the backbone that was
+pre-trained on single shapes). What the result file already has is not run again.
 """
 
 import argparse
@@ -55,9 +54,8 @@ def main() -> None:
     four_classes = train("four_classes", detector, ["--data", str(four)]) / "epoch_6.pth"
     compare(train, args.seeds, name="shapes", config=detector, data=SHAPES, start=four_classes)
     if args.nuclei:
-        six_classes = train("six_classes", detector, ["--data", SHAPES]) / "epoch_6.pth"
         other = plug_weights(OTHER, weights, args.work_dir)
-        compare(train, args.seeds, name="nuclei", config=other, data=args.nuclei, start=six_classes)
+        compare(train, args.seeds, name="nuclei", config=other, data=args.nuclei, start=four_classes)
     print(json.dumps(result, indent=2))
 
 

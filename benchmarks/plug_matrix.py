@@ -127,7 +127,7 @@ def options(cfg: Config, language: Path | None = None) -> dict[str, str]:
                 if name in ("scale", "img_scale", "crop_size", "size") and _is_size(value):
                     found[f"{place}.{name}"] = square
                 elif name in ("scale", "scales", "img_scale") and _is_size(next(iter(_listed(value)), None)):
-                    found[f"{place}.{name}"] = f"[{square}]"
+                    found[f"{place}.{name}"] = f"[{','.join([square] * len(value))}]"
                 elif name == "times":
                     found[f"{place}.{name}"] = "1"
     for place, node in _dicts(cfg.model, "model"):
