@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import import_modules_from_strings
 
 from convnext_dense.engine.channels import fit_to_channels
 
@@ -34,9 +35,12 @@ def test_every_channel_is_normalised_by_its_own_mean(channels):
     np.testing.assert_allclose(preprocess(cfg, image[None])[0, :, :2, :3], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("channels", "order"), [(1, [0]), (2, [0, 1]), (4, [2, 1, 0, 3]), (5, [2, 1, 0, 3, 4])])
+@pytest.mark.parametrize(
+    ("channels", "order"), [(1, [0]), (2, [0, 1]), (3, [2, 1, 0]), (4, [2, 1, 0, 3]), (5, [2, 1, 0, 3, 4])]
+)
 def test_colours_are_turned_round_and_nothing_else(channels, order):
-    cfg = config(channels, mean=[0.0], std=[1.0], bgr_to_rgb=True)
+    import_modules_from_strings(["convnext_dense.models.detector_input"])
+    cfg = config(channels, "convnext_dense.DetDataPreprocessor", mean=[0.0], std=[1.0], bgr_to_rgb=True)
     fit_to_channels(cfg)
     image = torch.rand(channels, 4, 4)
     torch.testing.assert_close(preprocess(cfg, [image])[0], image[order])
