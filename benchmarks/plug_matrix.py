@@ -265,7 +265,7 @@ def run_config(config: str, data: Path, folder: Path, report: Any, *, arch: str 
     report("test")
     tested = ["--work-dir", str(folder / "test")]
     text = run_tool("test.py", [str(work_dir / name), checkpoint, *tested], folder / "test.txt", **limits)
-    if not re.search(r"Epoch\(test\).*(coco/|mIoU)", text):
+    if not re.search(r"(Epoch|Iter)\(test\).*(coco/|mIoU)", text):
         raise StepError("no metric was printed")
     report("infer")
     image = next(path for path in sorted((data / package).rglob("*.jpg")) if "val" in str(path.parent))
