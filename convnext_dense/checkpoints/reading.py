@@ -40,12 +40,13 @@ class _Namespace:
     """Stands in for ``argparse.Namespace``, which official training files hold beside the weights; never looked at."""
 
 
-def read_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
+def read_checkpoint(source: str | os.PathLike, *, mapped: bool = True) -> dict[str, Any]:
     """Reads a checkpoint onto the CPU.
 
     Args:
         source: See ``fetch``; a file of ``torch.save`` or safetensors under whatever name, packed in an archive or not,
             NumPy's ``.npz``, or the index (``.index.json``) of a checkpoint in several files.
+        mapped: Whether tensors may lie in the file until they are looked at; False reads what is to outlive the file.
 
     Returns:
         What the file holds: a state dict, or a dict that has one in it.
@@ -56,15 +57,15 @@ def read_checkpoint(source: str | os.PathLike) -> dict[str, Any]:
     """
     path = fetch(source)
     if path.suffix == ".json":
-        return _read_parts(path)
+        return _read_parts(path, mapped)
     check_whole(path)
-    return _read_file(path)
+    return _read_file(path, mapped)
 
 
-def _read_parts(index: Path) -> dict[str, Tensor]:
+def _read_parts(index: Path, mapped: bool) -> dict[str, Tensor]:
     content: dict[str, Tensor] = {}
     for file, names in read_index(index).items():
-        part = _read_file(index.parent / file)
+        part = _read_file(index.parent / file, mapped)
         absent = [name for name in names if name not in part]
         if absent:
             raise ValueError(
@@ -74,7 +75,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
     return content
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+def _read_file(path: Path, mapped: bool) -> dict[str, Any]:
     if path.suffix in _MADE_FROM_CHECKPOINTS:
         raise ValueError(
             f"Checkpoint {path} is {_MADE_FROM_CHECKPOINTS[path.suffix]}: name the .pth or .safetensors file that it "
@@ -86,22 +87,24 @@ def _read_file(path: Path) -> dict[str, Any]:
         name, packed = unpack(path)
         if isinstance(packed, io.BytesIO):
             _check_first_bytes(packed.getbuffer()[:256].tobytes(), path)
-        content = _load(name, packed)
+        content = _load(name, packed, mapped)
     if not isinstance(content, dict):
         raise ValueError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of tensors.")
     return content
 
 
-def _load(name: str, file: Path | io.BytesIO) -> Any:
+def _load(name: str, file: Path | io.BytesIO, mapped: bool) -> Any:
     """Loads what is in no archive any more."""
     if name.endswith(".safetensors") or _is_safetensors(file):
-        return load_file(file) if isinstance(file, Path) else load_safetensors(file.getvalue())
+        if isinstance(file, Path):
+            return load_file(file) if mapped else load_safetensors(file.read_bytes())
+        return load_safetensors(file.getvalue())
     if name.endswith(".npz"):
         with np.load(_rewound(file), allow_pickle=False) as arrays:
             return {key: torch.from_numpy(array) for key, array in arrays.items()}
     file = to_protocol_2(file)
     # mmap keeps the peak near one copy of the file; the legacy, non-zip format cannot be mapped.
-    mapped = isinstance(file, Path) and zipfile.is_zipfile(file)
+    mapped = mapped and isinstance(file, Path) and zipfile.is_zipfile(file)
     with torch.serialization.safe_globals([(_Namespace, "argparse.Namespace")]):
         return torch.load(_rewound(file), map_location="cpu", weights_only=True, mmap=mapped)
 

@@ -7,6 +7,7 @@ from convnext_dense.engine.compile_hook import CompileBackboneHook
 from convnext_dense.engine.config import read_config
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.launch import evaluate_model, train_model
+from convnext_dense.engine.local_checkpoints import read_local_checkpoint
 from convnext_dense.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from convnext_dense.engine.named_images_hook import NamedImagesHook
 from convnext_dense.engine.nonfinite_hook import NonFiniteHook
@@ -27,5 +28,6 @@ __all__ = [
     "SingleValueHook",
     "evaluate_model",
     "read_config",
+    "read_local_checkpoint",
     "train_model",
 ]
