@@ -54,6 +54,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             )
         if not 0.0 < cfg.get("decay_rate", 0.0) <= 1.0:
             raise ValueError(f"paramwise_cfg needs a decay_rate in (0, 1], got {cfg.get('decay_rate')}.")
+        if self.base_lr is None:
+            raise ValueError("optim_wrapper.optimizer needs lr, which layer decay multiplies.")
         if cfg.get("decay_type", "layer_wise") not in _METHODS:
             raise ValueError(f"decay_type='{cfg['decay_type']}' must be one of {', '.join(_METHODS)}.")
 
