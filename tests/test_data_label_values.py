@@ -120,3 +120,10 @@ def test_published_data_sets_are_read_by_their_own_rules(request, tmp_path, kind
     inspect_data(cfg, ("train",), inspection)
     assert not inspection.of("error")
     assert f"1 of {len(names)} classes occur and 0.0% of the pixels are ignored" in inspection.lines[0]
+
+
+@pytest.mark.parametrize(("row", "is_named"), [((0, 1, 2, 3), False), ((0, 0, 0, 1), True)])
+def test_many_classes_are_off_by_one_only_where_most_pixels_are_0(inspect, row, is_named):
+    """A sample of ADE20K lacks many classes, the last one too, and a few of its pixels are 0, which is right."""
+    found = inspect(train=[row], val=[(0, 1, 10, 10)], names=[f"c{number}" for number in range(10)], is_ade=True)
+    assert (("warning", "numbers of classes") in found) is is_named
