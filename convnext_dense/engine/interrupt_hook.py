@@ -90,9 +90,10 @@ class InterruptHook(Hook):
 
     def _leave(self, runner: Any, *, epoch: int, iteration: int) -> None:
         hook = checkpoint_hook_of(runner)
-        path = hook.save_interrupted(runner, epoch=epoch, iteration=iteration) if hook else "no checkpoint"
+        path = hook.save_interrupted(runner, epoch=epoch, iteration=iteration) if hook else None
         name = signal.Signals(self._signal).name
-        runner.logger.info(f"{name}: the run ends after iteration {iteration}. Go on from {path} with --resume.")
+        rest = f"Go on from {path} with --resume." if path else "There is no checkpoint to go on from."
+        runner.logger.info(f"{name}: the run ends after iteration {iteration}. {rest}")
         raise SystemExit(EXIT_CODES[signal.Signals(self._signal)])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
