@@ -24,7 +24,7 @@ from convnext_dense.checkpoints import load_weights, read_checkpoint, unwrap
 from convnext_dense.data.box_only import can_drop_masks, drop_masks
 from convnext_dense.data.class_counts import num_classes, set_num_classes, task_of
 from convnext_dense.data.coco_config import drop_stuff
-from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.data.dataset_configs import config_dicts, leaf_datasets
 from convnext_dense.data.given_images import to_array
 from convnext_dense.data.image_reader import image_step, loads_annotations, reader_of
 from convnext_dense.data.named_pipeline import NamedPipeline
@@ -143,13 +143,15 @@ class Predictor:
         if num_classes(cfg.model) != len(names):
             set_num_classes(cfg.model, len(names))
             drop_stuff(cfg)
-        _drop_untrained_masks(cfg, unwrap(content))
+        _drop_untrained_parts(cfg, unwrap(content))
         del content
         fit_to_device(cfg)
         fit_to_channels(cfg)
         palette = known.get("palette") or meta.get("PALETTE") or ()
         self._palette = palette if len(palette) == len(names) else make_palette(len(names))
         dataset = _test_dataset(cfg)
+        # Detectors that read the names of classes are given them beside the image, as in a test.
+        self._words = dict(text=self.class_names, custom_entities=True) if dataset.get("return_classes") else {}
         self.first_label = int(bool(known.get("reduce_zero_label", reduces_zero_label(dataset))))
         self._prepare_inputs(cfg, dataset)
         with name_config_faults(cfg):
@@ -207,12 +209,13 @@ class Predictor:
     def _prepare(self, image: Image, number: int) -> dict[str, Any]:
         if not isinstance(image, str | os.PathLike):
             pixels = to_array(image, self._channels, dtypes=self._dtypes, mean=self._mean)
-            return self._from_array(dict(img=pixels, img_id=number, img_path=f"number {number} (an array)"))
+            source = f"number {number} (an array)"
+            return self._from_array(dict(img=pixels, img_id=number, img_path=source, **self._words))
         if self._reader is None:
             return self._from_file(dict(img=_read_image(image)))
         if "://" not in os.fspath(image):
             self._reader.open(image)  # OpenCV alone gives half an image for half a file, and trusts any size
-        return self._from_file(dict(img_path=os.fspath(image), img_id=number))
+        return self._from_file(dict(img_path=os.fspath(image), img_id=number, **self._words))
 
     def _plain_result(self, sample: Any) -> dict[str, Any]:
         if self.task == "segmentation":
@@ -283,9 +286,12 @@ def _test_dataset(cfg: Config) -> ConfigDict:
     raise ValueError(f"Config {cfg.filename} has no test_dataloader, whose pipeline images go through.")
 
 
-def _drop_untrained_masks(cfg: Config, weights: Mapping[str, Any]) -> None:
-    """Takes the mask head out of a detector whose checkpoint has boxes alone: training had no masks, and did so too."""
-    has_boxes, has_masks = (any(f"{head}." in name for name in weights) for head in ("bbox_head", "mask_head"))
+def _drop_untrained_parts(cfg: Config, weights: Mapping[str, Any]) -> None:
+    """Takes heads for masks and stuff out where a checkpoint lacks them: training had none to learn from either."""
+    parts = ("bbox_head", "mask_head", "semantic_head")
+    has_boxes, has_masks, has_stuff = (any(f"{part}." in name for name in weights) for part in parts)
+    if has_boxes and not has_stuff and any("semantic_head" in node for node in config_dicts(cfg.model)):
+        drop_stuff(cfg)
     if has_boxes and not has_masks and can_drop_masks(cfg.model):
         drop_masks(cfg)
         print_log("The checkpoint has no mask head: boxes alone are predicted.")
