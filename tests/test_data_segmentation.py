@@ -128,9 +128,7 @@ def test_check_says_what_it_saw(cfg, two_class_folder):
 def test_folder_of_another_layout_is_refused(cfg, tmp_path):
     with pytest.raises(ValueError, match=r"--data .*nowhere is not a folder"):
         use_segmentation_folder(cfg, tmp_path / "nowhere", ["a"])
-    with pytest.raises(
-        ValueError, match=r"has no images and labels of 'train', 'val'\. Expected:\n +DIR/train"
-    ):
+    with pytest.raises(ValueError, match=r"has no images and labels of 'train', 'val'\. Expected:\n +DIR/train"):
         use_segmentation_folder(cfg, tmp_path, ["a"])
 
 
