@@ -1,7 +1,9 @@
 """Options that go one by one but not together: they work, or one sentence names the key before the first iteration."""
 
+import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.engine import train_model
+from convnext_dense.engine import SingleValueHook, train_model
 from convnext_dense.engine.option_pairs import fit_loaders
 
 CONFIG = """
@@ -103,12 +105,16 @@ def test_norm_without_running_statistics_names_the_batch_size(config):
         train(config, options)
 
 
-def test_validation_and_later_use_see_the_norms_as_they_were(config):
-    train(config, {"train_dataloader.batch_size": 1})
-    model = Pooled()
-    assert not model.pooled[1]._forward_pre_hooks
-    model.train()
-    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
+def test_batch_of_two_after_a_batch_of_one_counts_again():
+    model, hook = Pooled().train(), SingleValueHook()
+    runner = SimpleNamespace(model=model, logger=logging.getLogger("test"))
+    hook.before_train(runner)
+    for size, num_updates in ((1, 0), (2, 1), (1, 1)):
+        model([torch.rand(3, 4, 4)] * size)
+        assert model.pooled[1].num_batches_tracked == num_updates
+        assert all(module.training for module in model.modules())
+    hook.after_train(runner)
+    with pytest.raises(ValueError, match="Expected more than 1 value per channel"):  # torch's own again
         model([torch.rand(3, 4, 4)])
 
 

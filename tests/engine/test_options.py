@@ -38,6 +38,7 @@ def test_options_come_after_the_data(own_folder):
         "+val_dataloader.dataset.indices": 2,
         "model.roi_head.mask_head.num_classes": 7,
         "train_dataloader.dataset.metainfo": dict(_delete_=True, classes=("a", "b")),
+        "optim_wrapper": dict(_delete_=True, type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1)),
     }
     cfg = read(DETECTION, own_folder, options)
     assert cfg.test_dataloader.dataset.ann_file == "instances_test.json"
@@ -51,7 +52,8 @@ def test_options_come_after_the_data(own_folder):
     assert cfg.model.roi_head.bbox_head.num_classes == 2
     assert cfg.val_dataloader.dataset.ann_file == "instances_val.json"
     assert cfg.test_dataloader.dataset.data_root == str(own_folder)
-    assert options["train_dataloader.dataset.metainfo"]["_delete_"]  # the caller's own are not changed
+    assert "clip_grad" not in cfg.optim_wrapper
+    assert options["optim_wrapper"]["_delete_"]  # the caller's own are not changed
 
 
 def test_key_that_the_data_brings_needs_no_plus(ade_folder):
