@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from convnext_dense.data.shapes_crops import write_crops
 from convnext_dense.data.tasks import use_folder
 from convnext_dense.engine import evaluate_model, read_config, train_model
 from convnext_dense.engine.options import check_flag, option_value
@@ -64,7 +65,7 @@ def test_key_that_the_data_brings_needs_no_plus(ade_folder):
 
 
 def test_data_sees_the_options(own_folder):
-    """A wrapper and a head that options bring in are filled and sized like those of the file."""
+    """A head that an option changes is sized like that of the file, unless the option gives its size."""
     head = read_config(DETECTION).model.roi_head.bbox_head
     options = {
         "model.roi_head.bbox_head": dict(_delete_=True, type="ConvFCBBoxHead", num_classes=6, in_channels=64),
@@ -73,10 +74,13 @@ def test_data_sees_the_options(own_folder):
     assert read(DETECTION, own_folder, options).model.roi_head.bbox_head.num_classes == 3
     cfg = read(DETECTION, own_folder, {"+model.roi_head.bbox_head.reg_class_agnostic": True})
     assert cfg.model.roi_head.bbox_head == {**head, "num_classes": 2, "reg_class_agnostic": True}
-    dataset = read_config(DETECTION).train_dataloader.dataset
-    wrapped = {f"+train_dataloader.dataset.{key}": value for key, value in dict(times=3, dataset=dataset).items()}
-    cfg = read(DETECTION, own_folder, {**wrapped, "train_dataloader.dataset.type": "RepeatDataset"})
-    assert cfg.train_dataloader.dataset.type == "RepeatDataset"
+
+
+def test_data_of_less_than_the_config_s_batch_is_taken_with_an_option_that_lowers_it(tmp_path):
+    write_crops(tmp_path, 24, num_val=12, seed=1)
+    with pytest.raises(ValueError, match=r"24 images, fewer than one batch: lower train_dataloader\.batch_size"):
+        read(CLASSIFICATION, tmp_path, {})
+    assert read(CLASSIFICATION, tmp_path, {"train_dataloader.batch_size": 4}).model.num_classes == 6
 
 
 def test_class_count_against_the_data_is_named_before_the_run(own_folder, tmp_path):
