@@ -32,7 +32,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
                 if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
             )
             if not files:
-                raise ValueError(f"There is no image in {path} ({', '.join(sorted(IMAGE_SUFFIXES))}).")
+                raise ValueError(f"There is no image in {path}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
         elif not path.exists():
             raise ValueError(f"Image {path} does not exist.")
         for file in files:
