@@ -132,7 +132,8 @@ def match_weights(
     match = _choose(find_layouts(found), home, found, source) if home else None
     if home is None or match is None:
         found = classes.fill(found, wanted) if classes else found
-        report = _compare(wanted, found, source, classes=classes, digest=digest)
+        is_backbone = any(name.startswith("stages.") for name in wanted)  # one of ours that is no ConvNeXt
+        report = _compare(wanted, found, source, classes=classes, digest=digest, is_backbone=is_backbone)
         return report, {name: found[name] for name in report.loaded}
 
     classifier = {name: name for name in _CLASSIFIER if home.prefix.endswith("backbone.") and name in wanted}

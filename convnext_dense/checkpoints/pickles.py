@@ -86,7 +86,7 @@ def _rewrite(stream: io.BytesIO) -> bytes:
     try:
         instructions: list[tuple[Any, Any, Any]] = list(pickletools.genops(stream))
     except ValueError as error:
-        raise UnpicklingError(str(error)) from error
+        raise ValueError(str(error)) from error  # damaged
     end = stream.tell()
     data = stream.getbuffer()[start:end]
     places = [place - start for _, _, place in instructions] + [end - start]
