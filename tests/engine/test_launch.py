@@ -192,7 +192,7 @@ def test_wrong_arguments_of_testing_are_named(demo_run, shapes_folder, kwargs, t
     [
         (["tools/train.py", "configs/detection/cascade_convnext_x.py"], "Error: Config configs/detection/cascade"),
         (["tools/test.py", str(DEMO), "none.pth"], "Error: Checkpoint none.pth does not exist."),
-        (["tools/infer.py", str(DEMO), "none.pth", "none.jpg"], "Error: Checkpoint none.pth does not exist."),
+        (["tools/infer.py", str(DEMO), "none.pth", "docs/demo.png"], "Error: Checkpoint none.pth does not exist."),
     ],
 )
 def test_tools_end_with_one_sentence_and_an_exit_code(arguments, text, shapes_folder, tmp_path):
