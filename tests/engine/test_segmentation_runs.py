@@ -154,7 +154,7 @@ def test_predictions_are_those_of_the_test_and_are_drawn_with_a_legend(trained, 
     ("options", "text"),
     [
         ([], "There is no data at data/ade/ADEChallengeData2016"),
-        (["--data", "{folder}/images"], "has no images and labels of a train and a val split"),
+        (["--data", "{folder}/images"], "has no images and labels of 'train', 'val'. Expected:"),
     ],
 )
 def test_tool_ends_with_one_sentence_and_an_exit_code(options, text, ade_folder, tmp_path):
