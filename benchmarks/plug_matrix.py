@@ -314,7 +314,7 @@ def run_family(package: str, configs: Sequence[Path], data: Path, **limits: floa
 
 # Why a family is not counted, by the text of what went wrong.
 NOT_SWAPPABLE = {
-    r"has no backbone|no attribute 'model'": "no backbone to swap",
+    r"has no backbone|has no 'model'": "no backbone to swap",
     r"reads maps of the strides|heads made for it|'ConvNeXt' object has no": "the backbone is part of the method",
     r"(?<!OPS=1 )pip install|mim install|please install|No module|::model registry": "needs a package not there",
     r"URLError|couldn't connect|Connection": "needs a download",
@@ -347,7 +347,7 @@ def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         f"`DIR` holds {NUM_TRAIN} drawn images of {IMAGE_SIZE} x {IMAGE_SIZE} pixels to train on and {NUM_VAL} to test "
         "on, objects with masks for detectors and label images for segmenters. `done`: it trained for two iterations "
         "and wrote a checkpoint, went on from there, printed its metric, and drew a picture. A family that stopped "
-        f"shows at which command and why. Run on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, torch "
+        f"shows at which command and why; `not run` says that nobody has run it yet. Run on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, torch "
         f"{torch.__version__.split('+')[0]}, {hours:.1f} hours of one process.",
         "",
     ]
@@ -359,7 +359,9 @@ def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         kinds = {name: not_swappable(row) for name, row in rows.items()}
         done = sum(row["reached"] == "done" for row in rows.values())
         swappable = sum(not kind for kind in kinds.values())
-        lines += [f"## {package}: {done} of {swappable} families done ({100 * done / swappable:.0f} %)", ""]
+        waiting = sum(row["reached"] == "not run" for row in rows.values())
+        share = f", {waiting} not run yet" if waiting else f" ({100 * done / swappable:.0f} %)"
+        lines += [f"## {package}: {done} of {swappable} families done{share}", ""]
         lines += [f"Not counted, of {len(rows)} folders:", ""] if any(kinds.values()) else []
         for kind in sorted({kind for kind in kinds.values() if kind}):
             lines.append(f"- {kind}: {', '.join(name.split('/')[1] for name in rows if kinds[name] == kind)}")
