@@ -347,7 +347,8 @@ def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         f"`DIR` holds {NUM_TRAIN} drawn images of {IMAGE_SIZE} x {IMAGE_SIZE} pixels to train on and {NUM_VAL} to test "
         "on, objects with masks for detectors and label images for segmenters. `done`: it trained for two iterations "
         "and wrote a checkpoint, went on from there, printed its metric, and drew a picture. A family that stopped "
-        f"shows at which command and why; `not run` says that nobody has run it yet. Run on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, torch "
+        "shows at which command and why; `not run` says that nobody has run it yet. "
+        f"Run on {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, torch "
         f"{torch.__version__.split('+')[0]}, {hours:.1f} hours of one process.",
         "",
     ]
