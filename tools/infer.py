@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import DictAction
 
 from convnext_dense.data.prediction_files import PredictionWriter, find_images, name_pictures
-from convnext_dense.engine.command_line import run_command
+from convnext_dense.engine.command_line import add_options_argument, run_command
 from convnext_dense.inference import Predictor, draw_result
 
 
@@ -24,13 +23,7 @@ def main() -> None:
     parser.add_argument("--score-thr", type=float, default=0.3, help="leave out objects below this score (detection)")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
     parser.add_argument("--batch-size", type=int, default=1, help="images that run at once (default: 1)")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        metavar="K=V",
-        help="override values of the config by dotted key; +K=V adds a key that is not there",
-    )
+    add_options_argument(parser)
     args = parser.parse_args()
 
     images = find_images(args.images)

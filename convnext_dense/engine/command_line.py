@@ -26,10 +26,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say which data a config reads."""
-    from mmengine.config import DictAction
-
     parser.add_argument("--data", metavar="DIR", help="folder of your own data that replaces the config's")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label, for segmentation")
+    add_options_argument(parser)
+
+
+def add_options_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the argument that overrides values of a config."""
+    from mmengine.config import DictAction
+
     parser.add_argument(
         "--cfg-options",
         nargs="+",
