@@ -20,7 +20,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 
-from convnext_dense.checkpoints import load_weights, read_checkpoint, unwrap
+from convnext_dense.checkpoints import load_weights, read_checkpoint, read_class_names, unwrap
 from convnext_dense.data.box_only import can_drop_masks, drop_masks
 from convnext_dense.data.class_counts import num_classes, set_num_classes, task_of
 from convnext_dense.data.coco_config import drop_stuff
@@ -133,12 +133,12 @@ class Predictor:
         content = read_checkpoint(checkpoint)
         meta = content.get("meta") or {}
         known = meta.get("dataset_meta") or {}
-        names = known.get("classes") or meta.get("CLASSES")  # the latter by mmdet 2.x and mmseg 0.x
+        names = read_class_names(content)
         if names is None:
             raise ValueError(
                 f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta)."
             )
-        self.class_names = tuple(names)
+        self.class_names = names
         self.task = task_of(cfg)
         if num_classes(cfg.model) != len(names):
             set_num_classes(cfg.model, len(names))

@@ -16,6 +16,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from convnext_dense.data import ImageFolder, ImageShards, build_transform
+from convnext_dense.data.classification_folder import check_classification_data
+from convnext_dense.data.inspection import NOTE, WARNING, Inspection
 from convnext_dense.data.tasks import check_data, use_folder
 from convnext_dense.data.transforms import random_state_of
 
@@ -157,7 +159,7 @@ def test_the_first_corrupt_image_stops_unless_a_share_is_stated(folder):
         ),
         (lambda root: [path.unlink() for path in root.glob("train/*/*")], r"There is no image in the class folders of"),
         (lambda root: (root / "train/stray.png").write_bytes(png(1)), r"stray\.png is not in a class folder"),
-        (lambda root: (root / "val/10").rename(root / "val/11"), r"2 classes and 2 are expected; '10' is on one side"),
+        (lambda root: (root / "val/10").rename(root / "val/11"), r"/val/11 is none of the 2 classes, which are '2', '10'"),
         (lambda root: (root / "val").rename(root / "test"), r"has no folder val; it has 'train', 'test'\. Expected:"),
     ],
 )
@@ -165,6 +167,29 @@ def test_wrong_folders_are_named(folder, damage, text):
     damage(folder)
     with pytest.raises(ValueError, match=text):
         use_folder(config(), folder)
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+@pytest.mark.parametrize(("split", "severity"), [("val", NOTE), ("train", WARNING)])
+def test_class_without_images_keeps_its_label_and_is_named(folder, split, severity, is_empty):
+    """Class 2 stands before class 10, which is label 1 whether or not there is an image of 2."""
+    for path in (folder / split / "2").iterdir():
+        path.unlink()
+    if not is_empty:
+        (folder / split / "2").rmdir()
+    cfg = config()
+    use_folder(cfg, folder, classes=["2", "10"])
+    assert cfg.model.num_classes == 2
+    assert {label for _, label in ImageFolder(**only(cfg[f"{split}_dataloader"].dataset)).samples} == {1}
+    inspection = Inspection()
+    check_classification_data(cfg, ("train", "val"), inspection)
+    [finding] = inspection.findings
+    assert finding.severity == severity
+    assert f"{folder / split} has no images of '2'" in finding.example
+
+
+def only(dataset):
+    return {key: dataset[key] for key in ("root", "transform", "metainfo")}
 
 
 def config():

@@ -1,5 +1,6 @@
 """Points a classification config at class folders of one's own, and checks classes before the first iteration."""
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +41,7 @@ def use_image_folder(
         The class names, by label.
 
     Raises:
-        ValueError: A split is missing or empty, two have different classes, or ``classes`` are not the folders.
+        ValueError: A split is missing or empty, or has a folder that is none of the classes.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -127,14 +128,22 @@ def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, li
 def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: Inspection) -> list[Path]:
     root = Path(dataset.root)
     folders = class_folders(root)
-    if len(folders) != cfg.model.num_classes:
+    names = (dataset.get("metainfo") or {}).get("classes") or folders
+    if len(names) != cfg.model.num_classes:
         raise ValueError(
-            f"{dataset.root} has {len(folders)} classes, but the head has num_classes={cfg.model.num_classes}: "
+            f"{dataset.root} has {len(names)} classes, but the head has num_classes={cfg.model.num_classes}: "
             "name the folder with --data DIR, which sizes the head, or set model.num_classes."
         )
     inspection.lines.append(f"Images of {loader}: {len(folders)} classes in {dataset.root}.")
+    absent = [name for name in names if name not in folders or not _first_image(root / name)]
+    if absent:
+        finding = f"{root} has no images of {quote(absent)}"
+        if loader == "train":
+            inspection.warning("classes without images", f"{finding} to learn from.")
+        else:
+            inspection.note("classes without images", f"{finding}.", len(absent))
     if inspection.takes_time:
-        samples, _ = find_samples(root, (dataset.get("metainfo") or {}).get("classes"))
+        samples, _ = find_samples(root, names)
         files = [Path(path) for path, _ in samples]
     else:
         files = [file for folder in inspection.pick(folders) for file in _first_image(root / folder)]
@@ -148,7 +157,8 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
 
 def _first_image(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        return [Path(entry.path) for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)][:1]
+        images = (Path(entry.path) for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
+        return list(itertools.islice(images, 1))
 
 
 def _inspect_shards(cfg: Config, dataset: ConfigDict, inspection: Inspection) -> None:

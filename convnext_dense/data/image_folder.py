@@ -19,6 +19,7 @@ from timm.data.readers.reader_image_folder import find_images_and_targets
 from torch.utils.data import Dataset
 
 from convnext_dense.data.corrupt_images import CorruptImages
+from convnext_dense.data.dataset_configs import quote
 from convnext_dense.data.transforms import build_transform, random_state_of
 from convnext_dense.registry import DATASETS
 
@@ -41,7 +42,7 @@ class ImageFolder(Dataset):
         metainfo: ``dict(classes=...)``, which mmengine stores in checkpoints.
 
     Raises:
-        ValueError: There is no folder, no image, a class without images or an image in no class.
+        ValueError: There is no folder or no image, an image is in no class, or a folder is empty or no class.
     """
 
     def __init__(
@@ -106,19 +107,20 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
 
     Args:
         root: Folder with one folder per class.
-        classes: Class names in the order of their labels; by default all folders, in natural order.
+        classes: Class names in the order of their labels, of which some may have no image here; by default all
+            folders, in natural order.
 
     Returns:
         (path, label) of every image, and the class names.
 
     Raises:
-        ValueError: As for ``ImageFolder``, or ``classes`` are not the folders.
+        ValueError: As for ``ImageFolder``, or a folder is none of ``classes``.
     """
     folders = class_folders(root)
     samples, labels = find_images_and_targets(str(root))
     if not samples:
         raise ValueError(f"There is no image in the class folders of {root}. Expected: {root}/CLASS/*.jpg")
-    empty = sorted(set(folders) - set(labels))
+    empty = sorted(set(folders) - set(labels) - set(classes or ()))
     if empty:
         raise ValueError(f"Class folder {root / empty[0]} has no image: fill it or delete it.")
     stray = sorted(set(labels) - set(folders))
@@ -128,10 +130,11 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
     names = tuple(labels)
     if classes is None:
         return samples, names
-    if set(classes) != set(names):
-        odd = sorted(set(classes) ^ set(names))
+    unknown = sorted(set(names) - set(classes))
+    if unknown:
         raise ValueError(
-            f"{root} has {len(names)} classes and {len(classes)} are expected; '{odd[0]}' is on one side only."
+            f"{root / unknown[0]} is none of the {len(classes)} classes, which are {quote(classes)}: rename it, take it "
+            "away, or say which classes there are (--classes)."
         )
     position = {name: label for label, name in enumerate(classes)}
     return [(path, position[names[label]]) for path, label in samples], tuple(classes)

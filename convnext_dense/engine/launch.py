@@ -16,7 +16,7 @@ from mmengine.dist import is_distributed, is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
-from convnext_dense.checkpoints import fetch, read_checkpoint
+from convnext_dense.checkpoints import fetch, read_checkpoint, read_class_names
 from convnext_dense.data.class_counts import task_of
 from convnext_dense.data.dataset_configs import TRAINING_SPLITS, class_names, leaf_datasets, quote
 from convnext_dense.data.image_reader import reader_of
@@ -149,7 +149,7 @@ def evaluate_model(
     if option_value(options, "resume"):
         raise ValueError("resume in --cfg-options is for training: a test goes on with no run.")
     checkpoint = str(fetch(checkpoint))
-    trained = _trained_classes(checkpoint)
+    trained = read_class_names(read_checkpoint(checkpoint))
     if data is None and split is not None:
         raise ValueError(f"--split {split} names a split of a folder that is given with --data DIR.")
     splits = {"test": split or "val"}
@@ -296,11 +296,6 @@ def _build_runner(
     reports.handlers = list(runner.logger.handlers)
     reports.setLevel(logging.INFO)  # the handlers have the level of the config
     return runner
-
-
-def _trained_classes(checkpoint: str) -> Sequence[str] | None:
-    meta = read_checkpoint(checkpoint).get("meta") or {}
-    return (meta.get("dataset_meta") or {}).get("classes")
 
 
 def _check_checkpoint_classes(cfg: Config, checkpoint: str, trained: Sequence[str] | None) -> None:
