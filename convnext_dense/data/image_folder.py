@@ -133,8 +133,8 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise ValueError(
-            f"{root / unknown[0]} is none of the {len(classes)} classes, which are {quote(classes)}: rename it, take it "
-            "away, or say which classes there are (--classes)."
+            f"{root / unknown[0]} is none of the {len(classes)} classes, which are {quote(classes)}: rename it, take "
+            "it away, or say which classes there are (--classes)."
         )
     position = {name: label for label, name in enumerate(classes)}
     return [(path, position[names[label]]) for path, label in samples], tuple(classes)
