@@ -45,7 +45,7 @@ def results(block, x, autocast=False):
 
 
 # Channels that no block of them divides, several of them, an odd and an even number of rows, a single position.
-@pytest.mark.parametrize("size", [(2, 40, 5, 11), (2, 8, 4, 3), (1, 8, 1, 1)], ids=str)
+@pytest.mark.parametrize("size", [(1, 40, 5, 7), (2, 8, 4, 3), (1, 8, 1, 1)], ids=str)
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
 @pytest.mark.parametrize("rebuilds", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 0.0])
@@ -70,7 +70,7 @@ def test_output_and_gradients_are_as_exact_as_torchs(size, precision, rebuilds, 
 def test_large_map_in_many_programs_is_as_exact_as_torchs(on_triton, monkeypatch):
     """More rows than a program's tile, several strips, and sums over more parts than one."""
     monkeypatch.setattr(block_triton.depthwise_triton, "_PROGRAMS", 16)
-    block, x = make_block(33), draw(2, 33, 19, 17)
+    block, x = make_block(33), draw(1, 33, 19, 17)
     with choice.forced("torch"):
         exact, stock = results(copy.deepcopy(block).double(), x.double()), results(block, x)
     for name, mine, theirs, true in zip(NAMES, results(block, x), stock, exact, strict=True):
@@ -116,7 +116,7 @@ def test_without_gradients_nothing_is_kept_and_the_output_is_the_same(on_triton)
 
 
 def test_same_input_gives_the_same_bits(on_triton):
-    block, x = make_block(), draw(2, 8, 9, 17)
+    block, x = make_block(), draw(1, 8, 9, 17)
     assert all(mine.equal(other) for mine, other in zip(results(block, x), results(block, x), strict=True))
 
 
@@ -151,7 +151,7 @@ def test_backbone_with_checkpoints_has_torchs_features_and_gradients(with_cp, on
     torch.manual_seed(0)
     arch = dict(depths=(1, 1, 1, 1), channels=(8, 8, 16, 16))
     model = ConvNeXt(arch, with_cp=with_cp, layer_scale_init_value=1.0, drop_path_rate=0.2).to(DEVICE).train()
-    image = draw(2, 3, 64, 96)
+    image = draw(2, 3, 32, 64)
     both = []
     for library in ("triton", "torch"):
         model.zero_grad()
