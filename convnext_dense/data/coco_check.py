@@ -58,6 +58,7 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
         if split.loader == "test":
             tested.append(len(content["annotations"]))
         files.setdefault(split.loader, []).extend(split.folder / image["file_name"] for image in content["images"])
+        _inspect_proposals(split, inspection)
         objects.append((split, _inspect_split(split, content, classes, inspection, has_masks=_has_masks(cfg))))
     _inspect_masks(cfg, objects, inspection)
     _inspect_learnt_classes(objects, inspection)
@@ -113,6 +114,17 @@ def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: Co
         )
     check_class_counts(model, classes, path)
     return list(classes)
+
+
+def _inspect_proposals(split: CocoSplit, inspection: Inspection) -> None:
+    """Fast R-CNN and its kind read regions that another detector has proposed for these images."""
+    reads_proposals = any("LoadProposals" in str(step.get("type")) for step in split.dataset.get("pipeline") or ())
+    if reads_proposals and not split.dataset.get("proposal_file"):
+        inspection.error(
+            "proposals",
+            f"The model learns from proposals, and there are none for {split.path}: name a file that mmdet's "
+            f"LoadProposals reads with --cfg-options +{split.loader}_dataloader.dataset.proposal_file=FILE.",
+        )
 
 
 def _has_masks(cfg: Config) -> bool:

@@ -55,7 +55,7 @@ def check_widths(model: Any, cfg: Config) -> None:
     if not hasattr(backbone, "get_layer_depth") or not isinstance(expected, list | tuple):  # none of ours
         return
     channels = [backbone.channels[level] for level in backbone.out_indices]
-    if channels != [*expected]:
+    if sorted(channels) != sorted(expected):  # YOLOv3's neck names the deepest map first
         raise ValueError(
             f"Config {cfg.filename}: the neck has in_channels={list(expected)}, but the backbone "
             f"(arch={cfg.model.backbone.get('arch')!r}, out_indices={backbone.out_indices}) gives {channels}. Set "
