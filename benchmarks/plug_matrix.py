@@ -122,6 +122,9 @@ def options(cfg: Config, language: Path | None = None) -> dict[str, str]:
     found["train_cfg.max_epochs" if by_epoch else "train_cfg.max_iters"] = "1" if by_epoch else "2"
     found |= {"train_cfg.val_interval": "1" if by_epoch else "2"}
     found["default_hooks.checkpoint.interval"] = "1" if by_epoch else "2"
+    # The resumed run is longer: a schedule that ends with the run would be another one.
+    steps = cfg.get("param_scheduler") or []
+    found |= {f"+param_scheduler.{i}.end": "1000" for i, step in enumerate(steps) if "end" not in step}
     for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
         for place, node in _dicts(cfg[key], key):
             for name, value in node.items():
