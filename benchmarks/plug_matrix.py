@@ -383,7 +383,8 @@ def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _reason(result: Mapping[str, Any]) -> str:
-    text = " ".join(result["error"].replace("|", "/").split()).split(": replace mmcv-lite")[0][:200]
+    text = re.sub(r"/tmp/tmp\w+/(mmdet|mmseg)", "DIR", result["error"].replace("|", "/"))
+    text = " ".join(text.split()).split(": replace mmcv-lite")[0][:200]
     return f"with the backbone that it came with, too: {text}" if result.get("fails_without_plug") else text
 
 
