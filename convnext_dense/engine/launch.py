@@ -35,6 +35,7 @@ from convnext_dense.engine.processes import check_batches
 from convnext_dense.engine.resuming import find_start
 from convnext_dense.engine.run_faults import name_run_faults
 from convnext_dense.engine.signals import leaving_on_signals, shield_workers
+from convnext_dense.engine.written_config import WrittenConfig
 
 # Parts of mmengine that ours stand in for, which take the same arguments.
 _REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
@@ -281,7 +282,7 @@ def _build_runner(
         # mmengine's own start sets a CUDA device, whatever the backend
         torch.distributed.init_process_group("gloo", timeout=timeout)
     with name_config_faults(cfg):
-        recipe = copy.deepcopy(recipe or cfg)
+        recipe = WrittenConfig.of(recipe or cfg)
         recipe.update(launcher="none", resume=False)
         kind = FlexibleRunner if cfg.get("strategy") else Runner
         parts = {name: copy.deepcopy(cfg[name]) for name in inspect.signature(kind).parameters if name in cfg}

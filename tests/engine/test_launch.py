@@ -31,6 +31,7 @@ SMALL_CASCADE = {
     # Fewer regions, because 512 of them through three heads of four convolutions take a minute per iteration.
     "model.train_cfg.rpn_proposal.max_per_img": 30,
     "model.test_cfg.rpn.max_per_img": 30,
+    "model.test_cfg.rcnn.max_per_img": 5,
     **{f"model.train_cfg.rcnn.{stage}.sampler.num": 16 for stage in range(3)},
     **{f"model.roi_head.bbox_head.{stage}.fc_out_channels": 64 for stage in range(3)},
     "train_dataloader.num_workers": 0,
