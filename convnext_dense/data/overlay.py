@@ -120,7 +120,7 @@ def _draw_segmentation(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarr
             if values.ndim != 2:
                 continue
             picture, _ = enlarge(pixels, _SIDE)
-            found = numbers[np.clip(values, 0, 255).astype(np.uint8)].astype(np.uint8)
+            found: np.ndarray = numbers[np.clip(values, 0, 255).astype(np.uint8)].astype(np.uint8)
             found = cv2.resize(found, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
             drawn = draw_labels(found, [*names, "no class"], colours, image=picture)
             yield write_caption(drawn, f"{split.loader} {image.name}")

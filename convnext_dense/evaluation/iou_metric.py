@@ -169,7 +169,7 @@ def class_shares(counts: np.ndarray, metrics: Sequence[str], *, beta: float) -> 
         metrics: Of ``'mIoU'``, ``'mDice'``, ``'mFscore'``.
         beta: Weight of recall in the F-score.
     """
-    right, union, predicted, truth = counts.astype(np.float64)  # exact up to 2**53 pixels
+    right, union, predicted, truth = (np.asarray(row, np.float64) for row in counts)  # exact up to 2**53 pixels
     shares: dict[str, np.ndarray] = {}
     with np.errstate(invalid="ignore"):
         precision, recall = right / predicted, right / truth
