@@ -33,6 +33,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -384,7 +385,7 @@ def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _reason(result: Mapping[str, Any]) -> str:
     text = re.sub(r"/tmp/tmp\w+/(mmdet|mmseg)", "DIR", result["error"].replace("|", "/"))
-    text = " ".join(text.split()).split(": replace mmcv-lite")[0][:200]
+    text = textwrap.shorten(text.split(": replace mmcv-lite")[0], 200, placeholder=" ...")
     return f"with the backbone that it came with, too: {text}" if result.get("fails_without_plug") else text
 
 
