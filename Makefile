@@ -1,4 +1,5 @@
-PYTHON ?= python3
+# A set-up that is there is renewed with its own Python.
+PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 ONEDL := .venv-onedl
