@@ -140,6 +140,10 @@ def _is_wide(content: bytes) -> bool:
 
 
 def _json_fault(text: str, error: json.JSONDecodeError) -> str:
+    behind = text[error.pos + 1 :].lstrip()
+    if text[error.pos : error.pos + 1] == "," and behind[:1] in ("]", "}"):
+        # Python 3.13 points at the comma, earlier ones at the bracket behind it.
+        error = json.JSONDecodeError(error.msg, text, len(text) - len(behind))
     where = f"line {error.lineno}, column {error.colno}"
     rest = text[error.pos :].rstrip()
     if _is_cut(rest, error.msg):
