@@ -2,7 +2,6 @@
 
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -245,10 +244,11 @@ def test_weights_of_another_size_are_refused(train_retinanet, tmp_path):
     assert not list(tmp_path.glob("run/*.pth"))
 
 
-def test_tool_writes_a_config_that_stands_alone(tmp_path):
+def test_tool_writes_a_config_that_stands_alone(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out.py"
-    command = [sys.executable, ROOT / "tools/plug.py", RETINANET, out, "--arch", "atto"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    monkeypatch.setattr(sys, "argv", ["tools/plug.py", RETINANET, str(out), "--arch", "atto"])
+    runpy.run_path(str(ROOT / "tools/plug.py"), run_name="__main__")
+    printed = capsys.readouterr().out
     assert "model.backbone.type: 'ResNet' -> 'convnext_dense.ConvNeXt'" in printed
     assert "_base_ =" not in out.read_text()
     assert read_config(out).model.neck.in_channels == ATTO
