@@ -5,6 +5,7 @@ Each function below makes one of them and returns the command line that meets it
 
 import json
 import logging
+import pickle
 import re
 import runpy
 import shutil
@@ -539,6 +540,12 @@ def checkpoint_with_code(place):
     path = place.folder / "code.pth"
     torch.save({"state_dict": Command(f"touch {place.folder / 'RAN'}")}, path)
     return place.convert(path)
+
+
+@case
+def checkpoint_with_a_damaged_pickle(place):
+    content = pickle.dumps({"state_dict": {"conv1.weight": [0] * 50}}, protocol=4)
+    return place.convert(place.file("damaged.pth", content[:-20]))
 
 
 @case

@@ -31,6 +31,17 @@ def check(cfg, folder):
     return check_data(cfg, ("train", "val", "test"))
 
 
+def test_proposals_that_are_not_there_are_asked_for(cfg, own_folder):
+    """What mmdet's Fast R-CNN does: its pipelines load the proposals that its data sets name."""
+    use_coco_folder(cfg, own_folder)
+    for loader in ("train", "val", "test"):
+        cfg[f"{loader}_dataloader"].dataset.pipeline.insert(1, dict(type="LoadProposals", num_max_proposals=10))
+    with pytest.raises(ValueError, match=r"none for .*train\.json: .* \+train_dataloader\.dataset\.proposal_file=FILE"):
+        check_data(cfg, ("train", "val"))
+    cfg.train_dataloader.dataset.proposal_file = cfg.val_dataloader.dataset.proposal_file = "proposals.pkl"
+    check_data(cfg, ("train", "val"))
+
+
 def test_own_folder_sets_data_classes_and_heads(cfg, own_folder):
     assert use_coco_folder(cfg, own_folder) == NAMES
     for loader, split in (("train", "train"), ("val", "val"), ("test", "val")):

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
-from convnext_dense.data import ImageShards
+from convnext_dense.data import ImageShards, text_files
 from convnext_dense.data.coco_folder import use_coco_folder
 from convnext_dense.data.segmentation_folder import read_class_names
 from convnext_dense.data.tasks import check_data
@@ -131,6 +131,14 @@ def test_every_file_that_was_cut_is_called_truncated(tmp_path):
             read_json(path)
     path.write_text(whole)
     assert read_json(path) == json.loads(whole)
+
+
+@pytest.mark.parametrize("position", [16, 17], ids=["Python 3.13", "earlier"])
+def test_comma_before_a_bracket_is_named_wherever_python_points(position):
+    """Python 3.13 points at the comma, earlier ones at the bracket."""
+    content = '{"images": [1, 2,]}'
+    fault = text_files._json_fault(content, json.JSONDecodeError("Illegal trailing comma", content, position))
+    assert fault == "is not JSON: there is a comma before the ']' at line 1, column 18. Take the comma out."
 
 
 @pytest.mark.parametrize(

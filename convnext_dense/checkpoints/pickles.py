@@ -83,10 +83,7 @@ def _rewrite(stream: io.BytesIO) -> bytes:
     protocol 4 takes from the stack, are written into one instruction instead.
     """
     start = stream.tell()
-    try:
-        instructions: list[tuple[Any, Any, Any]] = list(pickletools.genops(stream))
-    except ValueError as error:
-        raise ValueError(str(error)) from error  # damaged
+    instructions: list[tuple[Any, Any, Any]] = list(pickletools.genops(stream))
     end = stream.tell()
     data = stream.getbuffer()[start:end]
     places = [place - start for _, _, place in instructions] + [end - start]

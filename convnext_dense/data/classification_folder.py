@@ -128,14 +128,16 @@ def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, li
 def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: Inspection) -> list[Path]:
     root = Path(dataset.root)
     folders = class_folders(root)
-    names = (dataset.get("metainfo") or {}).get("classes") or folders
+    given = (dataset.get("metainfo") or {}).get("classes")
+    names = given or folders
     if len(names) != cfg.model.num_classes:
         raise ValueError(
             f"{dataset.root} has {len(names)} classes, but the head has num_classes={cfg.model.num_classes}: "
             "name the folder with --data DIR, which sizes the head, or set model.num_classes."
         )
     inspection.lines.append(f"Images of {loader}: {len(folders)} classes in {dataset.root}.")
-    absent = [name for name in names if name not in folders or not _first_image(root / name)]
+    # Without names of its own a data set refuses a folder that is empty, when it is built.
+    absent = [name for name in given or () if name not in folders or not _first_image(root / name)]
     if absent:
         finding = f"{root} has no images of {quote(absent)}"
         if loader == "train":
