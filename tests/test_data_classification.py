@@ -186,6 +186,7 @@ def test_class_without_images_keeps_its_label_and_is_named(folder, split, severi
     [finding] = inspection.findings
     assert finding.severity == severity
     assert f"{folder / split} has no images of '2'" in finding.example
+    assert f"Images of {split}: 1 classes in {folder / split}." in inspection.lines
 
 
 def only(dataset):

@@ -135,9 +135,9 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
             f"{dataset.root} has {len(names)} classes, but the head has num_classes={cfg.model.num_classes}: "
             "name the folder with --data DIR, which sizes the head, or set model.num_classes."
         )
-    inspection.lines.append(f"Images of {loader}: {len(folders)} classes in {dataset.root}.")
     # Without names of its own a data set refuses a folder that is empty, when it is built.
     absent = [name for name in given or () if name not in folders or not _first_image(root / name)]
+    inspection.lines.append(f"Images of {loader}: {len(names) - len(absent)} classes in {dataset.root}.")
     if absent:
         finding = f"{root} has no images of {quote(absent)}"
         if loader == "train":

@@ -109,8 +109,14 @@ def test_published_cascade_trains_saves_resumes_and_tests(own_folder, tmp_path):
         path.unlink()
 
 
-def test_names_in_the_checkpoint_are_held_against_the_test_set(demo_run, own_folder):
+@pytest.mark.parametrize("by", ["mmengine", "mmdet 2"])
+def test_names_in_the_checkpoint_are_held_against_the_test_set(by, demo_run, own_folder, tmp_path):
     checkpoint = (demo_run / "last_checkpoint").read_text()
+    if by == "mmdet 2":  # which kept them as CLASSES
+        content = read_checkpoint(checkpoint)
+        content["meta"] = dict(CLASSES=content["meta"]["dataset_meta"]["classes"])
+        checkpoint = str(tmp_path / "old.pth")
+        torch.save(content, checkpoint)
     with pytest.raises(ValueError, match=r"was trained on the classes 'circle', .* but the test set has 'even', 'odd'"):
         evaluate_model(DEMO, checkpoint, SMALL_DEMO, data=str(own_folder), work_dir=str(demo_run / "test"))
 
