@@ -32,9 +32,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.data.shapes_ade import write_ade
-from convnext_dense.data.shapes_coco import write_coco
-from convnext_dense.data.shapes_crops import write_crops
+from convnext_dense.data.shapes.ade import write_ade
+from convnext_dense.data.shapes.coco import write_coco
+from convnext_dense.data.shapes.crops import write_crops
 from convnext_dense.engine import train_model
 
 ROOT = Path(__file__).parents[1]

@@ -14,8 +14,8 @@ from torch import nn
 
 from benchmarks.peers import OFFICIAL_ORDER, OURS, in_official_order
 from benchmarks.timing import measure_in_turns
+from convnext_dense.config.device import fit_to_device
 from convnext_dense.engine import read_config
-from convnext_dense.engine.device import fit_to_device
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TASK_CONFIGS = {

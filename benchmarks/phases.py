@@ -13,8 +13,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from convnext_dense.config.device import fit_to_device
 from convnext_dense.engine import read_config
-from convnext_dense.engine.device import fit_to_device
 
 DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo" / "mask_rcnn_convnext_atto_shapes.py"
 

@@ -45,10 +45,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import convnext_dense
-from convnext_dense.data.shapes_ade import write_ade
-from convnext_dense.data.shapes_coco import write_coco
-from convnext_dense.data.tasks import use_folder
-from convnext_dense.engine.config import read_config
+from convnext_dense.config.reading import read_config
+from convnext_dense.data.own.tasks import use_folder
+from convnext_dense.data.shapes.ade import write_ade
+from convnext_dense.data.shapes.coco import write_coco
 from convnext_dense.plug import plug_backbone
 
 ROOT = Path(__file__).parents[1]

@@ -21,25 +21,25 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.checkpoints import load_weights, read_checkpoint, read_class_names, unwrap
-from convnext_dense.data.box_only import can_drop_masks, drop_masks
-from convnext_dense.data.class_counts import num_classes, set_num_classes, task_of
-from convnext_dense.data.coco_config import drop_stuff
-from convnext_dense.data.dataset_configs import config_dicts, leaf_datasets
+from convnext_dense.config.channels import fit_to_channels
+from convnext_dense.config.class_counts import num_classes, set_num_classes, task_of
+from convnext_dense.config.coco_objects import drop_stuff
+from convnext_dense.config.datasets import config_dicts, leaf_datasets
+from convnext_dense.config.device import fit_to_device
+from convnext_dense.config.mask_heads import can_drop_masks, drop_masks
+from convnext_dense.config.options import apply_options
+from convnext_dense.config.pipelines import image_step, loads_annotations
+from convnext_dense.config.reading import read_config
+from convnext_dense.data.checks.segmentation import reduces_zero_label
 from convnext_dense.data.given_images import to_array
-from convnext_dense.data.image_reader import image_step, loads_annotations, reader_of
+from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.named_pipeline import NamedPipeline
 from convnext_dense.data.opened_images import open_image
-from convnext_dense.data.picture_files import write_picture
-from convnext_dense.data.pictures import draw_classes, draw_label_map, enlarge_whole, to_picture
-from convnext_dense.data.segmentation_check import reduces_zero_label
-from convnext_dense.data.segmentation_folder import make_palette
+from convnext_dense.data.own.segmentation import make_palette
 from convnext_dense.data.transforms import build_transform
 from convnext_dense.data.upright_images import read_bgr
-from convnext_dense.engine.channels import fit_to_channels
-from convnext_dense.engine.config import read_config
 from convnext_dense.engine.config_faults import name_config_faults
-from convnext_dense.engine.device import fit_to_device
-from convnext_dense.engine.options import apply_options
+from convnext_dense.visualization import draw_classes, draw_label_map, enlarge_whole, to_picture, write_picture
 
 # Smaller pictures are enlarged before drawing, or the names would cover the objects.
 MIN_PICTURE_SIDE = 640

@@ -10,8 +10,8 @@ import torch
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # Triton must know before it is imported, which much else does
 
-from convnext_dense.data.shapes_ade import write_ade
-from convnext_dense.data.shapes_coco import write_coco
+from convnext_dense.data.shapes.ade import write_ade
+from convnext_dense.data.shapes.coco import write_coco
 
 
 @pytest.fixture(scope="session")

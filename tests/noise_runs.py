@@ -10,8 +10,8 @@ from mmengine.logging import MessageHub
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 
-from convnext_dense.data.dataset_configs import config_dicts
-from convnext_dense.engine.device import fit_to_device
+from convnext_dense.config.datasets import config_dicts
+from convnext_dense.config.device import fit_to_device
 from convnext_dense.plug import plug_backbone
 
 IMAGE_SIZE = 128  # pixels

@@ -8,9 +8,9 @@ from mmengine.registry import init_default_scope
 
 from benchmarks.plug_matrix import config_folder
 from convnext_dense.checkpoints import ClassDim
-from convnext_dense.data.class_counts import check_class_counts, class_counts, num_classes, set_num_classes, task_of
-from convnext_dense.data.coco_config import use_coco_objects
-from convnext_dense.data.dataset_configs import leaf_datasets
+from convnext_dense.config.class_counts import check_class_counts, class_counts, num_classes, set_num_classes, task_of
+from convnext_dense.config.coco_objects import use_coco_objects
+from convnext_dense.config.datasets import leaf_datasets
 from convnext_dense.engine.checkpoint_guard import find_class_dims
 
 SIX = ["a", "b", "c", "d", "e", "f"]

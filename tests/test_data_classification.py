@@ -16,9 +16,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from convnext_dense.data import ImageFolder, ImageShards, build_transform
-from convnext_dense.data.classification_folder import check_classification_data
-from convnext_dense.data.inspection import NOTE, WARNING, Inspection
-from convnext_dense.data.tasks import check_data, use_folder
+from convnext_dense.data.checks.inspection import NOTE, WARNING, Inspection
+from convnext_dense.data.own.classification import check_classification_data
+from convnext_dense.data.own.tasks import check_data, use_folder
 from convnext_dense.data.transforms import random_state_of
 
 PLAIN = dict(input_size=32, is_training=False, crop_pct=1.0, interpolation="bicubic")

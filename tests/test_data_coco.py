@@ -6,9 +6,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from convnext_dense.data.coco_folder import use_coco_folder
 from convnext_dense.data.data_report import report_data
-from convnext_dense.data.tasks import check_data, use_whole_folder
+from convnext_dense.data.own.detection import use_coco_folder
+from convnext_dense.data.own.tasks import check_data, use_whole_folder
 
 CONFIG = "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 NAMES = ["even", "odd"]

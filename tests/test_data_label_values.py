@@ -6,9 +6,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from convnext_dense.data.class_counts import set_num_classes
-from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.tasks import inspect_data, use_folder
+from convnext_dense.config.class_counts import set_num_classes
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.own.tasks import inspect_data, use_folder
 
 SEGMENTER = "configs/demo/upernet_convnext_atto_scratch.py"
 

@@ -12,11 +12,11 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from convnext_dense.data.coco_folder import read_annotations
-from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.overlay import draw_overlay
-from convnext_dense.data.round_trip import inspect_round_trip
-from convnext_dense.data.tasks import inspect_data
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.checks.overlay import draw_overlay
+from convnext_dense.data.checks.round_trip import inspect_round_trip
+from convnext_dense.data.own.detection import read_annotations
+from convnext_dense.data.own.tasks import inspect_data
 
 HEIGHT, WIDTH = 24, 32
 NUM_IMAGES = 3

@@ -12,10 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from convnext_dense.data.coco_masks import mask_fault
+from convnext_dense.data.checks.coco_masks import mask_fault
+from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.data_report import report_data
-from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.tasks import check_data, inspect_data, use_folder, use_whole_folder
+from convnext_dense.data.own.tasks import check_data, inspect_data, use_folder, use_whole_folder
 from convnext_dense.engine import evaluate_model, train_model
 
 DETECTOR = "configs/demo/mask_rcnn_convnext_atto_shapes.py"

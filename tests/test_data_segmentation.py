@@ -9,11 +9,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from convnext_dense.data.class_counts import task_of
-from convnext_dense.data.segmentation_folder import make_palette, use_segmentation_folder
-from convnext_dense.data.shapes import CLASS_NAMES, split_scene
-from convnext_dense.data.shapes_ade import draw_ade_preview, label_image, write_ade
-from convnext_dense.data.tasks import check_data, use_folder
+from convnext_dense.config.class_counts import task_of
+from convnext_dense.data.own.segmentation import make_palette, use_segmentation_folder
+from convnext_dense.data.own.tasks import check_data, use_folder
+from convnext_dense.data.shapes.ade import draw_ade_preview, label_image, write_ade
+from convnext_dense.data.shapes.scenes import CLASS_NAMES, split_scene
 
 CONFIG = "configs/segmentation/upernet_convnext_t_160k.py"
 NAMES = ["background", *CLASS_NAMES]

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from convnext_dense.data.image_folder import find_samples
-from convnext_dense.data.shapes import CLASS_NAMES, Scene, SceneObject
-from convnext_dense.data.shapes_crops import crop_object, draw_crops_preview, write_crops
+from convnext_dense.data.shapes.crops import crop_object, draw_crops_preview, write_crops
+from convnext_dense.data.shapes.scenes import CLASS_NAMES, Scene, SceneObject
 
 
 def scene_with_square(top, left, side=20):

@@ -11,10 +11,10 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
-from convnext_dense.data.class_counts import set_num_classes
+from convnext_dense.config.class_counts import set_num_classes
+from convnext_dense.config.predicting import leave_out_labels, only_predicts
 from convnext_dense.data.data_report import report_data
-from convnext_dense.data.predicting import leave_out_labels, only_predicts
-from convnext_dense.data.tasks import check_data, use_folder, use_whole_folder
+from convnext_dense.data.own.tasks import check_data, use_folder, use_whole_folder
 from convnext_dense.engine import evaluate_model
 
 DETECTOR = "configs/demo/mask_rcnn_convnext_atto_shapes.py"

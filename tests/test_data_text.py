@@ -14,11 +14,11 @@ from mmseg.datasets import BaseSegDataset
 from PIL import Image
 
 from convnext_dense.data import ImageShards, text_files
-from convnext_dense.data.coco_folder import use_coco_folder
-from convnext_dense.data.segmentation_folder import read_class_names
-from convnext_dense.data.tasks import check_data
+from convnext_dense.data.own.detection import use_coco_folder
+from convnext_dense.data.own.segmentation import read_class_names
+from convnext_dense.data.own.tasks import check_data
 from convnext_dense.data.text_files import read_json, read_lines
-from convnext_dense.evaluation import CocoMetric
+from convnext_dense.evaluation.coco_metric import CocoMetric
 
 DETECTOR = "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 NAMES = ["background", "straße", "背景"]

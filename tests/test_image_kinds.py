@@ -13,10 +13,10 @@ from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.corrupt_images import CorruptImages
 from convnext_dense.data.image_folder import ImageFolder
 from convnext_dense.data.image_reader import ImageReader
-from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.opened_images import inspect_image, open_image
 from convnext_dense.data.upright_images import read_bgr
 from convnext_dense.inference import _classifier_input, _read_image
@@ -219,8 +219,8 @@ def test_step_of_ones_own_is_asked_for_files_that_nobody_else_knows(tmp_path):
 
 
 def test_classifier_is_given_the_same_tensor_in_testing_and_by_infer(tmp_path, pytestconfig):
-    from convnext_dense.data.dataset_configs import leaf_datasets
-    from convnext_dense.engine.config import read_config
+    from convnext_dense.config.datasets import leaf_datasets
+    from convnext_dense.config.reading import read_config
 
     cfg = read_config(pytestconfig.rootpath / "configs/demo/convnext_atto_small_images.py")
     folder = tmp_path / "val" / "cat"

@@ -15,9 +15,9 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from convnext_dense.data.class_counts import set_num_classes
-from convnext_dense.data.pictures import draw_label_map
+from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.inference import Predictor, draw_result, predict
+from convnext_dense.visualization import draw_label_map
 
 DETECTOR = "configs/demo/mask_rcnn_convnext_atto_scratch.py"
 SEGMENTER = "configs/demo/upernet_convnext_atto_scratch.py"

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
-from convnext_dense.data.picture_files import names_unwritable, picture_names, write_picture
-from convnext_dense.data.pictures import to_picture
+from convnext_dense.data.picture_files import picture_names
 from convnext_dense.data.prediction_files import find_images, name_pictures
+from convnext_dense.files import names_unwritable
+from convnext_dense.visualization import to_picture, write_picture
 
 
 def names(*images, **options):

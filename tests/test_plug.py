@@ -15,7 +15,7 @@ from torch import nn
 
 from benchmarks import plug_matrix
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.engine.config import read_config
+from convnext_dense.config.reading import read_config
 from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
 
 ROOT = Path(__file__).parents[1]

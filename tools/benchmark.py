@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # benchmarks/ is beside the package, not in it
 
 from benchmarks.run import KINDS, MODES, PRECISIONS, TASKS, run_task, summarise
-from convnext_dense.engine.command_line import run_command
+from convnext_dense.cli.command_line import run_command
 
 
 def main() -> None:

@@ -13,10 +13,11 @@ from typing import Any
 from mmengine.config import Config
 from tqdm import tqdm
 
-from convnext_dense.data.data_report import LOADERS, NUM_OPENED, report_data
-from convnext_dense.data.tasks import use_whole_folder
-from convnext_dense.engine.command_line import add_data_arguments, run_command
-from convnext_dense.engine.config import read_config
+from convnext_dense.cli.command_line import add_data_arguments, run_command
+from convnext_dense.config.reading import read_config
+from convnext_dense.data.checks.inspection import NUM_OPENED
+from convnext_dense.data.data_report import LOADERS, report_data
+from convnext_dense.data.own.tasks import use_whole_folder
 
 
 def main() -> None:

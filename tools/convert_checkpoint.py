@@ -7,7 +7,7 @@ python tools/convert_checkpoint.py IN --probe
 import argparse
 
 from convnext_dense.checkpoints import WRITABLE, convert_checkpoint
-from convnext_dense.engine.command_line import run_command
+from convnext_dense.cli.command_line import run_command
 from convnext_dense.models.probe import probe_checkpoint
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from convnext_dense.cli.command_line import run_command
 from convnext_dense.description import TABLES, build_table, describe_config
-from convnext_dense.engine.command_line import run_command
 
 ROOT = Path(__file__).parents[1]
 

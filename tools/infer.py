@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from convnext_dense.cli.command_line import add_options_argument, run_command
 from convnext_dense.data.prediction_files import PredictionWriter, find_images, name_pictures
-from convnext_dense.engine.command_line import add_options_argument, run_command
 from convnext_dense.inference import Predictor, draw_result
 
 

@@ -3,10 +3,10 @@
 import argparse
 import logging
 
-from convnext_dense.data.shapes_ade import draw_ade_preview, write_ade
-from convnext_dense.data.shapes_coco import draw_preview, write_coco
-from convnext_dense.data.shapes_crops import draw_crops_preview, write_crops
-from convnext_dense.engine.command_line import run_command
+from convnext_dense.cli.command_line import run_command
+from convnext_dense.data.shapes.ade import draw_ade_preview, write_ade
+from convnext_dense.data.shapes.coco import draw_preview, write_coco
+from convnext_dense.data.shapes.crops import draw_crops_preview, write_crops
 
 # Layout -> what writes it, and what draws it.
 LAYOUTS = {

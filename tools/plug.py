@@ -5,8 +5,8 @@ python tools/plug.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --arch tiny r
 
 import argparse
 
-from convnext_dense.engine.command_line import run_command
-from convnext_dense.engine.config import read_config
+from convnext_dense.cli.command_line import run_command
+from convnext_dense.config.reading import read_config
 from convnext_dense.plug import diff_configs, plug_backbone
 
 

@@ -2,8 +2,8 @@
 
 import argparse
 
+from convnext_dense.cli.command_line import add_run_arguments, run_command, set_local_rank
 from convnext_dense.engine import evaluate_model
-from convnext_dense.engine.command_line import add_run_arguments, run_command, set_local_rank
 
 
 def main() -> None:

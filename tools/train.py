@@ -15,8 +15,8 @@ if __name__ == "__main__":  # what follows takes seconds to import, in which the
 
 from mmengine.config import Config
 
+from convnext_dense.cli.command_line import add_run_arguments, run_command, set_local_rank
 from convnext_dense.engine import train_model
-from convnext_dense.engine.command_line import add_run_arguments, run_command, set_local_rank
 from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
 
 

@@ -5,8 +5,8 @@ python tools/write_docs.py
 
 from pathlib import Path
 
+from convnext_dense.cli.command_line import run_command
 from convnext_dense.description.documents import write_documents
-from convnext_dense.engine.command_line import run_command
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from convnext_dense.checkpoints.layouts import find_layout, from_official, to_of
 from convnext_dense.checkpoints.licences import find_licence
 from convnext_dense.checkpoints.reading import read_checkpoint, read_metadata, unwrap
 from convnext_dense.checkpoints.sources import fetch, hash_file
+from convnext_dense.files import written_whole
 
 PARTS = ("all", "backbone")
 _METADATA = ("source", "sha256", "licence")
@@ -117,16 +118,14 @@ def convert_checkpoint(source: str | os.PathLike, out: str | os.PathLike, *, to:
 
 
 def _write(out: Path, weights: dict[str, Tensor], to: str, origin: dict[str, str]) -> None:
-    """Writes beside the target first, so that an interrupted run leaves no half of a file under its name."""
-    unfinished = out.with_name(out.name + ".unfinished")
-    if out.suffix == ".safetensors":
-        # transformers asks for the key `format`
-        tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-        save_file(tensors, unfinished, metadata={"format": "pt", **origin})
-    elif to in _WRAPPERS:
-        torch.save({_WRAPPERS[to]: weights, "meta": origin}, unfinished)
-    else:
-        bare = OrderedDict(weights)
-        bare.meta = origin  # type: ignore[attr-defined]
-        torch.save(bare, unfinished)
-    os.replace(unfinished, out)
+    with written_whole(out) as unfinished:
+        if out.suffix == ".safetensors":
+            # transformers asks for the key `format`
+            tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+            save_file(tensors, unfinished, metadata={"format": "pt", **origin})
+        elif to in _WRAPPERS:
+            torch.save({_WRAPPERS[to]: weights, "meta": origin}, unfinished)
+        else:
+            bare = OrderedDict(weights)
+            bare.meta = origin  # type: ignore[attr-defined]
+            torch.save(bare, unfinished)

@@ -7,12 +7,12 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from convnext_dense.data.class_counts import task_of
-from convnext_dense.data.inspection import ERROR, NUM_OPENED, WARNING, Inspection
-from convnext_dense.data.overlay import draw_overlay
-from convnext_dense.data.predicting import only_predicts
-from convnext_dense.data.round_trip import inspect_round_trip
-from convnext_dense.data.tasks import inspect_data
+from convnext_dense.config.class_counts import task_of
+from convnext_dense.config.predicting import only_predicts
+from convnext_dense.data.checks.inspection import ERROR, NUM_OPENED, WARNING, Inspection
+from convnext_dense.data.checks.overlay import draw_overlay
+from convnext_dense.data.checks.round_trip import inspect_round_trip
+from convnext_dense.data.own.tasks import inspect_data
 
 LOADERS = ("train", "val", "test")
 

@@ -18,8 +18,8 @@ from mmengine.dist import get_world_size
 from timm.data.readers.reader_image_folder import find_images_and_targets
 from torch.utils.data import Dataset
 
+from convnext_dense.config.datasets import quote
 from convnext_dense.data.corrupt_images import CorruptImages
-from convnext_dense.data.dataset_configs import quote
 from convnext_dense.data.transforms import build_transform, random_state_of
 from convnext_dense.registry import DATASETS
 

@@ -12,28 +12,12 @@ import cv2
 import numpy as np
 from mmengine.dataset import Compose
 
+from convnext_dense.config.pipelines import image_step, step_name
 from convnext_dense.data.opened_images import OpenedImage, open_image
 
 # Backends of mmcv's LoadImageFromFile that leave images as they lie.
 _NEVER_TURN = {"turbojpeg", "tifffile"}
 _NUM_OF_COLOUR = {"color": 3, "grayscale": 1}
-
-
-def image_step(pipeline: Sequence[Mapping[str, Any]]) -> int:
-    """Gives the position of the step that loads images: the first named ``Load...Image...``, or else the first."""
-    names = [_name(step) for step in pipeline]
-    return next((i for i, name in enumerate(names) if name.startswith("Load") and "Image" in name), 0)
-
-
-def loads_annotations(step: Mapping[str, Any]) -> bool:
-    """Whether a step of a pipeline reads what only annotated images have."""
-    name = _name(step)
-    return name.startswith("Load") and ("Annotation" in name or "Proposal" in name)
-
-
-def _name(step: Mapping[str, Any]) -> str:
-    kind = step.get("type", "")
-    return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
 
 
 class ImageReader:
@@ -50,7 +34,7 @@ class ImageReader:
 
     def __init__(self, step: Mapping[str, Any]) -> None:
         self.step = step
-        self.name = _name(step)
+        self.name = step_name(step)
         is_mmcvs = self.name == "LoadImageFromFile"
         self.color_type = step.get("color_type", "color" if is_mmcvs else "unchanged")
         lies = self.color_type == "unchanged" or self.color_type.endswith("ignore_orientation")

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.corrupt_images import UNREADABLE
-from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.upright_images import has_16_bits, orientation_of, read_bgr
 
 if TYPE_CHECKING:

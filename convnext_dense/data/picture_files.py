@@ -1,15 +1,10 @@
 """Names and files of pictures: no two images write one file, and what could not be written is an error."""
 
-import contextlib
-import errno
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-
-import cv2
-import numpy as np
 
 
 def picture_names(images: Iterable[str | os.PathLike], *, keeps_suffix: bool = False) -> dict[str, str]:
@@ -59,39 +54,3 @@ def _clashes(files: list[tuple[str, ...]], levels: dict[tuple[str, ...], int]) -
     keys = {parts: _key(_name_at(parts, levels[parts])) for parts in files}
     counts = Counter(keys.values())
     return [parts for parts in files if counts[keys[parts]] > 1 and levels[parts] < len(parts)]
-
-
-def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Writes a picture, and its folder if need be; the ending gives the format.
-
-    Args:
-        path: The file.
-        picture: (H, W, 3) in BGR order, or (H, W); uint8, or uint16 for PNG.
-
-    Raises:
-        ValueError: There is no such format, or the file cannot be written.
-    """
-    path = Path(path)
-    try:
-        is_encoded, content = cv2.imencode(path.suffix, picture)
-    except cv2.error as error:
-        raise ValueError(f"Picture {path} cannot be written: OpenCV knows no format '{path.suffix}'.") from error
-    if not is_encoded:
-        raise ValueError(f"Picture {path} cannot be written as {path.suffix}: choose .png.")
-    with names_unwritable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.tobytes())
-
-
-@contextlib.contextmanager
-def names_unwritable(path: str | os.PathLike) -> Iterator[None]:
-    """Runs what writes a file.
-
-    Raises:
-        ValueError: It cannot be written; the message says why.
-    """
-    try:
-        yield
-    except OSError as error:
-        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise ValueError(f"{path} cannot be written: {why}.") from error

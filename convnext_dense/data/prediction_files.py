@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from convnext_dense.data.picture_files import names_unwritable, picture_names, write_picture
+from convnext_dense.data.picture_files import picture_names
+from convnext_dense.files import names_unwritable
+from convnext_dense.visualization import write_picture
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 

@@ -10,10 +10,10 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from convnext_dense.config.reading import read_config
 from convnext_dense.description.counting import image_on_meta
 from convnext_dense.description.dense import build_on_meta, macs_by_part, parameters_by_part, saved_bytes_by_part
 from convnext_dense.description.markdown import format_difference, format_table
-from convnext_dense.engine import read_config
 from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from convnext_dense.config.reading import read_config
 from convnext_dense.description.counting import count_macs, count_parameters, image_on_meta
 from convnext_dense.description.dense import build_on_meta, macs_by_part
 from convnext_dense.description.markdown import format_difference, format_table
-from convnext_dense.engine import read_config
 from convnext_dense.models import ConvNeXt, IsotropicConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
 

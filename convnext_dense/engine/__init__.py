@@ -1,10 +1,10 @@
 """Preparing and launching runs on mmengine's Runner."""
 
+from convnext_dense.config.reading import read_config
 from convnext_dense.engine.batch_positions import PositionedBatchSampler
 from convnext_dense.engine.checkpoint_guard import CheckpointGuardHook
 from convnext_dense.engine.checkpoint_hook import CheckpointHook
 from convnext_dense.engine.compile_hook import CompileBackboneHook
-from convnext_dense.engine.config import read_config
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.launch import evaluate_model, train_model
 from convnext_dense.engine.local_checkpoints import read_local_checkpoint

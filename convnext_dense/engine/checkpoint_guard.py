@@ -22,7 +22,7 @@ from convnext_dense.checkpoints import (
     measure_class_dims,
     read_class_names,
 )
-from convnext_dense.data.class_counts import set_num_classes
+from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.engine.optimizer_state import fit_optimizer_state
 from convnext_dense.engine.resuming import check_schedule
 from convnext_dense.registry import HOOKS

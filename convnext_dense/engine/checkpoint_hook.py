@@ -12,8 +12,9 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from convnext_dense.engine.atomic_files import ATOMIC, AtomicBackend, remove_partial_files
+from convnext_dense.engine.atomic_backend import ATOMIC, AtomicBackend
 from convnext_dense.engine.optimizers import is_between_steps, optim_wrappers
+from convnext_dense.files import remove_partial_files
 from convnext_dense.registry import HOOKS
 
 INTERRUPTED = "interrupted.pth"

@@ -3,39 +3,14 @@
 from contextlib import nullcontext
 
 from mmengine._strategy import FSDPStrategy as MMEngineFSDPStrategy
-from mmengine.config import Config
 from mmengine.dist import is_main_process
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from convnext_dense.engine.atomic_files import written_whole
-from convnext_dense.engine.effective_batch import moving_averages
+from convnext_dense.files import written_whole
 from convnext_dense.registry import STRATEGIES
 
 _BY_SIZE = "torch.distributed.fsdp.wrap.size_based_auto_wrap_policy"
-
-
-def fit_to_strategy(cfg: Config) -> list[str]:
-    """Changes what a config with a ``strategy``, which runs on mmengine's FlexibleRunner, cannot have.
-
-    Args:
-        cfg: Changed in place.
-
-    Returns:
-        One sentence per change.
-
-    Raises:
-        ValueError: The config has a moving average.
-    """
-    if cfg.get("strategy") is None:
-        return []
-    if any(moving_averages(cfg)):
-        raise ValueError("strategy shards the model, which mmengine's EMAHook cannot copy: set custom_hooks=[].")
-    if cfg.default_hooks.checkpoint.get("save_best") is None:
-        return []
-    # FlexibleRunner then writes the checkpoint of an epoch again with the number of the next, where a resume begins.
-    cfg.default_hooks.checkpoint.save_best = None
-    return ["The best checkpoint is not kept apart: save_best does not go with strategy."]
 
 
 @STRATEGIES.register_module()

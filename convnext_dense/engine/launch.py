@@ -17,20 +17,19 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import fetch, read_checkpoint, read_class_names
-from convnext_dense.data.class_counts import task_of
-from convnext_dense.data.dataset_configs import TRAINING_SPLITS, class_names, leaf_datasets, quote
+from convnext_dense.config.batch import accumulate_to_effective_batch
+from convnext_dense.config.channels import fit_to_channels
+from convnext_dense.config.class_counts import task_of
+from convnext_dense.config.datasets import TRAINING_SPLITS, class_names, leaf_datasets, quote
+from convnext_dense.config.device import fit_to_device, fit_to_strategy
+from convnext_dense.config.option_pairs import check_units, fit_loaders
+from convnext_dense.config.options import check_flag, option_value
+from convnext_dense.config.predicting import check_is_written, only_predicts
+from convnext_dense.config.reading import read_config
 from convnext_dense.data.image_reader import reader_of
-from convnext_dense.data.predicting import check_is_written, only_predicts
-from convnext_dense.data.tasks import check_data, use_folder
-from convnext_dense.engine.channels import fit_to_channels
-from convnext_dense.engine.config import read_config
+from convnext_dense.data.own.tasks import check_data, use_folder
 from convnext_dense.engine.config_faults import check_widths, name_config_faults
-from convnext_dense.engine.device import fit_to_device
-from convnext_dense.engine.effective_batch import accumulate_to_effective_batch
-from convnext_dense.engine.fsdp import fit_to_strategy
 from convnext_dense.engine.interrupt_hook import InterruptHook
-from convnext_dense.engine.option_pairs import check_units, fit_loaders
-from convnext_dense.engine.options import check_flag, option_value
 from convnext_dense.engine.processes import check_batches
 from convnext_dense.engine.resuming import find_start
 from convnext_dense.engine.run_faults import name_run_faults

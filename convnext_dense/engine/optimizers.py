@@ -1,9 +1,7 @@
 """One view of runs with one optimizer and with several."""
 
-from collections.abc import Iterator
 from typing import Any
 
-from mmengine.config import Config
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 
@@ -23,12 +21,3 @@ def is_between_steps(runner: Any) -> bool:
 def accumulative_counts(runner: Any) -> int:
     """Gives the number of batches per step, the largest one of several optimizers."""
     return max((wrapper._accumulative_counts for wrapper in optim_wrappers(runner).values()), default=1)
-
-
-def wrapper_configs(cfg: Config) -> Iterator[Any]:
-    """Finds the configs of optimizer wrappers: the config's own, or where it names several, each of them."""
-    node = cfg.get("optim_wrapper")
-    if node is None:
-        return
-    several = [child for child in node.values() if isinstance(child, dict) and "optimizer" in child]
-    yield from several if several and "optimizer" not in node else [node]

@@ -8,9 +8,9 @@ from typing import Any
 from mmengine.config import Config
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.data.dataset_configs import quote
+from convnext_dense.config.datasets import quote
+from convnext_dense.config.options import check_flag
 from convnext_dense.engine.optimizers import optim_wrappers
-from convnext_dense.engine.options import check_flag
 
 # What schedulers count or remember; everything else about them comes from the config.
 _COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"}

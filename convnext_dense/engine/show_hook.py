@@ -7,9 +7,10 @@ from typing import Any
 from mmengine.hooks import Hook
 
 from convnext_dense.data.image_reader import ImageReader
-from convnext_dense.data.picture_files import names_unwritable, picture_names
-from convnext_dense.data.pictures import to_picture
+from convnext_dense.data.picture_files import picture_names
+from convnext_dense.files import names_unwritable
 from convnext_dense.registry import HOOKS
+from convnext_dense.visualization import to_picture
 
 # Endings of images that their pictures keep in mmdet's way; all others are .png.
 _KEPT = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -1,6 +1,6 @@
 """ConvNeXt in the place of the backbone of somebody else's config."""
 
-from convnext_dense.plug.differences import ConfigDiff, diff_configs
+from convnext_dense.config.differences import ConfigDiff, diff_configs
 from convnext_dense.plug.plugging import parse_backbone, plug_backbone
 
 __all__ = ["ConfigDiff", "diff_configs", "parse_backbone", "plug_backbone"]

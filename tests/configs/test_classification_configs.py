@@ -22,8 +22,8 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional
 
+from convnext_dense.config.batch import accumulate_to_effective_batch
 from convnext_dense.data import build_transform
-from convnext_dense.engine.effective_batch import accumulate_to_effective_batch
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = json.loads((ROOT / "tests/data/published.json").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from convnext_dense.engine.channels import fit_to_channels
+from convnext_dense.config.channels import fit_to_channels
 
 
 def config(channels, kind="DetDataPreprocessor", **preprocessor):

@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.engine.atomic_files import written_whole
 from convnext_dense.engine.resuming import find_whole_checkpoint
+from convnext_dense.files import written_whole
 
 
 class Linear(BaseModel):
@@ -85,7 +85,7 @@ def disk(monkeypatch):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         flush(descriptor)
 
-    monkeypatch.setattr("convnext_dense.engine.atomic_files.os.fsync", fsync)
+    monkeypatch.setattr("convnext_dense.files.os.fsync", fsync)
     return Disk
 
 
@@ -137,7 +137,7 @@ def test_old_checkpoints_go_only_after_the_new_one_is_there(tmp_path, monkeypatc
         seen.append({path.name for path in tmp_path.glob("*.pth")})
         replace(source, target)
 
-    monkeypatch.setattr("convnext_dense.engine.atomic_files.os.replace", record)
+    monkeypatch.setattr("convnext_dense.files.os.replace", record)
     save_best = dict(max_keep_ckpts=1, save_best="acc", rule="greater")
     make_runner(tmp_path, checkpoint=save_best, epochs=3, scores=(0.1, 0.2, 0.05)).train()
     assert {"epoch_1.pth", "best_acc_epoch_1.pth"} in seen  # while those of the second epoch were being written

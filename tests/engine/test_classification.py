@@ -19,9 +19,9 @@ from PIL import Image
 from record_losses import record_losses
 
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.config.batch import accumulate_to_effective_batch
 from convnext_dense.engine import evaluate_model
 from convnext_dense.engine import train_model as train
-from convnext_dense.engine.effective_batch import accumulate_to_effective_batch
 from convnext_dense.inference import predict
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convnext_dense.engine.config import read_config
+from convnext_dense.config.reading import read_config
 
 TEXT = """
 data_root = "data/coco/"

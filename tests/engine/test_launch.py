@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.data.inspection import Inspection
+from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.engine import evaluate_model, train_model
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def test_predictions_are_written_in_coco_format_and_drawn(demo_run, shapes_folde
 
 def test_image_that_breaks_during_training_is_named(own_folder, tmp_path, monkeypatch):
     """The check before training decodes a sample only; what it did not see is named when it comes up."""
-    monkeypatch.setattr("convnext_dense.data.tasks.Inspection", functools.partial(Inspection, 1))
+    monkeypatch.setattr("convnext_dense.data.own.tasks.Inspection", functools.partial(Inspection, 1))
     images = sorted((own_folder / "train").iterdir())
     for image in images[1:]:
         image.write_bytes(image.read_bytes()[:30])
@@ -155,7 +155,7 @@ def test_image_that_breaks_during_training_is_named(own_folder, tmp_path, monkey
 
 
 def test_image_that_claims_too_many_pixels_during_training_stops_it(own_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("convnext_dense.data.tasks.Inspection", functools.partial(Inspection, 1))
+    monkeypatch.setattr("convnext_dense.data.own.tasks.Inspection", functools.partial(Inspection, 1))
     pixels = zlib.compress(bytes(99))
     header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
     chunks = [

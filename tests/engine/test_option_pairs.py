@@ -14,8 +14,8 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.config.option_pairs import fit_loaders
 from convnext_dense.engine import SingleValueHook, train_model
-from convnext_dense.engine.option_pairs import fit_loaders
 
 CONFIG = """
 model = dict(type="Pooled")

@@ -10,10 +10,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from convnext_dense.data.shapes_crops import write_crops
-from convnext_dense.data.tasks import use_folder
+from convnext_dense.config.options import check_flag, option_value
+from convnext_dense.data.own.tasks import use_folder
+from convnext_dense.data.shapes.crops import write_crops
 from convnext_dense.engine import evaluate_model, read_config, train_model
-from convnext_dense.engine.options import check_flag, option_value
 
 ROOT = Path(__file__).parents[2]
 DETECTION = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from convnext_dense.data.shapes_coco import write_coco
+from convnext_dense.data.shapes.coco import write_coco
 from convnext_dense.engine import train_model
 
 CONFIG = "configs/demo/mask_rcnn_convnext_atto_scratch.py"

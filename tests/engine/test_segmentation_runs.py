@@ -13,7 +13,7 @@ import torch
 from mmengine.logging import MMLogger
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.data.shapes_ade import SEGMENTATION_CLASS_NAMES
+from convnext_dense.data.shapes.ade import SEGMENTATION_CLASS_NAMES
 from convnext_dense.engine import evaluate_model, train_model
 from convnext_dense.inference import draw_result, predict
 

@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.data.shapes_crops import write_crops
+from convnext_dense.cli.command_line import run_command
+from convnext_dense.data.shapes.crops import write_crops
 from convnext_dense.engine import train_model
-from convnext_dense.engine.command_line import run_command
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/demo/pretrain_convnext_atto_shapes.py"

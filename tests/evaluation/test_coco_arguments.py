@@ -9,7 +9,7 @@ from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmdet.evaluation.functional import eval_recalls
 from mmengine.logging import MMLogger
 
-from convnext_dense.evaluation import CocoMetric
+from convnext_dense.evaluation.coco_metric import CocoMetric
 
 SQUARE = [[0, 0, 50, 0, 50, 50, 0, 50]]
 OBJECT = dict(id=1, image_id=1, category_id=1, bbox=[0, 0, 50, 50], area=2500, iscrowd=0, segmentation=SQUARE)

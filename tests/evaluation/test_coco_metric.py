@@ -9,7 +9,7 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from convnext_dense.evaluation import CocoMetric
+from convnext_dense.evaluation.coco_metric import CocoMetric
 
 HEIGHT, WIDTH = 192, 256
 NAMES = ("cat", "dog", "bird")

@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.round_trip import inspect_round_trip
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.checks.round_trip import inspect_round_trip
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import nn
 
-from convnext_dense.data.shapes import CLASS_NAMES, split_scene
+from convnext_dense.data.shapes.scenes import CLASS_NAMES, split_scene
 from convnext_dense.description import count_parameters, roadmap_gmacs
 from convnext_dense.models import ConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS

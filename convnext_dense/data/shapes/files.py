@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 
-from convnext_dense.data.shapes import MIN_SIDE, Scene
+from convnext_dense.data.shapes.scenes import MIN_SIDE, Scene
 
 GENERATOR_VERSION = "2"  # raise it with every change that alters pictures or annotations: old folders are then refused
 JPEG_QUALITY = 90

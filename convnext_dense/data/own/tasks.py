@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from convnext_dense.data.class_counts import task_of
-from convnext_dense.data.classification_folder import (
+from convnext_dense.config.class_counts import task_of
+from convnext_dense.config.datasets import TRAINING_SPLITS
+from convnext_dense.data.checks.coco import check_detection_data
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.checks.segmentation import check_segmentation_data
+from convnext_dense.data.own.classification import (
     check_classification_data,
     splits_of_image_folder,
     use_image_folder,
 )
-from convnext_dense.data.coco_check import check_detection_data
-from convnext_dense.data.coco_folder import splits_of_coco_folder, use_coco_folder
-from convnext_dense.data.dataset_configs import TRAINING_SPLITS
-from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.segmentation_check import check_segmentation_data
-from convnext_dense.data.segmentation_folder import splits_of_segmentation_folder, use_segmentation_folder
+from convnext_dense.data.own.detection import splits_of_coco_folder, use_coco_folder
+from convnext_dense.data.own.segmentation import splits_of_segmentation_folder, use_segmentation_folder
 
 
 class Task(NamedTuple):

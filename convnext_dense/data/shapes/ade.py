@@ -18,10 +18,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from convnext_dense.data.pictures import draw_labels, write_sheet
-from convnext_dense.data.segmentation_folder import NAMES_FILE, make_palette, read_class_names
-from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, Scene, split_scene
-from convnext_dense.data.shapes_files import check_parameters, encode_jpeg, write_once
+from convnext_dense.data.own.segmentation import NAMES_FILE, make_palette, read_class_names
+from convnext_dense.data.shapes.files import check_parameters, encode_jpeg, write_once
+from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, Scene, split_scene
+from convnext_dense.visualization import draw_labels, write_sheet
 
 SEGMENTATION_CLASS_NAMES = ("background", *CLASS_NAMES)
 FOLDERS = dict(zip(SPLITS, ("training", "validation"), strict=True))

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from convnext_dense.data.class_counts import set_num_classes
-from convnext_dense.data.dataset_configs import TRAINING_SPLITS, leaf_datasets, quote
+from convnext_dense.config.class_counts import set_num_classes
+from convnext_dense.config.datasets import TRAINING_SPLITS, leaf_datasets, quote
 from convnext_dense.data.text_files import read_lines
 
 LAYOUT = """\

@@ -10,18 +10,18 @@ import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
-from convnext_dense.data.classification_folder import folder_images
-from convnext_dense.data.coco_check import coco_splits
-from convnext_dense.data.coco_folder import is_id, read_annotations
-from convnext_dense.data.coco_masks import is_number, mask_fault
-from convnext_dense.data.dataset_configs import class_names, known_class_names
+from convnext_dense.config.datasets import class_names, known_class_names
+from convnext_dense.data.checks.coco import coco_splits
+from convnext_dense.data.checks.coco_masks import is_number, mask_fault
+from convnext_dense.data.checks.round_trip import encode_mask
+from convnext_dense.data.checks.segmentation import find_pairs, label_splits, reduces_zero_label
 from convnext_dense.data.image_reader import ImageReader, reader_of
 from convnext_dense.data.opened_images import open_image
-from convnext_dense.data.pictures import draw_labels, draw_objects, enlarge, to_picture, write_caption, write_sheet
-from convnext_dense.data.round_trip import encode_mask
-from convnext_dense.data.segmentation_check import find_pairs, label_splits, reduces_zero_label
-from convnext_dense.data.segmentation_folder import make_palette
+from convnext_dense.data.own.classification import folder_images
+from convnext_dense.data.own.detection import is_id, read_annotations
+from convnext_dense.data.own.segmentation import make_palette
 from convnext_dense.data.upright_images import read_bgr
+from convnext_dense.visualization import draw_labels, draw_objects, enlarge, to_picture, write_caption, write_sheet
 
 _SIDE = 420  # pixels of the longer side of a picture
 _PER_SPLIT = 6

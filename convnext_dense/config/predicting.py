@@ -4,8 +4,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from convnext_dense.data.dataset_configs import evaluators, leaf_datasets
-from convnext_dense.data.image_reader import loads_annotations
+from convnext_dense.config.datasets import evaluators, leaf_datasets
+from convnext_dense.config.pipelines import loads_annotations
 
 # Metrics that can write predictions and leave it at that (format_only).
 _WRITERS = ("CocoMetric", "CocoPanopticMetric", "IoUMetric")

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from convnext_dense.data.inspection import Inspection
+from convnext_dense.data.checks.inspection import Inspection
 
 
 def inspect_overlap(files: Mapping[str, Sequence[Path]], inspection: Inspection) -> None:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convnext_dense.data.dataset_configs import quote
-from convnext_dense.data.inspection import ERROR, Inspection
+from convnext_dense.config.datasets import quote
+from convnext_dense.data.checks.inspection import ERROR, Inspection
 
 _MOSTLY = 0.9  # of all pixels
 

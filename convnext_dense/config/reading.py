@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from convnext_dense.engine.options import apply_options
+from convnext_dense.config.options import apply_options
 
 
 def read_config(

@@ -1,13 +1,11 @@
-"""Files that are there whole or not at all, and mmengine's storage backend that writes them."""
+"""Files that are written whole or not at all, and what stopped one from being written, in a sentence."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmengine.fileio import LocalBackend, register_backend
-
-ATOMIC = "convnext_dense.atomic"  # the backend's name in `backend_args`
 _PARTIAL = ".partial"
 
 
@@ -37,18 +35,18 @@ def remove_partial_files(folder: str | os.PathLike) -> None:
         partial.unlink(missing_ok=True)
 
 
-@register_backend(ATOMIC, force=True)
-class AtomicBackend(LocalBackend):
-    """mmengine's local files, written whole or not at all; a checkpoint hook uses it by ``backend_args``."""
+@contextlib.contextmanager
+def names_unwritable(path: str | os.PathLike) -> Iterator[None]:
+    """Runs what writes a file.
 
-    def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-        """Writes bytes."""
-        with written_whole(filepath) as partial:
-            partial.write_bytes(obj)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        """Writes text."""
-        self.put(obj.encode(encoding), filepath)
+    Raises:
+        ValueError: It cannot be written; the message says why.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
+        raise ValueError(f"{path} cannot be written: {why}.") from error
 
 
 def _flush(path: Path) -> None:

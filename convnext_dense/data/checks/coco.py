@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
-from convnext_dense.data.box_only import can_drop_masks, drop_masks
-from convnext_dense.data.class_counts import check_class_counts
-from convnext_dense.data.coco_annotations import Objects, inspect_entries, inspect_objects
-from convnext_dense.data.coco_folder import LAYOUT, category_names, read_annotations
-from convnext_dense.data.dataset_configs import class_names, config_dicts, leaf_datasets, quote
+from convnext_dense.config.class_counts import check_class_counts
+from convnext_dense.config.datasets import class_names, config_dicts, leaf_datasets, quote
+from convnext_dense.config.mask_heads import can_drop_masks, drop_masks
+from convnext_dense.config.predicting import only_predict
+from convnext_dense.data.checks.coco_annotations import Objects, inspect_entries, inspect_objects
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.image_reader import reader_of
-from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.opened_images import inspect_image
-from convnext_dense.data.predicting import only_predict
-from convnext_dense.data.split_overlap import inspect_overlap
+from convnext_dense.data.own.detection import LAYOUT, category_names, read_annotations
 
 
 class CocoSplit(NamedTuple):

@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, DefaultScope
 
-from convnext_dense.data.dataset_configs import quote
+from convnext_dense.config.datasets import quote
 
 # Keys that count classes. Mask2Former, MaskFormer and panoptic detectors count things (objects) and stuff apart.
 _COUNTS = ("num_classes", "num_things_classes")

@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from convnext_dense.data.dataset_configs import config_dicts, leaf_datasets
+from convnext_dense.config.datasets import config_dicts, leaf_datasets
 
 # What stays of a data set's config: where files lie, names and classes are set by whoever points it at a folder.
 _KEPT = ("pipeline", "filter_cfg", "test_mode", "backend_args", "indices", "return_classes", "lazy_init", "max_refetch")

@@ -4,7 +4,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from convnext_dense.data.dataset_configs import config_dicts
+from convnext_dense.config.datasets import config_dicts
 
 # Parts of a two-stage detector's ``roi_head`` that work on masks alone.
 _MASK_PARTS = ("mask_head", "mask_roi_extractor")

@@ -9,13 +9,13 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
-from convnext_dense.data.class_counts import set_num_classes
-from convnext_dense.data.dataset_configs import TRAINING_SPLITS, leaf_datasets, quote
+from convnext_dense.config.class_counts import set_num_classes
+from convnext_dense.config.datasets import TRAINING_SPLITS, leaf_datasets, quote
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples
-from convnext_dense.data.inspection import Inspection
 from convnext_dense.data.opened_images import inspect_image
 from convnext_dense.data.shards import ImageShards
-from convnext_dense.data.split_overlap import inspect_overlap
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # those that timm's search takes
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, Scene, SceneObject, split_scene
-from convnext_dense.data.shapes_files import check_parameters, write_once
+from convnext_dense.data.shapes.files import check_parameters, write_once
+from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, Scene, SceneObject, split_scene
 
 MARGIN = 1.3  # side of a crop over the longer side of the object's box: detectors see an object's surroundings too
 MIN_OBJECT_SIDE = 12  # pixels; smaller objects are hard to name even for people

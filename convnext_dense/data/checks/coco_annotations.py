@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convnext_dense.data.coco_folder import is_id
-from convnext_dense.data.coco_masks import is_number, leaves_image, mask_fault
-from convnext_dense.data.dataset_configs import quote
-from convnext_dense.data.inspection import Inspection
+from convnext_dense.config.datasets import quote
+from convnext_dense.data.checks.coco_masks import is_number, leaves_image, mask_fault
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.own.detection import is_id
 
 
 class Objects(NamedTuple):

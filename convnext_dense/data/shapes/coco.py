@@ -17,9 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from convnext_dense.data.pictures import draw_objects, write_sheet
-from convnext_dense.data.shapes import CLASS_NAMES, SPLITS, SceneObject, split_scene
-from convnext_dense.data.shapes_files import GENERATOR_VERSION, check_parameters, encode_jpeg, write_once
+from convnext_dense.data.shapes.files import GENERATOR_VERSION, check_parameters, encode_jpeg, write_once
+from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, SceneObject, split_scene
+from convnext_dense.visualization import draw_objects, write_sheet
 
 _LOG_INTERVAL = 200
 logger = logging.getLogger(__name__)

@@ -11,15 +11,15 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 from PIL import Image
 
-from convnext_dense.data.class_counts import check_class_counts
-from convnext_dense.data.dataset_configs import class_names, known_class_names, leads_out, leaf_datasets, quote
+from convnext_dense.config.class_counts import check_class_counts
+from convnext_dense.config.datasets import class_names, known_class_names, leads_out, leaf_datasets, quote
+from convnext_dense.config.predicting import leave_out_labels, only_predict
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.checks.label_counts import LabelCounts, inspect_classes, inspect_ignored, inspect_unlearnt
+from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.image_reader import ImageReader, reader_of
-from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.label_counts import LabelCounts, inspect_classes, inspect_ignored, inspect_unlearnt
 from convnext_dense.data.opened_images import inspect_image, open_image
-from convnext_dense.data.predicting import leave_out_labels, only_predict
-from convnext_dense.data.segmentation_folder import LAYOUT
-from convnext_dense.data.split_overlap import inspect_overlap
+from convnext_dense.data.own.segmentation import LAYOUT
 from convnext_dense.data.text_files import read_lines
 
 ADE_LAYOUT = "images/training/*.jpg, annotations/training/*.png, images/validation/*.jpg, annotations/validation/*.png"

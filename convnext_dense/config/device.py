@@ -6,8 +6,9 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from convnext_dense.data.dataset_configs import config_dicts
-from convnext_dense.engine.optimizers import wrapper_configs
+from convnext_dense.config.batch import moving_averages
+from convnext_dense.config.datasets import config_dicts
+from convnext_dense.config.optimizers import wrapper_configs
 
 
 def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
@@ -50,6 +51,29 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
             why = "on a CPU" if device == "cpu" else "in a single process"
             changes.append(f"SyncBN runs as BN {why} ({len(norms)} places).")
     return changes
+
+
+def fit_to_strategy(cfg: Config) -> list[str]:
+    """Changes what a config with a ``strategy``, which runs on mmengine's FlexibleRunner, cannot have.
+
+    Args:
+        cfg: Changed in place.
+
+    Returns:
+        One sentence per change.
+
+    Raises:
+        ValueError: The config has a moving average.
+    """
+    if cfg.get("strategy") is None:
+        return []
+    if any(moving_averages(cfg)):
+        raise ValueError("strategy shards the model, which mmengine's EMAHook cannot copy: set custom_hooks=[].")
+    if cfg.default_hooks.checkpoint.get("save_best") is None:
+        return []
+    # FlexibleRunner then writes the checkpoint of an epoch again with the number of the next, where a resume begins.
+    cfg.default_hooks.checkpoint.save_best = None
+    return ["The best checkpoint is not kept apart: save_best does not go with strategy."]
 
 
 def _fit_precision(wrapper: Any, device: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from convnext_dense.engine.optimizers import wrapper_configs
+from convnext_dense.config.optimizers import wrapper_configs
 
 # Where each launcher tells a process how many there are; mmengine itself asks only when the Runner is built.
 _WORLD_SIZE = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}

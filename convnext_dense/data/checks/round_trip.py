@@ -19,9 +19,9 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, METRICS
 from PIL import Image
 
-from convnext_dense.data.dataset_configs import known_class_names, leaf_datasets
-from convnext_dense.data.inspection import Inspection
-from convnext_dense.data.segmentation_check import reduces_zero_label
+from convnext_dense.config.datasets import known_class_names, leaf_datasets
+from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.checks.segmentation import reduces_zero_label
 
 # COCO's AP counts 100 detections of an image and class; here all objects are to be found, however many there are.
 _MANY = 1_000_000

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from convnext_dense.data.class_counts import set_num_classes
-from convnext_dense.data.coco_config import use_coco_objects
-from convnext_dense.data.dataset_configs import TRAINING_SPLITS, evaluators, leads_out, leaf_datasets, quote
-from convnext_dense.data.image_list import list_images, number_categories, write_list
+from convnext_dense.config.class_counts import set_num_classes
+from convnext_dense.config.coco_objects import use_coco_objects
+from convnext_dense.config.datasets import TRAINING_SPLITS, evaluators, leads_out, leaf_datasets, quote
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import pixel_limit
+from convnext_dense.data.own.image_list import list_images, number_categories, write_list
 from convnext_dense.data.text_files import read_json
 
 LAYOUT = """\

@@ -3,6 +3,7 @@
 Letters: H, W are the height and width of a picture in pixels; pictures are BGR, uint8.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from convnext_dense.data.picture_files import write_picture
+from convnext_dense.files import names_unwritable
 
 _COLOURS = (  # BGR, of classes in turn
     (80, 200, 255),
@@ -177,3 +178,25 @@ def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *,
     partial = path.with_name(f".partial-{path.name}")
     write_picture(partial, sheet)
     return partial.replace(path)
+
+
+def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
+    """Writes a picture, and its folder if need be; the ending gives the format.
+
+    Args:
+        path: The file.
+        picture: (H, W, 3) in BGR order, or (H, W); uint8, or uint16 for PNG.
+
+    Raises:
+        ValueError: There is no such format, or the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        is_encoded, content = cv2.imencode(path.suffix, picture)
+    except cv2.error as error:
+        raise ValueError(f"Picture {path} cannot be written: OpenCV knows no format '{path.suffix}'.") from error
+    if not is_encoded:
+        raise ValueError(f"Picture {path} cannot be written as {path.suffix}: choose .png.")
+    with names_unwritable(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.tobytes())

@@ -1,0 +1,1 @@
+"""What is looked at in the data before a run."""

@@ -1,0 +1,1 @@
+"""Points a config at a folder of one's own data, one module per task."""

@@ -1,0 +1,23 @@
+"""mmengine's local storage, whose files are there whole or not at all."""
+
+from pathlib import Path
+
+from mmengine.fileio import LocalBackend, register_backend
+
+from convnext_dense.files import written_whole
+
+ATOMIC = "convnext_dense.atomic"  # the backend's name in `backend_args`
+
+
+@register_backend(ATOMIC, force=True)
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, written whole or not at all; a checkpoint hook uses it by ``backend_args``."""
+
+    def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
+        """Writes bytes."""
+        with written_whole(filepath) as partial:
+            partial.write_bytes(obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        """Writes text."""
+        self.put(obj.encode(encoding), filepath)
