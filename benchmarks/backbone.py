@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones
 from benchmarks.timing import measure_in_turns, saved_megabytes
+from convnext_dense.errors import UserError
 
 MODES = ("forward", "training", "optimizer")
 PRECISIONS = ("float32", "tf32", "autocast", "bfloat16")
@@ -47,7 +48,7 @@ def measure_backbones(
         warmups: See ``measure_in_turns``.
 
     Raises:
-        ValueError: Ours is further from float64 than the peers are.
+        UserError: Ours is further from float64 than the peers are.
     """
     models = {name: model.to(device).train() for name, model in build_backbones(arch, peers).items()}
     images, height, width = size
@@ -74,7 +75,7 @@ def compare_with_float64(models: dict[str, nn.Module], x_nchw: Tensor, precision
     """Relative errors of the four maps and of the image's gradient to the official order in float64.
 
     Raises:
-        ValueError: Ours is further from float64 than the peers are.
+        UserError: Ours is further from float64 than the peers are.
     """
     exact_model = copy.deepcopy(models.get(OFFICIAL_ORDER, models[OURS])).double()
     exact = _results(exact_model, x_nchw.double(), "float32")
@@ -90,7 +91,7 @@ def compare_with_float64(models: dict[str, nn.Module], x_nchw: Tensor, precision
     for kind in ("maps", "image_gradient"):
         others = [error[kind] for name, error in errors.items() if name != OURS]
         if others and errors[OURS][kind] > TOLERANCE * max(others):
-            raise ValueError(
+            raise UserError(
                 f"The error of {OURS}'s {kind} to float64 is {errors[OURS][kind]:.2e}, the peers' {others}."
             )
     return errors

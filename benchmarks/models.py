@@ -16,6 +16,7 @@ from benchmarks.peers import OFFICIAL_ORDER, OURS, in_official_order
 from benchmarks.timing import measure_in_turns
 from convnext_dense.config.device import fit_to_device
 from convnext_dense.engine import read_config
+from convnext_dense.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TASK_CONFIGS = {
@@ -41,10 +42,10 @@ def measure_models(
         warmups: See ``measure_in_turns``.
 
     Raises:
-        ValueError: The precision is another one: detectors have parts that only mixed precision keeps in float32.
+        UserError: The precision is another one: detectors have parts that only mixed precision keeps in float32.
     """
     if precision == "bfloat16":
-        raise ValueError(f"precision='bfloat16' is for blocks and backbones; --task {task} has float32 and autocast.")
+        raise UserError(f"precision='bfloat16' is for blocks and backbones; --task {task} has float32 and autocast.")
     cfg = read_config(TASK_CONFIGS[task])
     init_default_scope(cfg.default_scope)
     ours = _build(cfg, task, arch, size).to(device)

@@ -12,6 +12,7 @@ from benchmarks.checkpoint_loading import describe_setting
 from benchmarks.kernels import measure_kernels
 from benchmarks.peers import OURS
 from benchmarks.report import best_of, clock
+from convnext_dense.errors import UserError
 from convnext_dense.kernels.choice import read_choice
 
 TASKS = ("backbone", "block", "kernels", "detection", "segmentation", "sizes", "phases")
@@ -39,7 +40,7 @@ def run_task(
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision == "tf32" and device != "cuda":
-        raise ValueError("precision='tf32' is a mode of NVIDIA GPUs; on a CPU use float32, autocast or bfloat16.")
+        raise UserError("precision='tf32' is a mode of NVIDIA GPUs; on a CPU use float32, autocast or bfloat16.")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     setting = _setting(device)
     given: dict[str, Any] = dict(device=device, precision=precision, rounds=rounds, warmups=warmups)

@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from convnext_dense.errors import UserError
+
 _PARTIAL = ".partial"
 
 
@@ -40,13 +42,13 @@ def names_unwritable(path: str | os.PathLike) -> Iterator[None]:
     """Runs what writes a file.
 
     Raises:
-        ValueError: It cannot be written; the message says why.
+        UserError: It cannot be written; the message says why.
     """
     try:
         yield
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise ValueError(f"{path} cannot be written: {why}.") from error
+        raise UserError(f"{path} cannot be written: {why}.") from error
 
 
 def _flush(path: Path) -> None:

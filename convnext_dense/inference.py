@@ -38,7 +38,8 @@ from convnext_dense.data.opened_images import open_image
 from convnext_dense.data.own.segmentation import make_palette
 from convnext_dense.data.transforms import build_transform
 from convnext_dense.data.upright_images import read_bgr
-from convnext_dense.engine.config_faults import name_config_faults
+from convnext_dense.engine.faults import name_config_faults
+from convnext_dense.errors import UserError
 from convnext_dense.visualization import draw_classes, draw_label_map, enlarge_whole, to_picture, write_picture
 
 # Smaller pictures are enlarged before drawing, or the names would cover the objects.
@@ -80,7 +81,7 @@ def predict(
         - classification, the five most probable classes: ``scores`` (5,) in [0, 1], ``labels`` (5,), ``names``.
 
     Raises:
-        ValueError: The config, the checkpoint or an image cannot be read, or the checkpoint does not fit the model.
+        UserError: The config, the checkpoint or an image cannot be read, or the checkpoint does not fit the model.
     """
     predictor = Predictor(config, checkpoint, options=options, device=device)
     return list(predictor.iterate(images, batch_size=batch_size))
@@ -113,7 +114,7 @@ class Predictor:
         first_label: The number of the first class in label files: 1 where 0 counts for nothing.
 
     Raises:
-        ValueError: The config or the checkpoint cannot be read, or they do not fit each other or the device.
+        UserError: The config or the checkpoint cannot be read, or they do not fit each other or the device.
     """
 
     def __init__(
@@ -135,7 +136,7 @@ class Predictor:
         known = meta.get("dataset_meta") or {}
         names = read_class_names(content)
         if names is None:
-            raise ValueError(
+            raise UserError(
                 f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta)."
             )
         self.class_names = names
@@ -161,7 +162,7 @@ class Predictor:
         try:
             self._model.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # torch's own words for a device that is not there differ
-            raise ValueError(f"device='{device}' cannot be used here: {str(error).splitlines()[0]}") from error
+            raise UserError(f"device='{device}' cannot be used here: {str(error).splitlines()[0]}") from error
 
     def _prepare_inputs(self, cfg: Config, dataset: ConfigDict) -> None:
         self._channels, self._mean = 3, ()
@@ -185,13 +186,13 @@ class Predictor:
         """Gives one result per image, see ``predict``.
 
         Raises:
-            ValueError: An image cannot be read, or is of another kind than the model takes.
+            UserError: An image cannot be read, or is of another kind than the model takes.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be 1 or more.")
+            raise UserError(f"batch_size={batch_size} must be 1 or more.")
         is_one = isinstance(images, str | os.PathLike | PIL.Image.Image)
         if is_one or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4):
-            raise ValueError(f"images={str(images)[:60]!r} is one image: give a list of images.")
+            raise UserError(f"images={str(images)[:60]!r} is one image: give a list of images.")
         numbered = enumerate(images)
         while batch := list(itertools.islice(numbered, batch_size)):
             inputs = self._collate([self._prepare(image, number) for number, image in batch])
@@ -237,7 +238,7 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
         score_thr: Objects below this score are left out.
 
     Raises:
-        ValueError: The image cannot be read, or the picture cannot be written.
+        UserError: The image cannot be read, or the picture cannot be written.
     """
     original = _view(image)
     pixels = enlarge_whole(original, MIN_PICTURE_SIDE)
@@ -283,7 +284,7 @@ def _test_dataset(cfg: Config) -> ConfigDict:
     for loader in ("test_dataloader", "val_dataloader"):
         if cfg.get(loader) is not None:
             return next(leaf_datasets(cfg[loader].dataset))
-    raise ValueError(f"Config {cfg.filename} has no test_dataloader, whose pipeline images go through.")
+    raise UserError(f"Config {cfg.filename} has no test_dataloader, whose pipeline images go through.")
 
 
 def _drop_untrained_parts(cfg: Config, weights: Mapping[str, Any]) -> None:
@@ -322,7 +323,7 @@ def _view(image: Image) -> np.ndarray:
         return read_bgr(image)
     pixels = cv2.imread(os.fspath(image), cv2.IMREAD_UNCHANGED)
     if pixels is None:
-        raise ValueError(f"Image {image} (mode {opened.mode}) cannot be drawn on: hand over its pixels as an array.")
+        raise UserError(f"Image {image} (mode {opened.mode}) cannot be drawn on: hand over its pixels as an array.")
     return to_picture(pixels)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from convnext_dense.errors import UserError
 from convnext_dense.files import names_unwritable
 
 _COLOURS = (  # BGR, of classes in turn
@@ -161,7 +162,7 @@ def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *,
     """Writes groups of (H, W, 3) BGR pictures as one sheet, ``num_columns`` groups in a row, and gives its path.
 
     Raises:
-        ValueError: It cannot be written.
+        UserError: It cannot be written.
     """
     pictures = [picture for group in rows_of_pictures for picture in group]
     cell_height, cell_width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
@@ -188,15 +189,15 @@ def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
         picture: (H, W, 3) in BGR order, or (H, W); uint8, or uint16 for PNG.
 
     Raises:
-        ValueError: There is no such format, or the file cannot be written.
+        UserError: There is no such format, or the file cannot be written.
     """
     path = Path(path)
     try:
         is_encoded, content = cv2.imencode(path.suffix, picture)
     except cv2.error as error:
-        raise ValueError(f"Picture {path} cannot be written: OpenCV knows no format '{path.suffix}'.") from error
+        raise UserError(f"Picture {path} cannot be written: OpenCV knows no format '{path.suffix}'.") from error
     if not is_encoded:
-        raise ValueError(f"Picture {path} cannot be written as {path.suffix}: choose .png.")
+        raise UserError(f"Picture {path} cannot be written as {path.suffix}: choose .png.")
     with names_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content.tobytes())

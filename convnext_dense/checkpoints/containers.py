@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
 from convnext_dense.checkpoints.pickles import pickle_name
+from convnext_dense.errors import UserError
 
 # A checkpoint in an archive in an archive; more is no checkpoint that somebody packed.
 _MAX_DEPTH = 3
@@ -38,7 +39,7 @@ def unpack(path: Path) -> tuple[str, Packed]:
         path: A ``.zip``, ``.tar``, ``.tar.gz``, ``.gz``, ``.bz2`` or ``.xz`` file, told from its content, or any other.
 
     Raises:
-        ValueError: There is not exactly one checkpoint in it, or it is far larger than the archive.
+        UserError: There is not exactly one checkpoint in it, or it is far larger than the archive.
     """
     name, file = path.name, cast("Packed", path)
     for _ in range(_MAX_DEPTH):
@@ -46,9 +47,7 @@ def unpack(path: Path) -> tuple[str, Packed]:
         if inner is None:
             return name, file
         name, file = inner
-    raise ValueError(
-        f"Checkpoint {path} is packed more than {_MAX_DEPTH - 1} times: unpack it and name the file in it."
-    )
+    raise UserError(f"Checkpoint {path} is packed more than {_MAX_DEPTH - 1} times: unpack it and name the file in it.")
 
 
 def read_index(path: Path) -> dict[str, list[str]]:
@@ -58,24 +57,22 @@ def read_index(path: Path) -> dict[str, list[str]]:
         Names of tensors by the name of the file, which lies beside the index.
 
     Raises:
-        ValueError: The file is no such index, or a part is not there.
+        UserError: The file is no such index, or a part is not there.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"Checkpoint {path} is no JSON ({error}); name the file that holds the weights.") from error
+        raise UserError(f"Checkpoint {path} is no JSON ({error}); name the file that holds the weights.") from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise ValueError(
-            f"Checkpoint {path} is no index of weights (weight_map); name the file that holds the weights."
-        )
+        raise UserError(f"Checkpoint {path} is no index of weights (weight_map); name the file that holds the weights.")
     parts: dict[str, list[str]] = {}
     for tensor, file in weight_map.items():
         parts.setdefault(file, []).append(tensor)
     outside = [file for file in parts if PurePosixPath(file).name != file or "\\" in file]
     absent = [file for file in parts if not (path.parent / file).is_file()]
     if outside or absent:
-        raise ValueError(f"Checkpoint {path} has a part {(outside or absent)[0]}, which does not lie beside it.")
+        raise UserError(f"Checkpoint {path} has a part {(outside or absent)[0]}, which does not lie beside it.")
     return parts
 
 
@@ -83,7 +80,7 @@ def check_whole(path: Path) -> None:
     """Raises ValueError if a file is by its name one of several parts of a checkpoint."""
     part = _PART.fullmatch(path.name)
     if part and int(part[2]) > 1:
-        raise ValueError(
+        raise UserError(
             f"Checkpoint {path} is one of {int(part[2])} parts: name their index, {part[1]}{part[3]}.index.json, or "
             "their folder."
         )
@@ -93,7 +90,7 @@ def _unpack_once(name: str, file: Packed, path: Path) -> tuple[str, Packed] | No
     start = _start(file)
     for magic, kind in _OTHER_ARCHIVES.items():
         if start.startswith(magic):
-            raise ValueError(f"Checkpoint {path} is a {kind} archive: unpack it and name the file in it.")
+            raise UserError(f"Checkpoint {path} is a {kind} archive: unpack it and name the file in it.")
     if isinstance(file, io.BytesIO):
         file.seek(0)
     # First, because a zip file at the end of another file counts as one.
@@ -115,7 +112,7 @@ def _unpack_zip(file: Packed, path: Path) -> tuple[str, io.BytesIO] | None:
     with zipfile.ZipFile(file) as archive:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
         if any(re.fullmatch(r"[^/]+/(constants\.pkl|archive_format)", name) for name in names):
-            raise ValueError(
+            raise UserError(
                 f"Checkpoint {path} is a compiled program (TorchScript or torch.export) and not weights: load it with "
                 "torch.jit.load or torch.export.load where it was written, and save its state dict."
             )
@@ -134,7 +131,7 @@ def _unpack_tar(file: Packed, path: Path) -> tuple[str, io.BytesIO] | None:
         if not members:  # any file that begins with zeros counts as an empty one
             return None
         if members.keys() >= _LEGACY_TAR:
-            raise ValueError(
+            raise UserError(
                 f"Checkpoint {path} is of torch 0.1, which cannot be read safely: load it where it was written, and "
                 "save it anew."
             )
@@ -152,7 +149,7 @@ def _choose(names: Iterable[str], archive: Path) -> str:
     if len(likely) != 1:
         what = ", ".join(likely[:3]) + (", ..." if len(likely) > 3 else "")
         number = f"{len(likely)} files{what and f' ({what})'}"
-        raise ValueError(f"Checkpoint {archive} is an archive of {number}: unpack it and name the checkpoint.")
+        raise UserError(f"Checkpoint {archive} is an archive of {number}: unpack it and name the checkpoint.")
     return likely[0]
 
 
@@ -161,7 +158,7 @@ def _read(stream: IO[bytes], file: Packed, path: Path) -> io.BytesIO:
     limit = _FREE_BYTES + _MAX_GROWTH * size
     content = stream.read(limit + 1)
     if len(content) > limit:
-        raise ValueError(
+        raise UserError(
             f"Checkpoint {path} would grow to more than {limit >> 20} MiB: unpack it and name the file in it."
         )
     return io.BytesIO(content)

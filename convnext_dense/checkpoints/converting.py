@@ -17,6 +17,7 @@ from convnext_dense.checkpoints.layouts import find_layout, from_official, to_of
 from convnext_dense.checkpoints.licences import find_licence
 from convnext_dense.checkpoints.reading import read_checkpoint, read_metadata, unwrap
 from convnext_dense.checkpoints.sources import fetch, hash_file
+from convnext_dense.errors import UserError
 from convnext_dense.files import written_whole
 
 PARTS = ("all", "backbone")
@@ -39,12 +40,12 @@ def convert_state_dict(state_dict: Mapping[str, Any], to: str = "official", *, p
         The weights; they share memory with the ones given.
 
     Raises:
-        ValueError: There is not exactly one ConvNeXt in the weights, or some of them have no place in the layout.
+        UserError: There is not exactly one ConvNeXt in the weights, or some of them have no place in the layout.
     """
     if to not in WRITABLE:
-        raise ValueError(f"to='{to}' is not a layout that can be written; there are {', '.join(WRITABLE)}.")
+        raise UserError(f"to='{to}' is not a layout that can be written; there are {', '.join(WRITABLE)}.")
     if part not in PARTS:
-        raise ValueError(f"part='{part}' must be one of {', '.join(PARTS)}.")
+        raise UserError(f"part='{part}' must be one of {', '.join(PARTS)}.")
     tensors = unwrap(state_dict)
     match = find_layout(tensors)
     official = to_official(tensors, match)
@@ -53,7 +54,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], to: str = "official", *, p
         name for name in official.left_out if dropped is None or not re.match(dropped, name.removeprefix(match.prefix))
     ]
     if part == "all" and strangers:
-        raise ValueError(
+        raise UserError(
             f"{len(strangers)} tensors, such as {', '.join(strangers[:3])}, are no part of a ConvNeXt classifier; "
             "part='backbone' leaves them out."
         )
@@ -68,7 +69,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], to: str = "official", *, p
         written, homeless = from_official(content, layout)
     if homeless:
         hint = "" if part == "backbone" else "; part='backbone' leaves out what is not the backbone"
-        raise ValueError(
+        raise UserError(
             f"{len(homeless)} tensors, such as {', '.join(homeless[:3])}, have no place in the {to} layout{hint}."
         )
     return written
@@ -92,11 +93,11 @@ def convert_checkpoint(source: str | os.PathLike, out: str | os.PathLike, *, to:
         One line about what was written.
 
     Raises:
-        ValueError: The source cannot be read or converted, or ``out`` has another ending.
+        UserError: The source cannot be read or converted, or ``out`` has another ending.
     """
     out = Path(out)
     if out.suffix not in (".safetensors", ".pth", ".pt"):
-        raise ValueError(f"OUT={out} must end in .safetensors, .pth or .pt.")
+        raise UserError(f"OUT={out} must end in .safetensors, .pth or .pt.")
     path = fetch(source)
     content = read_checkpoint(path)
     written = convert_state_dict(content, to, part=part)

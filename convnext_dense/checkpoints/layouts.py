@@ -14,6 +14,7 @@ from torch import Tensor
 from convnext_dense.checkpoints.layout_tables import LAYOUTS, ORIGINS, PARTS, Layout, Origin
 from convnext_dense.checkpoints.reading import unwrap
 from convnext_dense.checkpoints.shapes import to_layout_shape, to_model_shape, unroll_kernel
+from convnext_dense.errors import UserError
 
 _DENSE_NORM = re.compile(r"norm[0-2]\.")
 
@@ -73,7 +74,7 @@ def detect_layout(state_dict: Mapping[str, object]) -> str:
     """Names the layout of a state dict, or of the one in a training file, from its keys alone.
 
     Raises:
-        ValueError: There is no ConvNeXt in it, or more than one.
+        UserError: There is no ConvNeXt in it, or more than one.
     """
     return find_layout(unwrap(state_dict)).name
 
@@ -82,14 +83,14 @@ def find_layout(names: Iterable[str]) -> Match:
     """Finds the one ConvNeXt among the keys of a checkpoint.
 
     Raises:
-        ValueError: There is none, or more than one.
+        UserError: There is none, or more than one.
     """
     names = list(names)
     matches = find_layouts(names)
     if len(matches) != 1:
         places = ", ".join(repr(match.prefix) for match in matches)
         what = f"several ConvNeXts, under {places}" if matches else "no ConvNeXt of any known layout"
-        raise ValueError(f"There is {what} among {len(names)} tensors such as {', '.join(names[:3]) or 'none'}.")
+        raise UserError(f"There is {what} among {len(names)} tensors such as {', '.join(names[:3]) or 'none'}.")
     return matches[0]
 
 
@@ -102,7 +103,7 @@ def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool
         with_outer: Whether what stands outside of the prefix, that is the classifier's head, is renamed too.
 
     Raises:
-        ValueError: Two tensors are the same one under two names, or one has a shape that its name cannot have.
+        UserError: Two tensors are the same one under two names, or one has a shape that its name cannot have.
     """
     layout, prefix = match.layout, match.prefix
     outer_prefix = re.sub(rf"(?<![^.])({layout.inner_prefix})$", "", prefix)
@@ -115,7 +116,7 @@ def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool
         if official is None:
             left_out.append(name)
         elif official in renamed:
-            raise ValueError(f"Tensors {renamed[official]} and {name} are both {official} in the {match.name} layout.")
+            raise UserError(f"Tensors {renamed[official]} and {name} are both {official} in the {match.name} layout.")
         else:
             renamed[official] = name
     if "norm3.*" in layout.write_also and not any(map(_DENSE_NORM.match, renamed)):
@@ -135,7 +136,7 @@ def from_official(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[s
         The tensors, and the official names that the layout has no place for.
 
     Raises:
-        ValueError: Two tensors would have the same name.
+        UserError: Two tensors would have the same name.
     """
     prefix = _written_prefix(tensors, layout)
     written: dict[str, Tensor] = {}
@@ -146,7 +147,7 @@ def from_official(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[s
         if theirs is None:
             homeless.append(name)
         elif theirs in written:
-            raise ValueError(f"The {layout.name} layout has one place, {theirs}, for {name} and another tensor.")
+            raise UserError(f"The {layout.name} layout has one place, {theirs}, for {name} and another tensor.")
         else:
             written[theirs] = to_layout_shape(name, tensor, layout, conv_mlp=_has_conv_mlp(tensors, layout))
     return written, tuple(homeless)

@@ -45,7 +45,7 @@ def load_weights(
         is about a second later.
 
     Raises:
-        ValueError: A tensor of the model is missing or has another shape; nothing is loaded then. The message names
+        UserError: A tensor of the model is missing or has another shape; nothing is loaded then. The message names
             up to ten of them and the likely cause.
     """
     path = fetch(source)

@@ -14,6 +14,7 @@ from convnext_dense.checkpoints.class_rows import ClassRows
 from convnext_dense.checkpoints.layouts import Match, find_layouts, to_official
 from convnext_dense.checkpoints.reading import split_wrapper, unwrap
 from convnext_dense.checkpoints.shapes import fit_input_channels, flatten_grn
+from convnext_dense.errors import UserError
 
 # What a backbone for dense outputs has beside a classifier's: output norms, and the levels of an isotropic ConvNeXt.
 _DENSE_ONLY = re.compile(r"(norm|levels\.)\d(\.\d)?\.(weight|bias)")
@@ -81,7 +82,7 @@ class LoadReport:
             return
         listing = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         text = str(self).replace("Loaded ", "Could load only ", 1)
-        raise ValueError(f"{text} Nothing was loaded, because these do not fit: {listing}. {self._cause()}")
+        raise UserError(f"{text} Nothing was loaded, because these do not fit: {listing}. {self._cause()}")
 
     def _cause(self) -> str:
         if self.file_variant and self.model_variant and not self.file_variant.fits(self.model_variant):
@@ -123,7 +124,7 @@ def match_weights(
         The report, and the tensors of ``report.loaded`` by the model's names.
 
     Raises:
-        ValueError: The file has no ConvNeXt for a backbone, or several, or nothing under the prefix.
+        UserError: The file has no ConvNeXt for a backbone, or several, or nothing under the prefix.
     """
     wrapper, prefix = split_wrapper(content, prefix)
     found = flatten_grn(_strip(unwrap(content, wrapper), prefix, source))
@@ -173,7 +174,7 @@ def _strip(tensors: dict[str, Tensor], prefix: str | None, source: str | os.Path
     prefix = prefix if prefix.endswith(".") else prefix + "."
     selected = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     if not selected:
-        raise ValueError(f"Checkpoint {source} has nothing under prefix='{prefix}'; {_sample(tensors)}.")
+        raise UserError(f"Checkpoint {source} has nothing under prefix='{prefix}'; {_sample(tensors)}.")
     return selected
 
 
@@ -186,8 +187,8 @@ def _choose(matches: list[Match], home: Match, found: dict[str, Tensor], source:
         return same_place[0] if len(same_place) == 1 else None
     if matches:
         places = ", ".join(repr(match.prefix.removesuffix(home.prefix)) for match in matches)
-        raise ValueError(f"Checkpoint {source} has several ConvNeXts, under {places}: choose one with prefix=.")
-    raise ValueError(f"Checkpoint {source} has no ConvNeXt of any known layout; {_sample(found)}.")
+        raise UserError(f"Checkpoint {source} has several ConvNeXts, under {places}: choose one with prefix=.")
+    raise UserError(f"Checkpoint {source} has no ConvNeXt of any known layout; {_sample(found)}.")
 
 
 def _sample(tensors: Mapping[str, Tensor]) -> str:

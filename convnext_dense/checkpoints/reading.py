@@ -20,6 +20,7 @@ from torch import Tensor
 from convnext_dense.checkpoints.containers import check_whole, read_index, unpack
 from convnext_dense.checkpoints.pickles import is_archive_of_torch, needs_rewriting, to_protocol_2
 from convnext_dense.checkpoints.sources import fetch
+from convnext_dense.errors import UserError
 
 # Where training programs keep the weights, and the first of these that a file has is taken. The official programs keep
 # the moving average under `model_ema`; mmengine's EMAHook puts it under `state_dict`, and the raw weights, which are
@@ -52,7 +53,7 @@ def read_checkpoint(source: str | os.PathLike, *, mapped: bool = True) -> dict[s
         What the file holds: a state dict, or a dict that has one in it.
 
     Raises:
-        ValueError: The file is missing, empty, truncated, a web page, or asks for code to be run; the source cannot
+        UserError: The file is missing, empty, truncated, a web page, or asks for code to be run; the source cannot
             be reached. The message names the file and says what to do.
     """
     path = fetch(source)
@@ -68,7 +69,7 @@ def _read_parts(index: Path, mapped: bool) -> dict[str, Tensor]:
         part = _read_file(index.parent / file, mapped)
         absent = [name for name in names if name not in part]
         if absent:
-            raise ValueError(
+            raise UserError(
                 f"Checkpoint {index} says that {absent[0]} is in {file}, where it is not. Download it again."
             )
         content |= {name: part[name] for name in names}
@@ -77,7 +78,7 @@ def _read_parts(index: Path, mapped: bool) -> dict[str, Tensor]:
 
 def _read_file(path: Path, mapped: bool) -> dict[str, Any]:
     if path.suffix in _MADE_FROM_CHECKPOINTS:
-        raise ValueError(
+        raise UserError(
             f"Checkpoint {path} is {_MADE_FROM_CHECKPOINTS[path.suffix]}: name the .pth or .safetensors file that it "
             "was made from."
         )
@@ -89,7 +90,7 @@ def _read_file(path: Path, mapped: bool) -> dict[str, Any]:
             _check_first_bytes(packed.getbuffer()[:256].tobytes(), path)
         content = _load(name, packed, mapped)
     if not isinstance(content, dict):
-        raise ValueError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of tensors.")
+        raise UserError(f"Checkpoint {path} holds a {type(content).__name__}, not a dict of tensors.")
     return content
 
 
@@ -120,14 +121,14 @@ def _faults_named(path: Path) -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise UserError(
             f"Checkpoint {path} asks for more than tensors and plain values ({_wish(error)}), so it was not loaded. "
             "If you trust its author, load it where it was written and save its state dict alone."
         ) from error
     except Exception as error:  # a damaged pickle may ask for anything, such as an item of an empty list
         if isinstance(error, ValueError) and str(error).startswith(f"Checkpoint {path} "):
             raise
-        raise ValueError(
+        raise UserError(
             f"Checkpoint {path} is damaged or not a checkpoint ({path.stat().st_size} bytes): {_first_line(error)} "
             "Download or copy it again."
         ) from error
@@ -160,7 +161,7 @@ def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, 
         Tensors by name, without what torch's wrappers of modules put into names, such as ``module.``.
 
     Raises:
-        ValueError: Two tensors have the same name without these.
+        UserError: Two tensors have the same name without these.
     """
     for key in wrapper.split(".") if wrapper else ():
         content = content[key]
@@ -173,9 +174,7 @@ def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, 
     clean = {_without_wrappers(name): value for name, value in tensors.items()}
     if len(clean) < len(tensors):
         twice = next(name for name in tensors if name != _without_wrappers(name) and _without_wrappers(name) in tensors)
-        raise ValueError(
-            f"A checkpoint has {twice} and {_without_wrappers(twice)}, which are one tensor to its reader."
-        )
+        raise UserError(f"A checkpoint has {twice} and {_without_wrappers(twice)}, which are one tensor to its reader.")
     return clean
 
 
@@ -245,11 +244,11 @@ def _is_safetensors(file: Path | io.BytesIO) -> bool:
 def _check_first_bytes(start: bytes, path: Path) -> None:
     start = start.lstrip()
     if not start:
-        raise ValueError(f"Checkpoint {path} is empty. Download or copy it again.")
+        raise UserError(f"Checkpoint {path} is empty. Download or copy it again.")
     if start[:1] == b"<":
-        raise ValueError(f"Checkpoint {path} is a web page, not weights: the download was answered by an error page.")
+        raise UserError(f"Checkpoint {path} is a web page, not weights: the download was answered by an error page.")
     if start.isascii() and start.decode("ascii").replace("\n", "").replace("\t", "").isprintable():
-        raise ValueError(
+        raise UserError(
             f"Checkpoint {path} is a text file, not weights; it begins with {start[:30].decode()!r}, as a pointer of "
             "git-lfs does where the file was not fetched. Download the file itself."
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from convnext_dense.checkpoints.layout_tables import Layout
+from convnext_dense.errors import UserError
 
 _LAYER_SCALE = re.compile(r"(stages\.\d+|blocks)\.\d+\.gamma")
 _GRN = re.compile(r"(.*\.)?grn\.(gamma|beta)")
@@ -69,7 +70,7 @@ def unroll_kernel(kernel: Tensor) -> Tensor:
         kernel = kernel[:, None, :]
     size = math.isqrt(kernel.shape[0])
     if size * size != kernel.shape[0]:
-        raise ValueError(f"A kernel of shape {tuple(kernel.shape)} is not that of a square convolution.")
+        raise UserError(f"A kernel of shape {tuple(kernel.shape)} is not that of a square convolution.")
     columns_rows = kernel.reshape(size, size, *kernel.shape[1:])
     return columns_rows.permute(3, 2, 1, 0).contiguous()
 

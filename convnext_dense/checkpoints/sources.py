@@ -9,6 +9,8 @@ from urllib.parse import urlparse
 
 import torch
 
+from convnext_dense.errors import UserError
+
 # What a repository on the Hugging Face hub, and a folder of it, may call its weights, in the order in which they are
 # tried.
 _HUB_FILES = (
@@ -30,7 +32,7 @@ def fetch(source: str | os.PathLike) -> Path:
             Face hub. The last two are kept in the hub's cache (``HF_HOME``).
 
     Raises:
-        ValueError: There is no such file, or it cannot be downloaded; the message says where to put it.
+        UserError: There is no such file, or it cannot be downloaded; the message says where to put it.
     """
     source = os.fspath(source)
     if source.startswith(("http://", "https://")):
@@ -43,7 +45,7 @@ def fetch(source: str | os.PathLike) -> Path:
     if path.is_dir():
         return _find_in_folder(path)
     if not path.is_file():
-        raise ValueError(f"Checkpoint {path} does not exist.")
+        raise UserError(f"Checkpoint {path} does not exist.")
     return path
 
 
@@ -81,7 +83,7 @@ def _find_in_folder(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     what = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
-    raise ValueError(
+    raise UserError(
         f"Checkpoint {folder} is a folder with {len(found)} checkpoints{what and f' ({what})'}: name one file."
     )
 
@@ -94,7 +96,7 @@ def _download(address: str) -> Path:
         try:
             torch.hub.download_url_to_file(address, str(path))
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"Checkpoint {address} could not be downloaded ({error}). Put the file at {path}, or name a local file."
             ) from error
     return path
@@ -115,7 +117,7 @@ def _fetch_from_hub(source: str, repository: str) -> Path:
             reason = error
             break
     first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0].rstrip(".")
-    raise ValueError(
+    raise UserError(
         f"Checkpoint {source} could not be had from https://huggingface.co/{repository} ({first_line}). "
         "Name a repository that has weights, with the tag for timm's, log in where its licence asks for it, or name a "
         "local file."

@@ -4,16 +4,12 @@ import argparse
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from mmengine.dist import is_distributed
 
-import convnext_dense
 from convnext_dense.engine.signals import EXIT_CODES
-
-_PACKAGE = str(Path(convnext_dense.__file__).parent)
+from convnext_dense.errors import UserError
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +41,7 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run_command(function: Callable[[], object]) -> None:
-    """Runs a tool. An error that this package raised for its user is printed as one sentence, any other as it is.
+    """Runs a command. A ``UserError`` is printed as one sentence, any other error as it is.
 
     The exit code is 1 after an error, and after a signal that of ``EXIT_CODES``.
     """
@@ -59,25 +55,11 @@ def run_command(function: Callable[[], object]) -> None:
         raise
     except KeyboardInterrupt:
         sys.exit(EXIT_CODES[signal.SIGINT])
-    except (ValueError, NotImplementedError) as error:
-        message = _own_message(error)
-        if message is None:
-            raise
-        print(f"Error: {message}", file=sys.stderr)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
 
 
 def set_local_rank(local_rank: int) -> None:
     """Tells mmengine this process's place on its node where the launcher gave it as an argument."""
     os.environ.setdefault("LOCAL_RANK", str(local_rank))
-
-
-def _own_message(error: BaseException | None) -> str | None:
-    """Finds the first error, under those that mmengine wraps around it, that was raised by this package."""
-    own = None
-    while error is not None:
-        frames = traceback.extract_tb(error.__traceback__)
-        if isinstance(error, ValueError | NotImplementedError) and frames and frames[-1].filename.startswith(_PACKAGE):
-            own = str(error)
-        error = error.__cause__ or error.__context__
-    return own

@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 
 from convnext_dense.config.optimizers import wrapper_configs
+from convnext_dense.errors import UserError
 
 # Where each launcher tells a process how many there are; mmengine itself asks only when the Runner is built.
 _WORLD_SIZE = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}
@@ -24,7 +25,7 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
         One sentence with the factors, or none.
 
     Raises:
-        ValueError: The effective batch is no multiple of processes x batch size.
+        UserError: The effective batch is no multiple of processes x batch size.
     """
     effective = cfg.get("effective_batch")
     if effective is None:
@@ -34,7 +35,7 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
     processes = f"{world_size} process{'' if world_size == 1 else 'es'}"
     counts, rest = divmod(effective, world_size * batch_size)
     if rest or not counts:
-        raise ValueError(
+        raise UserError(
             f"effective_batch={effective} cannot be met: it is no multiple of {processes} x {batch_size} "
             "images (train_dataloader.batch_size). Change one of the three."
         )

@@ -3,6 +3,8 @@
 from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
+from convnext_dense.errors import UserError
+
 _MODULE, _OURS = "convnext_dense.models.detector_input", "convnext_dense.DetDataPreprocessor"
 
 
@@ -16,7 +18,7 @@ def fit_to_channels(cfg: Config) -> list[str]:
         One sentence if something was changed.
 
     Raises:
-        ValueError: ``mean`` and ``std`` do not go with each other, or with the channels that the backbone takes.
+        UserError: ``mean`` and ``std`` do not go with each other, or with the channels that the backbone takes.
     """
     model = cfg.model.get("module") or cfg.model
     preprocessor = model.get("data_preprocessor") or {}
@@ -27,7 +29,7 @@ def fit_to_channels(cfg: Config) -> list[str]:
         return []
     for name, values in (("mean", mean), ("std", std)):
         if not isinstance(values, list | tuple) or len(values) not in (1, channels):
-            raise ValueError(
+            raise UserError(
                 f"{place}.{name}={values} must have one value per channel, {channels} by "
                 "model.backbone.in_channels, or one for all."
             )

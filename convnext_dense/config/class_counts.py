@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, DefaultScope
 
 from convnext_dense.config.datasets import quote
+from convnext_dense.errors import UserError
 
 # Keys that count classes. Mask2Former, MaskFormer and panoptic detectors count things (objects) and stuff apart.
 _COUNTS = ("num_classes", "num_things_classes")
@@ -74,13 +75,13 @@ def set_num_classes(model: ConfigDict, num_classes: int, *, current: int | None 
         current: See ``class_counts``.
 
     Raises:
-        ValueError: There is no such part.
+        UserError: There is no such part.
     """
     counts = class_counts(model, current)
     if str(model.get("type")).rpartition(".")[2] == "ImageClassifier":
         model.num_classes = num_classes  # it has a default, and need not stand in the config
     elif not counts and not _is_without_classes(model):
-        raise ValueError(
+        raise UserError(
             f"No part of the model {model.get('type')} counts classes (num_classes): set their number, {num_classes}, "
             "in the config."
         )
@@ -109,19 +110,19 @@ def check_class_counts(model: ConfigDict, classes: Sequence[str], source: Any) -
         source: Where the names are from, for the message.
 
     Raises:
-        ValueError: A part counts another number of classes, or has a list for another number.
+        UserError: A part counts another number of classes, or has a list for another number.
     """
     counts = list(_find_counts(model))
     for place, node, key in counts:
         number = node[key] + node.get(_STUFF, 0)
         if node[key] != len(classes) and not (node.get("out_channels") == 1 and len(counts) > 1):
-            raise ValueError(
+            raise UserError(
                 f"The config's {node.get('type')} has {key}={node[key]}, but there are {len(classes)} classes "
                 f"({quote(classes)}) for {source}."
             )
         for name, holder in _per_class_lists(node):
             if len(holder[name]) - number not in _EXTRA:
-                raise ValueError(
+                raise UserError(
                     f"model.{place} has {len(holder[name])} values of {name} ({str(list(holder[name]))[:60]}) for "
                     f"{number} classes: give one per class, or {name}=None."
                 )

@@ -9,6 +9,7 @@ from mmengine.device import get_device
 from convnext_dense.config.batch import moving_averages
 from convnext_dense.config.datasets import config_dicts
 from convnext_dense.config.optimizers import wrapper_configs
+from convnext_dense.errors import UserError
 
 
 def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
@@ -63,12 +64,12 @@ def fit_to_strategy(cfg: Config) -> list[str]:
         One sentence per change.
 
     Raises:
-        ValueError: The config has a moving average.
+        UserError: The config has a moving average.
     """
     if cfg.get("strategy") is None:
         return []
     if any(moving_averages(cfg)):
-        raise ValueError("strategy shards the model, which mmengine's EMAHook cannot copy: set custom_hooks=[].")
+        raise UserError("strategy shards the model, which mmengine's EMAHook cannot copy: set custom_hooks=[].")
     if cfg.default_hooks.checkpoint.get("save_best") is None:
         return []
     # FlexibleRunner then writes the checkpoint of an epoch again with the number of the next, where a resume begins.

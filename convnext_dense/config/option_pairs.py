@@ -5,6 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from convnext_dense.errors import UserError
+
 # What only loaders with workers may have, and the value that means nothing.
 _OF_WORKERS = {"persistent_workers": False, "prefetch_factor": None, "timeout": 0, "multiprocessing_context": None}
 
@@ -20,7 +22,7 @@ def fit_loaders(cfg: Config, loaders: Sequence[str]) -> list[str]:
         One sentence per data loader that was changed.
 
     Raises:
-        ValueError: An option is out of its range, or does not go with another one.
+        UserError: An option is out of its range, or does not go with another one.
     """
     changes = []
     for name in (f"{loader}_dataloader" for loader in loaders):
@@ -46,16 +48,16 @@ def _check_numbers(loader: dict[str, Any], name: str) -> None:
             continue
         is_number = type(value) is int or (key == "timeout" and type(value) is float)
         if not is_number or value < least:
-            raise ValueError(f"{name}.{key}={value!r} must be a whole number, {least} or more.")
+            raise UserError(f"{name}.{key}={value!r} must be a whole number, {least} or more.")
 
 
 def _check_samplers(loader: dict[str, Any], name: str) -> None:
     if "sampler" not in loader:
-        raise ValueError(f"{name} has no sampler: write sampler=dict(type='DefaultSampler', shuffle=True or False).")
+        raise UserError(f"{name} has no sampler: write sampler=dict(type='DefaultSampler', shuffle=True or False).")
     if "shuffle" in loader:
-        raise ValueError(f"{name}.shuffle={loader['shuffle']!r} goes with no sampler: set {name}.sampler.shuffle.")
+        raise UserError(f"{name}.shuffle={loader['shuffle']!r} goes with no sampler: set {name}.sampler.shuffle.")
     if loader.get("batch_sampler") is not None and name != "train_dataloader" and loader.get("drop_last"):
-        raise ValueError(f"{name}.drop_last=True goes with no batch_sampler: take one of the two out.")
+        raise UserError(f"{name}.drop_last=True goes with no batch_sampler: take one of the two out.")
 
 
 def check_units(cfg: Config) -> list[str]:
@@ -68,13 +70,13 @@ def check_units(cfg: Config) -> list[str]:
         One sentence where checkpoints are counted in epochs.
 
     Raises:
-        ValueError: A scheduler counts epochs.
+        UserError: A scheduler counts epochs.
     """
     if str(cfg.train_cfg.get("type")).rpartition(".")[2] != "IterBasedTrainLoop":
         return []
     for name, scheduler in _schedulers(cfg.get("param_scheduler"), "param_scheduler"):
         if scheduler.get("by_epoch", True) and not scheduler.get("convert_to_iter_based"):
-            raise ValueError(
+            raise UserError(
                 f"{name} counts epochs (by_epoch=True), but train_cfg counts iterations: set {name}.by_epoch=False, "
                 "and its begin and end in iterations."
             )

@@ -10,6 +10,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from convnext_dense.errors import UserError
+
 # Keys that a config may have at its top besides the Runner's own arguments.
 _MORE_KEYS = {
     "tta_model",
@@ -37,7 +39,7 @@ def apply_options(
             keys that do not exist may still come.
 
     Raises:
-        ValueError: A key does not exist (the nearest one is named), or is only a variable of the file whose change
+        UserError: A key does not exist (the nearest one is named), or is only a variable of the file whose change
             would have no effect.
     """
     for key, value in (options or {}).items():
@@ -50,7 +52,7 @@ def apply_options(
             cfg.merge_from_dict({name: copy.deepcopy(value)})  # merging takes `_delete_` out of what it is given
         except (KeyError, TypeError) as error:
             if not is_draft:
-                raise ValueError(f"--cfg-options {key}={value!r} does not fit {path}: {error.args[0]}.") from error
+                raise UserError(f"--cfg-options {key}={value!r} does not fit {path}: {error.args[0]}.") from error
 
 
 def option_value(options: Mapping[str, Any] | None, key: str) -> Any:
@@ -69,11 +71,11 @@ def check_flag(options: Mapping[str, Any] | None, key: str, value: Any, flag: st
         flag: The argument as the user wrote it.
 
     Raises:
-        ValueError: The options give the key another value.
+        UserError: The options give the key another value.
     """
     given = _lookup_option(options, key)
     if given is not _ABSENT and given != value:
-        raise ValueError(f"{flag} and {key}={given!r} in --cfg-options contradict each other: give one of them.")
+        raise UserError(f"{flag} and {key}={given!r} in --cfg-options contradict each other: give one of them.")
 
 
 def _lookup_option(options: Mapping[str, Any] | None, key: str) -> Any:
@@ -92,7 +94,7 @@ def _check_key(cfg: Config, key: str, path: str | os.PathLike) -> None:
     if not _exists(cfg, key):
         known = sorted(_dotted_keys(cfg.to_dict()))
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-        raise ValueError(
+        raise UserError(
             f"Config {path} has no key '{key}'. The nearest is '{nearest[0]}'; write '+{key}=...' to add a new key."
         )
     variable = key.split(".")[0]
@@ -101,7 +103,7 @@ def _check_key(cfg: Config, key: str, path: str | os.PathLike) -> None:
         known = sorted(_dotted_keys(cfg.to_dict()))
         holders = [name for name in known if name.split(".")[0] in _run_keys() and _lookup(cfg, name) == value]
         hint = f"; its value stands in {', '.join(holders[:6])}" if holders else ""
-        raise ValueError(
+        raise UserError(
             f"'{variable}' is a variable of {path}: after reading, changing it has no effect{hint}. Override those keys"
             f"{', or name your data with --data' if key.endswith('data_root') else ''}."
         )

@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from convnext_dense.config.datasets import evaluators, leaf_datasets
 from convnext_dense.config.pipelines import loads_annotations
+from convnext_dense.errors import UserError
 
 # Metrics that can write predictions and leave it at that (format_only).
 _WRITERS = ("CocoMetric", "CocoPanopticMetric", "IoUMetric")
@@ -31,11 +32,11 @@ def check_is_written(cfg: Config, source: str) -> None:
         source: What is tested, for the message.
 
     Raises:
-        ValueError: Nothing is written either.
+        UserError: Nothing is written either.
     """
     is_written = any(metric.get("outfile_prefix") or metric.get("output_dir") for metric in evaluators(cfg, "test"))
     if only_predicts(cfg, "test") and not is_written:
-        raise ValueError(
+        raise UserError(
             f"There is no ground truth in {source}, and so nothing to measure: give --out to write predictions, or add "
             "the annotations or labels."
         )

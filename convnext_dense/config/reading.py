@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from convnext_dense.config.options import apply_options
+from convnext_dense.errors import UserError
 
 
 def read_config(
@@ -32,17 +33,17 @@ def read_config(
             their keys exist before it, and cannot undo them.
 
     Raises:
-        ValueError: The file does not exist or is no valid config, or an option does not go with it.
+        UserError: The file does not exist or is no valid config, or an option does not go with it.
     """
     file = _shipped_config(str(path)) if "::" in str(path) else Path(path)
     if not file.is_file():
-        raise ValueError(f"Config {path} does not exist.{_nearest_file(file)}")
+        raise UserError(f"Config {path} does not exist.{_nearest_file(file)}")
     try:
         cfg = Config.fromfile(file, import_custom_modules=change is None)
     except Exception as error:
-        raise ValueError(f"Config {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise UserError(f"Config {path} cannot be read: {type(error).__name__}: {error}") from error
     if "model" not in cfg:
-        raise ValueError(f"Config {path} has no 'model'; it is not the config of a run.")
+        raise UserError(f"Config {path} has no 'model'; it is not the config of a run.")
     if change is not None:
         cfg = change(cfg)
     if use_data is not None:
@@ -58,12 +59,12 @@ def _shipped_config(name: str) -> Path:
     package, _, path = name.partition("::")
     spec = importlib.util.find_spec(package) if package in {"mmdet", "mmseg"} else None
     if spec is None or spec.origin is None:
-        raise ValueError(f"Config {name} names the package '{package}'; it must be mmdet or mmseg, and installed.")
+        raise UserError(f"Config {name} names the package '{package}'; it must be mmdet or mmseg, and installed.")
     folder = Path(spec.origin).parent / ".mim" / "configs"
     if not (folder / path).is_file():
         shipped = sorted(file.relative_to(folder).as_posix() for file in folder.glob("*/*.py"))
         nearest = difflib.get_close_matches(path, shipped, n=1, cutoff=0.0)
-        raise ValueError(f"Config {name} does not exist. Did you mean {package}::{nearest[0]}?")
+        raise UserError(f"Config {name} does not exist. Did you mean {package}::{nearest[0]}?")
     return folder / path
 
 

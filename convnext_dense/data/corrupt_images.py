@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from PIL import Image, UnidentifiedImageError
 
 from convnext_dense.data.upright_images import to_rgb
+from convnext_dense.errors import UserError
 
 # What PIL raises for bytes that are no image or only the beginning of one; a file that is gone is an OSError too.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -22,12 +23,12 @@ class CorruptImages:
         max_rate: Share of them, in [0, 1], that may be corrupt.
 
     Raises:
-        ValueError: ``max_rate`` is outside of [0, 1].
+        UserError: ``max_rate`` is outside of [0, 1].
     """
 
     def __init__(self, num_images: int, max_rate: float) -> None:
         if not 0.0 <= max_rate <= 1.0:
-            raise ValueError(f"max_corrupt_rate={max_rate} must be in [0, 1].")
+            raise UserError(f"max_corrupt_rate={max_rate} must be in [0, 1].")
         self.num_images = num_images
         self.max_rate = max_rate
         self._count = multiprocessing.Value("q", 0)
@@ -45,7 +46,7 @@ class CorruptImages:
         """Decodes an image file by ``to_rgb``; None if it is corrupt.
 
         Raises:
-            ValueError: More than the stated share of the images is corrupt.
+            UserError: More than the stated share of the images is corrupt.
         """
         try:
             with Image.open(io.BytesIO(content)) as image:
@@ -58,7 +59,7 @@ class CorruptImages:
         """Counts and names a corrupt image.
 
         Raises:
-            ValueError: As for ``decode``.
+            UserError: As for ``decode``.
         """
         with self._count.get_lock():
             self._count.value += 1
@@ -68,7 +69,7 @@ class CorruptImages:
         else:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
         if count > self.max_rate * self.num_images:
-            raise ValueError(
+            raise UserError(
                 f"Image {name} cannot be decoded ({reason}); that makes {count} of the {self.num_images} images of "
                 f"this epoch, more than max_corrupt_rate={self.max_rate:g} allows. Copy the data again."
             )

@@ -13,6 +13,7 @@ from convnext_dense.data.checks.inspection import ERROR, NUM_OPENED, WARNING, In
 from convnext_dense.data.checks.overlay import draw_overlay
 from convnext_dense.data.checks.round_trip import inspect_round_trip
 from convnext_dense.data.own.tasks import inspect_data
+from convnext_dense.errors import UserError
 
 LOADERS = ("train", "val", "test")
 
@@ -38,12 +39,12 @@ def report_data(
         Whether there is no error, and the report.
 
     Raises:
-        ValueError: The config's task is not known.
+        UserError: The config's task is not known.
     """
     init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
     task = task_of(cfg)
     if task is None:
-        raise ValueError(f"The data of {cfg.model.get('type')} cannot be checked: the model has no head that is known.")
+        raise UserError(f"The data of {cfg.model.get('type')} cannot be checked: the model has no head that is known.")
     inspection = Inspection(None if all_images else NUM_OPENED, takes_time=True, follow=follow)
     if "train" not in loaders:
         inspection.warning("splits", "There is no train split: the data can be tested on, not trained on.")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from convnext_dense.data.upright_images import has_16_bits, orientation_of, to_rgb
+from convnext_dense.errors import UserError
 
 
 def to_array(
@@ -26,27 +27,27 @@ def to_array(
         mean: What the model subtracts. Where that is more than 1, pixels from 0 to 1 are of another scale.
 
     Raises:
-        ValueError: It is something else, has no pixels, or has other channels or another type.
+        UserError: It is something else, has no pixels, or has other channels or another type.
     """
     if isinstance(image, Image.Image):
         image = _from_pillow(image, channels, keeps_depth=dtypes is None)
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"An image is a {type(image).__name__}; {_wanted(channels, dtypes)}.")
+        raise UserError(f"An image is a {type(image).__name__}; {_wanted(channels, dtypes)}.")
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     given = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
     if not given or not image.size:
         what = "no pixels, by its" if given and not image.size else "the"
-        raise ValueError(f"An image array has {what} shape {image.shape}; {_wanted(channels, dtypes)}.")
+        raise UserError(f"An image array has {what} shape {image.shape}; {_wanted(channels, dtypes)}.")
     if image.dtype == bool or not np.issubdtype(image.dtype, np.number) or _is_other_type(image, dtypes):
         scaling = " (from 0 to 1: multiply by 255)" if image.dtype.kind == "f" else ""
-        raise ValueError(f"An image array has the type {image.dtype}{scaling}; {_wanted(channels, dtypes)}.")
+        raise UserError(f"An image array has the type {image.dtype}{scaling}; {_wanted(channels, dtypes)}.")
     if image.dtype.kind == "f" and max(mean, default=0) > 1 and 0 < image.max() <= 1:
-        raise ValueError(f"An image array is between 0 and 1, but mean={list(mean)}; {_wanted(channels, dtypes)}.")
+        raise UserError(f"An image array is between 0 and 1, but mean={list(mean)}; {_wanted(channels, dtypes)}.")
     if given != channels:
         code = _CONVERSIONS.get((given, channels))
         if code is None or image.dtype not in _CONVERTIBLE:
-            raise ValueError(f"An image array has the shape {image.shape}; {_wanted(channels, dtypes)}.")
+            raise UserError(f"An image array has the shape {image.shape}; {_wanted(channels, dtypes)}.")
         image = cv2.cvtColor(image, code)
     return np.ascontiguousarray(image)
 
@@ -84,7 +85,7 @@ def _from_pillow(image: Image.Image, channels: int, *, keeps_depth: bool) -> np.
         try:
             rgb = np.asarray(to_rgb(image))
         except ValueError as error:
-            raise ValueError(f"A Pillow image cannot be taken: {error}.") from error
+            raise UserError(f"A Pillow image cannot be taken: {error}.") from error
         return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR if channels == 3 else cv2.COLOR_RGB2GRAY)
     image.load()
     upright = ImageOps.exif_transpose(image) if orientation_of(image) != 1 else image
@@ -93,4 +94,4 @@ def _from_pillow(image: Image.Image, channels: int, *, keeps_depth: bool) -> np.
         return np.asarray(upright if is_grey else upright.convert("L"))
     if channels == 4:
         return cv2.cvtColor(np.asarray(upright.convert("RGBA")), cv2.COLOR_RGBA2BGRA)
-    raise ValueError(f"A Pillow image has {len(upright.getbands())} channels; {_wanted(channels, None)}.")
+    raise UserError(f"A Pillow image has {len(upright.getbands())} channels; {_wanted(channels, None)}.")

@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 from convnext_dense.config.datasets import quote
 from convnext_dense.data.corrupt_images import CorruptImages
 from convnext_dense.data.transforms import build_transform, random_state_of
+from convnext_dense.errors import UserError
 from convnext_dense.registry import DATASETS
 
 LAYOUT = "    DIR/train/CLASS/*.jpg  DIR/val/CLASS/*.jpg"
@@ -42,7 +43,7 @@ class ImageFolder(Dataset):
         metainfo: ``dict(classes=...)``, which mmengine stores in checkpoints.
 
     Raises:
-        ValueError: There is no folder or no image, an image is in no class, or a folder is empty or no class.
+        UserError: There is no folder or no image, an image is in no class, or a folder is empty or no class.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ImageFolder(Dataset):
         """Gives ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
 
         Raises:
-            ValueError: More than ``max_corrupt_rate`` of the images are corrupt.
+            UserError: More than ``max_corrupt_rate`` of the images are corrupt.
         """
         for number in range(index, index + len(self.samples)):
             path, label = self.samples[number % len(self.samples)]
@@ -88,17 +89,17 @@ class ImageFolder(Dataset):
             if image is not None:
                 with random_state_of(*self._epoch.tolist(), index):
                     return dict(inputs=self.transform(image), labels=label)
-        raise ValueError(f"None of the {len(self.samples)} images can be decoded, {self.samples[0][0]} first.")
+        raise UserError(f"None of the {len(self.samples)} images can be decoded, {self.samples[0][0]} first.")
 
 
 def class_folders(root: Path) -> list[str]:
     """Lists the folders in a folder.
 
     Raises:
-        ValueError: It does not exist.
+        UserError: It does not exist.
     """
     if not root.is_dir():
-        raise ValueError(f"Image folder {root} does not exist.")
+        raise UserError(f"Image folder {root} does not exist.")
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
@@ -114,25 +115,25 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
         (path, label) of every image, and the class names.
 
     Raises:
-        ValueError: As for ``ImageFolder``, or a folder is none of ``classes``.
+        UserError: As for ``ImageFolder``, or a folder is none of ``classes``.
     """
     folders = class_folders(root)
     samples, labels = find_images_and_targets(str(root))
     if not samples:
-        raise ValueError(f"There is no image in the class folders of {root}. Expected: {root}/CLASS/*.jpg")
+        raise UserError(f"There is no image in the class folders of {root}. Expected: {root}/CLASS/*.jpg")
     empty = sorted(set(folders) - set(labels) - set(classes or ()))
     if empty:
-        raise ValueError(f"Class folder {root / empty[0]} has no image: fill it or delete it.")
+        raise UserError(f"Class folder {root / empty[0]} has no image: fill it or delete it.")
     stray = sorted(set(labels) - set(folders))
     if stray:
         where = next(path for path, label in samples if label == labels[stray[0]])
-        raise ValueError(f"Image {where} is not in a class folder. Expected: {root}/CLASS/*.jpg")
+        raise UserError(f"Image {where} is not in a class folder. Expected: {root}/CLASS/*.jpg")
     names = tuple(labels)
     if classes is None:
         return samples, names
     unknown = sorted(set(names) - set(classes))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{root / unknown[0]} is none of the {len(classes)} classes, which are {quote(classes)}: rename it, take "
             "it away, or say which classes there are (--classes)."
         )

@@ -14,6 +14,7 @@ from mmengine.dataset import Compose
 
 from convnext_dense.config.pipelines import image_step, step_name
 from convnext_dense.data.opened_images import OpenedImage, open_image
+from convnext_dense.errors import UserError
 
 # Backends of mmcv's LoadImageFromFile that leave images as they lie.
 _NEVER_TURN = {"turbojpeg", "tifffile"}
@@ -52,11 +53,11 @@ class ImageReader:
         """Opens a file with care, and says what it is; what Pillow does not know is left to a step of another kind.
 
         Raises:
-            ValueError: As for ``open_image``.
+            UserError: As for ``open_image``.
         """
         try:
             return open_image(path)
-        except ValueError:
+        except UserError:
             if self.is_known or not Path(path).exists():
                 raise
             height, width = self(path).shape[:2]
@@ -66,7 +67,7 @@ class ImageReader:
         """Gives the (H, W) or (H, W, C) array that a pipeline goes on with.
 
         Raises:
-            ValueError: The step cannot read the file.
+            UserError: The step cannot read the file.
         """
         if self._load is None:
             self._load = Compose([dict(self.step)])
@@ -74,15 +75,15 @@ class ImageReader:
             return self._load(dict(img_path=os.fspath(path)))["img"]
         except (cv2.error, AssertionError, OSError) as error:
             if not self.is_known:
-                raise ValueError(f"Image {path} cannot be read by {self.name}: {error}.") from error
-            raise ValueError(decoding_fault(path, self.color_type)) from error
+                raise UserError(f"Image {path} cannot be read by {self.name}: {error}.") from error
+            raise UserError(decoding_fault(path, self.color_type)) from error
 
 
 def decoding_fault(path: str | os.PathLike, color_type: str = "color") -> str:
     """Says in a sentence why a loading step cannot read a file."""
     try:
         opened = open_image(path)
-    except ValueError as error:
+    except UserError as error:
         return str(error)
     if opened.has_32_bits and color_type != "unchanged":
         return (

@@ -8,6 +8,7 @@ import cv2
 from mmengine.dataset import Compose
 
 from convnext_dense.data.image_reader import decoding_fault
+from convnext_dense.errors import UserError
 
 
 class NamedPipeline(Compose):
@@ -26,7 +27,7 @@ class NamedPipeline(Compose):
         """Do what mmengine's pipeline does.
 
         Raises:
-            ValueError: The image, or its label image, cannot be decoded, or OpenCV refuses a step with it.
+            UserError: The image, or its label image, cannot be decoded, or OpenCV refuses a step with it.
         """
         path = data.get("img_path")
         for step in self.transforms:
@@ -37,7 +38,7 @@ class NamedPipeline(Compose):
                 message = _explain(error, step, path, size)
                 if message is None or path is None:
                     raise
-                raise ValueError(message + self.hint) from error
+                raise UserError(message + self.hint) from error
             if data is None:
                 return None
         return data

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.corrupt_images import UNREADABLE
 from convnext_dense.data.upright_images import has_16_bits, orientation_of, read_bgr
+from convnext_dense.errors import UserError
 
 if TYPE_CHECKING:
     from convnext_dense.data.image_reader import ImageReader
@@ -54,13 +55,13 @@ def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
         kind: What the file is called in messages.
 
     Raises:
-        ValueError: It is missing, no image, truncated, or claims more pixels than ``pixel_limit``.
+        UserError: It is missing, no image, truncated, or claims more pixels than ``pixel_limit``.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{kind} {path} {'is a folder' if path.is_dir() else 'does not exist'}.")
+        raise UserError(f"{kind} {path} {'is a folder' if path.is_dir() else 'does not exist'}.")
     if not path.stat().st_size:
-        raise ValueError(f"{kind} {path} is empty (0 bytes). Copy it again.")
+        raise UserError(f"{kind} {path} is empty (0 bytes). Copy it again.")
     limit = pixel_limit()
     pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below, and says the size
     try:
@@ -76,10 +77,10 @@ def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
     except UnidentifiedImageError:
         return _open_otherwise(path, kind)
     except UNREADABLE as error:
-        raise ValueError(f"{kind} {path} cannot be decoded: it is truncated or not an image. Copy it again.") from error
+        raise UserError(f"{kind} {path} cannot be decoded: it is truncated or not an image. Copy it again.") from error
     finally:
         Image.MAX_IMAGE_PIXELS = pillows_limit
-    raise ValueError(
+    raise UserError(
         f"{kind} {path} claims {width}x{height} pixels, more than {limit}: it was not decoded. If it is what it "
         f"claims, cut it into tiles, or set {_LIMIT_VARIABLE} to a larger number."
     )
@@ -92,7 +93,7 @@ def _open_otherwise(path: Path, kind: str) -> OpenedImage:
     except cv2.error:
         pixels = None
     if pixels is None:
-        raise ValueError(f"{kind} {path} cannot be decoded: it is truncated or not an image. Copy it again.")
+        raise UserError(f"{kind} {path} cannot be decoded: it is truncated or not an image. Copy it again.")
     height, width = pixels.shape[:2]
     return OpenedImage(height, width, "", 1)
 
@@ -119,7 +120,7 @@ def inspect_image(
     try:
         image = open_image(path) if reader is None else reader.open(path)
         pixels = (reader or read_bgr)(path)
-    except ValueError as error:
+    except UserError as error:
         refuse("image files", str(error))
         return None
     if pixels.dtype == np.uint8 and ";16" in image.mode:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from convnext_dense.data.picture_files import picture_names
+from convnext_dense.errors import UserError
 from convnext_dense.files import names_unwritable
 from convnext_dense.visualization import write_picture
 
@@ -22,7 +23,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
     """Lists the files that are named, and the images in folders, sorted; a file that is named twice is taken once.
 
     Raises:
-        ValueError: A path does not exist, or a folder has no image.
+        UserError: A path does not exist, or a folder has no image.
     """
     found: dict[str, Path] = {}
     for path in map(Path, names):
@@ -34,9 +35,9 @@ def find_images(names: Sequence[str]) -> list[Path]:
                 if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
             )
             if not files:
-                raise ValueError(f"There is no image in {path}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+                raise UserError(f"There is no image in {path}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
         elif not path.exists():
-            raise ValueError(f"Image {path} does not exist.")
+            raise UserError(f"Image {path} does not exist.")
         for file in files:
             found.setdefault(os.path.abspath(file), file)
     return list(found.values())
@@ -46,14 +47,14 @@ def name_pictures(images: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
     """Gives every image a picture of its own, see ``picture_names``.
 
     Raises:
-        ValueError: A picture would overwrite an image.
+        UserError: A picture would overwrite an image.
     """
     names = picture_names(images)
     pictures = {image: out_dir / f"{names[os.fspath(image)]}.png" for image in images}
     originals = {os.path.realpath(image) for image in images}
     for image, picture in pictures.items():
         if os.path.realpath(picture) in originals:
-            raise ValueError(f"The picture of {image} would overwrite the image {picture}: choose another --out-dir.")
+            raise UserError(f"The picture of {image} would overwrite the image {picture}: choose another --out-dir.")
     return pictures
 
 
@@ -64,12 +65,12 @@ class CocoResults:
         path: ``NAME.json``.
 
     Raises:
-        ValueError: It ends in something else.
+        UserError: It ends in something else.
     """
 
     def __init__(self, path: str) -> None:
         if not path.endswith(".json"):
-            raise ValueError(f"--out {path} must end in .json.")
+            raise UserError(f"--out {path} must end in .json.")
         self._prefix = path.removesuffix(".json")
         self._boxes: list[dict[str, Any]] = []
         self._masks: list[dict[str, Any]] = []
@@ -100,7 +101,7 @@ class CocoResults:
         """Writes what was taken, and gives the files.
 
         Raises:
-            ValueError: A file cannot be written.
+            UserError: A file cannot be written.
         """
         contents = {"bbox": self._boxes, **({"segm": self._masks} if self._has_masks else {})}
         files = []
@@ -121,7 +122,7 @@ def write_label_image(path: Path, label_map: np.ndarray, *, first: int) -> None:
         first: The number of the first class in the file: 1 where 0 counts for nothing.
 
     Raises:
-        ValueError: It cannot be written.
+        UserError: It cannot be written.
     """
     labels = label_map.astype(np.int64) + first
     write_picture(path, labels.astype(np.uint8 if labels.max() < 256 else np.uint16))
@@ -139,12 +140,12 @@ class PredictionWriter:
         first_label: The number of the first class in label images.
 
     Raises:
-        ValueError: There are no such files for the model's task, or ``out`` does not end in ``.json``.
+        UserError: There are no such files for the model's task, or ``out`` does not end in ``.json``.
     """
 
     def __init__(self, out: str, images: Sequence[Path], *, task: str | None, first_label: int = 0) -> None:
         if task == "classification":
-            raise ValueError("--out is for detection and segmentation; predict gives the classes of images.")
+            raise UserError("--out is for detection and segmentation; predict gives the classes of images.")
         self._out, self._first_label = out, first_label
         self._objects = CocoResults(out) if task == "detection" else None
         names = picture_names(images, keeps_suffix=self._objects is not None)

@@ -23,6 +23,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from convnext_dense.data.corrupt_images import CorruptImages
 from convnext_dense.data.text_files import read_lines
 from convnext_dense.data.transforms import build_transform, random_state_of
+from convnext_dense.errors import UserError
 from convnext_dense.registry import DATASETS
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
@@ -48,7 +49,7 @@ class ImageShards(IterableDataset):
         metainfo: ``dict(classes=...)``, which mmengine stores in checkpoints.
 
     Raises:
-        ValueError: There are fewer shards than processes, a shard is missing or ends in the middle, ...
+        UserError: There are fewer shards than processes, a shard is missing or ends in the middle, ...
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class ImageShards(IterableDataset):
         self.shards = _expand(shards)
         self.rank, self.world_size = get_rank(), get_world_size()
         if len(self.shards) < self.world_size:
-            raise ValueError(f"{len(self.shards)} shards cannot be dealt to {self.world_size} processes: write more.")
+            raise UserError(f"{len(self.shards)} shards cannot be dealt to {self.world_size} processes: write more.")
         self.num_images = num_images
         self.metainfo = dict(classes=tuple(read_lines(Path(classes)) if isinstance(classes, str) else classes))
         self.transform = build_transform(transform)
@@ -85,7 +86,7 @@ class ImageShards(IterableDataset):
         """Yields this worker's images: ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
 
         Raises:
-            ValueError: A shard is truncated or holds something else, there are fewer shards than workers, or more than
+            UserError: A shard is truncated or holds something else, there are fewer shards than workers, or more than
                 ``max_corrupt_rate`` of the images are corrupt.
         """
         info = get_worker_info()
@@ -94,7 +95,7 @@ class ImageShards(IterableDataset):
         order = np.random.default_rng((seed, epoch)).permutation(len(self.shards))[self.rank :: self.world_size]
         mine = [self.shards[shard] for shard in order[worker::num_workers]]
         if not mine:
-            raise ValueError(
+            raise UserError(
                 f"{len(self.shards)} shards cannot be dealt to {self.world_size} processes x {num_workers} workers: "
                 "lower num_workers or write more shards."
             )
@@ -111,7 +112,7 @@ class ImageShards(IterableDataset):
                 if given == wanted:
                     return
             if given == before:
-                raise ValueError(f"There is no image in the shards {mine[0]} ... {mine[-1]}.")
+                raise UserError(f"There is no image in the shards {mine[0]} ... {mine[-1]}.")
 
     def _read(self, shards: Sequence[str], rng: random.Random) -> Iterator[dict[str, Any]]:
         import webdataset  # here, because detection and segmentation do without it
@@ -129,7 +130,7 @@ class ImageShards(IterableDataset):
                 return
             except (tarfile.TarError, EOFError, OSError) as error:
                 shard = next((arg for arg in error.args[::-1] if arg in shards), "of " + shards[0])
-                raise ValueError(
+                raise UserError(
                     f"Shard {shard} is truncated or no tar file: {error.args[0]}. Copy it again."
                 ) from error
             yield sample
@@ -138,10 +139,10 @@ class ImageShards(IterableDataset):
         name = f"{sample['__key__']} in {sample['__url__']}"
         content = next((sample[kind] for kind in IMAGE_KEYS if kind in sample), None)
         if content is None or "cls" not in sample:
-            raise ValueError(f"{name} has {sorted(sample)}, but needs one of {', '.join(IMAGE_KEYS)}, and cls.")
+            raise UserError(f"{name} has {sorted(sample)}, but needs one of {', '.join(IMAGE_KEYS)}, and cls.")
         label = int(sample["cls"])
         if not 0 <= label < len(self.metainfo["classes"]):
-            raise ValueError(f"{name} has the label {label}, but there are {len(self.metainfo['classes'])} classes.")
+            raise UserError(f"{name} has the label {label}, but there are {len(self.metainfo['classes'])} classes.")
         image = self.corrupt.decode(content, name)
         if image is None:
             return None
@@ -160,9 +161,9 @@ def _expand(shards: str | Sequence[str]) -> list[str]:
         if "://" in shard or shard.startswith("pipe:"):
             continue
         if not path.is_file():
-            raise ValueError(f"Shard {shard} does not exist.")
+            raise UserError(f"Shard {shard} does not exist.")
         if path.suffix == ".tar" and not _has_end(path):
-            raise ValueError(f"Shard {shard} ends in the middle ({path.stat().st_size} bytes): copy it again.")
+            raise UserError(f"Shard {shard} ends in the middle ({path.stat().st_size} bytes): copy it again.")
     return list(shards)
 
 

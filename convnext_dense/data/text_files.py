@@ -15,6 +15,8 @@ from typing import Any
 
 from mmengine.fileio import LocalBackend, register_backend
 
+from convnext_dense.errors import UserError
+
 # In this order: the mark of UTF-32 begins with that of UTF-16.
 _ENCODINGS = {
     codecs.BOM_UTF8: "utf-8",
@@ -38,16 +40,16 @@ def read_text(path: str | os.PathLike, kind: str = "Text file") -> str:
         kind: What the file is called in messages.
 
     Raises:
-        ValueError: It is in another encoding, or holds zero bytes.
+        UserError: It is in another encoding, or holds zero bytes.
     """
     content = Path(path).read_bytes()
     encoding = _encoding_of(content[:4]) or "utf-8"
     try:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{kind} {path} {_encoding_fault(content, error)}") from error
+        raise UserError(f"{kind} {path} {_encoding_fault(content, error)}") from error
     if "\0" in text:
-        raise ValueError(f"{kind} {path} {_zeros_fault(content, text)}")
+        raise UserError(f"{kind} {path} {_zeros_fault(content, text)}")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.lstrip(_MARK).replace(f"\n{_MARK}", "\n")  # files that were joined have several marks
 
@@ -65,19 +67,19 @@ def read_json(path: str | os.PathLike, kind: str = "JSON file") -> Any:
         kind: What the file is called in messages.
 
     Raises:
-        ValueError: As for ``read_text``, or it is empty, truncated, no JSON, or nested too deeply.
+        UserError: As for ``read_text``, or it is empty, truncated, no JSON, or nested too deeply.
     """
     text = read_text(path, kind)
     if not text.strip():
-        raise ValueError(f"{kind} {path} is empty ({os.path.getsize(path)} bytes).")
+        raise UserError(f"{kind} {path} is empty ({os.path.getsize(path)} bytes).")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{kind} {path} {_json_fault(text, error)}") from error
+        raise UserError(f"{kind} {path} {_json_fault(text, error)}") from error
     except ValueError as error:  # a number of more digits than Python reads
-        raise ValueError(f"{kind} {path} has a number that cannot be read: {error}.") from error
+        raise UserError(f"{kind} {path} has a number that cannot be read: {error}.") from error
     except RecursionError as error:
-        raise ValueError(f"{kind} {path} is nested too deeply.") from error
+        raise UserError(f"{kind} {path} is nested too deeply.") from error
 
 
 @register_backend("local", force=True, prefixes="")

@@ -12,6 +12,7 @@ from PIL import Image
 from timm.data import auto_augment
 from torch.utils.data import get_worker_info
 
+from convnext_dense.errors import UserError
 from convnext_dense.registry import TRANSFORMS
 
 Mixup = timm.data.Mixup
@@ -25,12 +26,12 @@ def build_transform(transform: Mapping[str, Any]) -> Any:
         transform: Arguments of timm's ``create_transform``.
 
     Raises:
-        ValueError: timm refuses the arguments; the message is timm's.
+        UserError: timm refuses the arguments; the message is timm's.
     """
     try:
         built = timm.data.create_transform(**transform)
     except (TypeError, AssertionError) as error:
-        raise ValueError(f"transform={dict(transform)} is not what timm's create_transform takes: {error}") from error
+        raise UserError(f"transform={dict(transform)} is not what timm's create_transform takes: {error}") from error
     for step in built.transforms:
         for operation in getattr(step, "ops", ()):
             if operation.aug_fn is auto_augment.posterize:

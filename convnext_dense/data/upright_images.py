@@ -8,6 +8,8 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from convnext_dense.errors import UserError
+
 _EXIF_ORIENTATION = 0x0112
 _TURNED = range(2, 9)  # EXIF's numbers of images that are not upright
 
@@ -29,14 +31,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     values at 255, which leaves white. An alpha channel is dropped.
 
     Raises:
-        ValueError: It has 32 bits per pixel, whose scale nobody knows.
+        UserError: It has 32 bits per pixel, whose scale nobody knows.
     """
     image.load()
     upright = ImageOps.exif_transpose(image) if orientation_of(image) != 1 else image
     if has_16_bits(image):
         upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError(
+        raise UserError(
             f"it has 32 bits per pixel (mode {image.mode}), and nothing says which values are black and white: save it "
             "with 8 or 16 bits"
         )
@@ -54,12 +56,12 @@ def read_bgr(path: str | os.PathLike) -> np.ndarray:
     """Gives a file by ``to_rgb`` as an (H, W, 3) array in BGR order.
 
     Raises:
-        ValueError: It is none that Pillow knows, or has 32 bits per pixel.
+        UserError: It is none that Pillow knows, or has 32 bits per pixel.
     """
     try:
         with Image.open(path) as image:
             return np.ascontiguousarray(np.asarray(to_rgb(image))[..., ::-1])
     except UnidentifiedImageError as error:
-        raise ValueError(f"Image {path} cannot be decoded by Pillow: save it as PNG or JPEG.") from error
+        raise UserError(f"Image {path} cannot be decoded by Pillow: save it as PNG or JPEG.") from error
     except ValueError as error:
-        raise ValueError(f"Image {path} cannot be taken: {error}.") from error
+        raise UserError(f"Image {path} cannot be taken: {error}.") from error

@@ -14,6 +14,7 @@ from convnext_dense.config.reading import read_config
 from convnext_dense.description.counting import image_on_meta
 from convnext_dense.description.dense import build_on_meta, macs_by_part, parameters_by_part, saved_bytes_by_part
 from convnext_dense.description.markdown import format_difference, format_table
+from convnext_dense.errors import UserError
 from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
@@ -33,11 +34,11 @@ def describe_config(
         image_size: (height, width) that MACs and feature maps are given for; by default the papers' for the task.
 
     Raises:
-        ValueError: The config cannot be read or has no backbone.
+        UserError: The config cannot be read or has no backbone.
     """
     cfg = read_config(config, options)
     if "backbone" not in cfg.model:
-        raise ValueError(f"Config {config} has no model.backbone, of which there would be something to describe.")
+        raise UserError(f"Config {config} has no model.backbone, of which there would be something to describe.")
     model = build_on_meta(cfg)
     test_size = image_size or published_image_size(cfg)
     train_size = training_size(cfg)

@@ -6,6 +6,7 @@ from pathlib import Path
 from convnext_dense.description.markdown import format_table
 from convnext_dense.description.picture import draw_roadmap
 from convnext_dense.description.tables import TABLES, build_table, roadmap_gmacs
+from convnext_dense.errors import UserError
 
 # Document -> the tables that it holds, each between `<!-- table NAME -->` and `<!-- end of table NAME -->`.
 DOCUMENTS = {"docs/roadmap.md": ("roadmap",), "docs/tables.md": tuple(name for name in TABLES if name != "roadmap")}
@@ -58,11 +59,11 @@ def replace_table(text: str, name: str, table: str) -> str:
     """Puts a table between its markers in a document.
 
     Raises:
-        ValueError: The document lacks the markers.
+        UserError: The document lacks the markers.
     """
     start, end = f"<!-- table {name} -->", f"<!-- end of table {name} -->"
     before, found, rest = text.partition(start)
     _, found_end, after = rest.partition(end)
     if not found or not found_end:
-        raise ValueError(f"The document has no '{start}' followed by '{end}'.")
+        raise UserError(f"The document has no '{start}' followed by '{end}'.")
     return f"{before}{start}\n\n{table}\n\n{end}{after}"

@@ -44,7 +44,7 @@ class CheckpointGuardHook(Hook):
         """Puts the model's own names into the checkpoint.
 
         Raises:
-            ValueError: A tensor of the model is missing in the checkpoint or has another shape there, or a run that is
+            UserError: A tensor of the model is missing in the checkpoint or has another shape there, or a run that is
                 resumed from it was made with another schedule.
         """
         # runner.cfg lacks load_from when the runner was not built from a config

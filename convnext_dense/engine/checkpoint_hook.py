@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from convnext_dense.engine.atomic_backend import ATOMIC, AtomicBackend
 from convnext_dense.engine.optimizers import is_between_steps, optim_wrappers
+from convnext_dense.errors import UserError
 from convnext_dense.files import remove_partial_files
 from convnext_dense.registry import HOOKS
 
@@ -62,7 +63,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         """Tells the loop of a resumed run where it is; the message hub, which has the best score, is mmengine's part.
 
         Raises:
-            ValueError: See ``EpochBasedTrainLoop.continue_from``.
+            UserError: See ``EpochBasedTrainLoop.continue_from``.
         """
         if runner._resume:
             self.last_ckpt = runner._load_from
@@ -87,7 +88,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             The path of the last whole checkpoint: this one, or where it could not be written the one before, if any.
 
         Raises:
-            ValueError: The previous checkpoint could not be written either.
+            UserError: The previous checkpoint could not be written either.
         """
         self._try(runner, lambda: self._write(runner, INTERRUPTED, dict(epoch=epoch, iter=iteration)))
         return self.last_ckpt
@@ -184,7 +185,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._num_failures += 1
         message = f"Checkpoint not written ({failure[0]}). The last whole checkpoint is {self.last_ckpt or 'none'}"
         if self._num_failures > 1:
-            raise ValueError(f"{message}. It is the second failure in a row: make room there, and go on with --resume.")
+            raise UserError(f"{message}. It is the second failure in a row: make room there, and go on with --resume.")
         runner.logger.error(f"{message}; the run goes on, and ends if the next one fails too.")
 
     @property

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from convnext_dense.engine.optimizers import accumulative_counts
+from convnext_dense.errors import UserError
 from convnext_dense.registry import HOOKS
 
 
@@ -36,16 +37,16 @@ class CompileBackboneHook(Hook):
         """Wraps the backbone's call; compilation itself happens at its first use.
 
         Raises:
-            ValueError: The model has no backbone, or gradients are to be accumulated in the memory of CUDA graphs.
+            UserError: The model has no backbone, or gradients are to be accumulated in the memory of CUDA graphs.
         """
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model = getattr(model, "module", model)  # what test-time augmentation wraps
         backbone = getattr(model, "backbone", None)
         if backbone is None:
-            raise ValueError(f"CompileBackboneHook needs a model with a backbone, and {type(model).__name__} has none.")
+            raise UserError(f"CompileBackboneHook needs a model with a backbone, and {type(model).__name__} has none.")
         steps = accumulative_counts(runner) if hasattr(runner, "optim_wrapper") else 1
         if self.cuda_graphs and steps > 1:
-            raise ValueError(
+            raise UserError(
                 f"CompileBackboneHook(cuda_graphs=True) cannot accumulate the gradients of {steps} batches, since each "
                 "overwrites those of the one before: leave cuda_graphs out, or make the batch as large as a step's."
             )

@@ -28,13 +28,13 @@ from convnext_dense.config.predicting import check_is_written, only_predicts
 from convnext_dense.config.reading import read_config
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.own.tasks import check_data, use_folder
-from convnext_dense.engine.config_faults import check_widths, name_config_faults
+from convnext_dense.engine.faults import RunningHook, check_widths, name_config_faults, name_run_faults
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.processes import check_batches
 from convnext_dense.engine.resuming import find_start
-from convnext_dense.engine.run_faults import name_run_faults
 from convnext_dense.engine.signals import leaving_on_signals, shield_workers
 from convnext_dense.engine.written_config import WrittenConfig
+from convnext_dense.errors import UserError
 
 # Parts of mmengine that ours stand in for, which take the same arguments.
 _REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
@@ -73,7 +73,7 @@ def train_model(
         launcher: ``'none'``, ``'pytorch'`` or ``'slurm'``.
 
     Raises:
-        ValueError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
+        UserError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
         SystemExit: A signal ended the run, see ``InterruptHook``; before the first iteration nothing is saved.
     """
     cfg, notes = _prepare(
@@ -82,7 +82,7 @@ def train_model(
     if auto_scale_lr:
         check_flag(options, "auto_scale_lr.enable", True, "--auto-scale-lr")
         if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            raise ValueError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
+            raise UserError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
         cfg.auto_scale_lr.enable = True
     notes += make_resumable(cfg)
     if init_from is not None:
@@ -98,8 +98,10 @@ def train_model(
     notes += check_data(cfg, ("train", "val"))
 
     runner = _build_runner(cfg, notes, load_from=checkpoint, resume=goes_on)
+    running = RunningHook()
+    runner.register_hook(running)
     try:
-        with name_config_faults(cfg), name_run_faults(cfg.work_dir):
+        with name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
             runner.train()
     finally:
         for hook in runner.hooks:
@@ -143,15 +145,15 @@ def evaluate_model(
         The metrics by name.
 
     Raises:
-        ValueError: As for ``train_model``.
+        UserError: As for ``train_model``.
     """
     check_flag(options, "load_from", checkpoint, f"CHECKPOINT {checkpoint}")
     if option_value(options, "resume"):
-        raise ValueError("resume in --cfg-options is for training: a test goes on with no run.")
+        raise UserError("resume in --cfg-options is for training: a test goes on with no run.")
     checkpoint = str(fetch(checkpoint))
     trained = read_class_names(read_checkpoint(checkpoint))
     if data is None and split is not None:
-        raise ValueError(f"--split {split} names a split of a folder that is given with --data DIR.")
+        raise UserError(f"--split {split} names a split of a folder that is given with --data DIR.")
     splits = {"test": split or "val"}
     cfg, notes = _prepare(
         config,
@@ -164,7 +166,7 @@ def evaluate_model(
         launcher=launcher,
     )
     if cfg.get("test_dataloader") is None:
-        raise ValueError(f"Config {config} has no data to test on (test_dataloader).")
+        raise UserError(f"Config {config} has no data to test on (test_dataloader).")
     _check_checkpoint_classes(cfg, checkpoint, trained)
     notes += fit_loaders(cfg, ("test",)) + check_data(cfg, ("test",))
     recipe = copy.deepcopy(cfg)
@@ -180,7 +182,9 @@ def evaluate_model(
     runner = _build_runner(cfg, notes, recipe=recipe, load_from=checkpoint, resume=False)
     if show is not None:
         runner.register_hook(show)
-    with name_config_faults(cfg), name_run_faults(cfg.work_dir):
+    running = RunningHook()
+    runner.register_hook(running)
+    with name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
         check_batches(runner.test_loop.dataloader, "test_dataloader")
         shield_workers(runner.test_loop.dataloader)
         metrics = runner.test()
@@ -204,7 +208,7 @@ def _prepare(
     amp: bool = False,
 ) -> tuple[Config, list[str]]:
     if data is None and classes is not None:
-        raise ValueError("--classes names the classes of a folder that is given with --data DIR.")
+        raise UserError("--classes names the classes of a folder that is given with --data DIR.")
     notes: list[str] = []
 
     def use_data(cfg: Config) -> None:
@@ -224,7 +228,7 @@ def _prepare(
 def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_dir: str | None, amp: bool) -> None:
     given = option_value(options, "launcher")
     if given not in (None, launcher):
-        raise ValueError(f"launcher={given!r} in --cfg-options starts no processes: write --launcher {given}.")
+        raise UserError(f"launcher={given!r} in --cfg-options starts no processes: write --launcher {given}.")
     if work_dir is not None:
         check_flag(options, "work_dir", work_dir, f"--work-dir {work_dir}")
     if amp:
@@ -242,7 +246,7 @@ def _add_hooks(cfg: Config, *names: str) -> None:
 def make_resumable(cfg: Config) -> list[str]:
     """Puts our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
     if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
-        raise ValueError("The config has nothing to train on (train_cfg, train_dataloader).")
+        raise UserError("The config has nothing to train on (train_cfg, train_dataloader).")
     hooks = cfg.setdefault("default_hooks", {})
     hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
     loop = cfg.train_cfg
@@ -303,7 +307,7 @@ def _check_checkpoint_classes(cfg: Config, checkpoint: str, trained: Sequence[st
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         tested = class_names(dataset)
         if trained and tested and list(trained) != list(tested):
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint} was trained on the classes {quote(trained)}, but the test set has {quote(tested)}: "
                 "name the folder that it was trained on with --data DIR."
             )
@@ -312,7 +316,7 @@ def _check_checkpoint_classes(cfg: Config, checkpoint: str, trained: Sequence[st
 def _use_tta(cfg: Config, config: str | os.PathLike) -> None:
     """Puts the config's test-time augmentation in charge; its ``module`` holds what the model does differently then."""
     if "tta_model" not in cfg or "tta_pipeline" not in cfg:
-        raise ValueError(f"--tta needs tta_model and tta_pipeline in the config, and {config} has none.")
+        raise UserError(f"--tta needs tta_model and tta_pipeline in the config, and {config} has none.")
     for dataset in leaf_datasets(cfg.test_dataloader.dataset):
         dataset.pipeline = cfg.tta_pipeline
     difference = cfg.tta_model.get("module") or {}
@@ -324,11 +328,11 @@ def _show_hook(cfg: Config, show_dir: str, config: str | os.PathLike) -> dict[st
     """Gives the config of a ``ShowHook``. It does not stand in the run's config, which is written into the work dir."""
     hook = cfg.default_hooks.get("visualization")
     if hook is None:
-        raise ValueError(f"--show-dir needs a visualization hook in default_hooks, and {config} has none.")
+        raise UserError(f"--show-dir needs a visualization hook in default_hooks, and {config} has none.")
     dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
     reader = reader_of(dataset.get("pipeline"))
     if reader is None:
-        raise ValueError(f"--show-dir needs test data with a pipeline, and that of {config} has none.")
+        raise UserError(f"--show-dir needs test data with a pipeline, and that of {config} has none.")
     is_detection = hook.type.endswith("DetVisualizationHook")  # mmdet's folder is in the log folder, mmseg's is not
     return dict(
         type="convnext_dense.ShowHook",
@@ -350,7 +354,7 @@ def _write_predictions_to(cfg: Config, out: str) -> None:
             cfg.test_evaluator.image_root = str(Path(datasets[0].get("data_root") or "", folder))
         return
     if task == "classification":
-        raise ValueError("--out is for detection and segmentation; predict gives the classes of images.")
+        raise UserError("--out is for detection and segmentation; predict gives the classes of images.")
     if not out.endswith(".json"):
-        raise ValueError(f"--out {out} must end in .json.")
+        raise UserError(f"--out {out} must end in .json.")
     cfg.test_evaluator.outfile_prefix = out.removesuffix(".json")

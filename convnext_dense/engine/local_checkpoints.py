@@ -15,7 +15,7 @@ def read_local_checkpoint(filename: str, map_location: Any = None) -> dict[str, 
         map_location: Of no effect: everything is on the CPU, and is copied from there.
 
     Raises:
-        ValueError: See ``read_checkpoint``.
+        UserError: See ``read_checkpoint``.
     """
     return read_checkpoint(filename, mapped=False)
 

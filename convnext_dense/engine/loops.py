@@ -15,6 +15,7 @@ from torch import nn
 
 from convnext_dense.engine.batch_positions import PositionedBatchSampler, seed_step, with_positions
 from convnext_dense.engine.processes import check_batches, check_processes_agree
+from convnext_dense.errors import UserError
 from convnext_dense.registry import LOOPS
 
 
@@ -46,12 +47,12 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
             meta: The ``meta`` of its checkpoint; mmengine reads epoch and iteration from there.
 
         Raises:
-            ValueError: The checkpoint was written inside an epoch that now has another number of batches.
+            UserError: The checkpoint was written inside an epoch that now has another number of batches.
         """
         self._first_batch = meta.get("batch_in_epoch", 0)
         length = meta.get("batches_per_epoch")
         if self._first_batch and length != len(self.dataloader):
-            raise ValueError(
+            raise UserError(
                 f"The checkpoint was written after {self._first_batch} of {length} batches of an epoch, which now has "
                 f"{len(self.dataloader)}. Resume with the same data, batch size and number of processes, or from a "
                 "checkpoint at the end of an epoch."
@@ -62,7 +63,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         """Trains and validates from where the run is.
 
         Raises:
-            ValueError: Processes do not agree on where that is, or on the size of the data.
+            UserError: Processes do not agree on where that is, or on the size of the data.
         """
         self._prepare()
         while self._epoch < self._max_epochs and not self.stop_training:
@@ -174,4 +175,4 @@ class IterBasedTrainLoop(EpochBasedTrainLoop):
 
 def _check_length(name: str, value: Any) -> None:
     if value != int(value) or value < 1:
-        raise ValueError(f"train_cfg.{name}={value!r} must be a whole number, 1 or more.")
+        raise UserError(f"train_cfg.{name}={value!r} must be a whole number, 1 or more.")

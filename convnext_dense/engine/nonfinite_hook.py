@@ -21,6 +21,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from convnext_dense.engine.batch_positions import PositionedBatchSampler
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
 from convnext_dense.engine.optimizers import accumulative_counts, optim_wrappers
+from convnext_dense.errors import UserError
 from convnext_dense.files import written_whole
 from convnext_dense.registry import HOOKS
 
@@ -79,7 +80,7 @@ class NonFiniteHook(Hook):
         """Looks at the loss.
 
         Raises:
-            ValueError: It is not finite, or too many steps in a row were skipped.
+            UserError: It is not finite, or too many steps in a row were skipped.
         """
         if not self._handles:
             return
@@ -150,7 +151,7 @@ class NonFiniteHook(Hook):
         bad = [f"{name} is {value}" for name, value in losses.items() if not _all_finite(value)]
         reasons = f" ({', '.join(bad)})" if bad else ""
         files = ", ".join(str(name) for _, names, _ in batches for name in names)
-        raise ValueError(
+        raise UserError(
             f"{what} at iteration {runner.iter + 1}{reasons}. Batch: {files}, written to {path} with losses and seed. "
             f"{self._save_weights(runner, iteration, is_unchanged=is_unchanged)}"
         )

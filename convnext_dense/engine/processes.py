@@ -1,19 +1,17 @@
-"""Faults of runs in several processes: those that do not agree, and those that are gone."""
+"""Holds the processes of a run against each other."""
 
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_rank, get_world_size
-from torch.distributed import DistError
+from mmengine.dist import all_gather_object, get_world_size
 
-# How gloo and NCCL say that another process is gone; gloo's are plain RuntimeErrors.
-_SIGNS = ("Connection closed", "Connection reset", "Broken pipe", "Timed out", "timed out", "timeout", "NCCL")
+from convnext_dense.errors import UserError
 
 
 def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
     """Compares what every process is about to train on, and from where.
 
     Raises:
-        ValueError: Processes differ.
+        UserError: Processes differ.
     """
     facts = {
         "training images": length_of(runner.train_dataloader.dataset),
@@ -28,7 +26,7 @@ def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
     for name, value in others[0].items():
         for rank, other in enumerate(others):
             if other[name] != value:
-                raise ValueError(
+                raise UserError(
                     f"Processes disagree on {name}: {value} in process 0, {other[name]} in process {rank}. Every "
                     "machine must see the same data and the same work dir."
                 )
@@ -42,25 +40,14 @@ def check_batches(loader: Any, name: str) -> None:
         name: Its key in the config.
 
     Raises:
-        ValueError: It has no batch.
+        UserError: It has no batch.
     """
     if length_of(loader) == 0:
         size = getattr(loader.batch_sampler, "batch_size", loader.batch_size)
-        raise ValueError(
+        raise UserError(
             f"{name} has no batch: {length_of(loader.dataset)} images in {get_world_size()} process(es) do not fill "
             f"one of batch_size={size}. Lower {name}.batch_size, or set {name}.drop_last=False."
         )
-
-
-def explain_lost_process(error: RuntimeError, last_checkpoint: str | None) -> str | None:
-    """Says in one sentence that another process is gone or stuck, if that is what the error of a collective means."""
-    if get_world_size() == 1 or not (isinstance(error, DistError) or any(sign in str(error) for sign in _SIGNS)):
-        return None
-    return (
-        f"Another process of this run is gone or stuck, process {get_rank()} cannot go on "
-        f"({str(error).strip().splitlines()[0]}). The last checkpoint is {last_checkpoint or 'none'}: go on from there "
-        "with --resume."
-    )
 
 
 def length_of(data: Any) -> int | None:

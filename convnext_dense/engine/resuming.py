@@ -11,6 +11,7 @@ from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.config.datasets import quote
 from convnext_dense.config.options import check_flag
 from convnext_dense.engine.optimizers import optim_wrappers
+from convnext_dense.errors import UserError
 
 # What schedulers count or remember; everything else about them comes from the config.
 _COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"}
@@ -32,7 +33,7 @@ def find_start(
         Whether a run goes on, the checkpoint, if any, and one sentence per decision.
 
     Raises:
-        ValueError: ``--resume`` and the options contradict each other, or all checkpoints are damaged.
+        UserError: ``--resume`` and the options contradict each other, or all checkpoints are damaged.
     """
     origin = cfg.get("load_from")
     if resume is not None:
@@ -62,7 +63,7 @@ def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]
         Its path, none if there is no checkpoint at all, and one sentence per damaged one that is passed over.
 
     Raises:
-        ValueError: There are checkpoints, all of them damaged.
+        UserError: There are checkpoints, all of them damaged.
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
@@ -76,7 +77,7 @@ def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]
             return path, notes
         notes.append(f"{path} is passed over: {flaw}")
     if any(path.exists() for path in (*named, *others)):
-        raise ValueError(f"No checkpoint in {folder} can be resumed from; delete them to begin anew. {' '.join(notes)}")
+        raise UserError(f"No checkpoint in {folder} can be resumed from; delete them to begin anew. {' '.join(notes)}")
     return None, notes
 
 
@@ -87,7 +88,7 @@ def _flaw(path: Path) -> str | None:
             with zipfile.ZipFile(path) as archive:
                 if archive.testzip() is not None:
                     return "it is damaged."
-    except ValueError as error:
+    except UserError as error:
         return str(error)
     except (OSError, zipfile.BadZipFile) as error:
         return f"it is damaged ({error})."
@@ -105,12 +106,12 @@ def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> N
         source: Its name.
 
     Raises:
-        ValueError: Learning rate, weight decay, groups or schedulers differ.
+        UserError: Learning rate, weight decay, groups or schedulers differ.
     """
     differences = list(_differences(runner, checkpoint))
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-        raise ValueError(
+        raise UserError(
             f"{source} was written with another schedule than the config's: {'; '.join(differences[:3])}{more}. A "
             "resumed run goes on with the schedule that it began with: restore these values, or begin a new run with "
             f"these weights, --cfg-options load_from={source}."

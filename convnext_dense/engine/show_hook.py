@@ -51,7 +51,7 @@ class ShowHook(Hook):
         """Draw the images of a batch.
 
         Raises:
-            ValueError: A picture cannot be written.
+            UserError: A picture cannot be written.
         """
         for sample in outputs or ():
             file = self._file(sample.img_path)

@@ -8,6 +8,7 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from convnext_dense.errors import UserError
 from convnext_dense.registry import HOOKS
 
 
@@ -69,7 +70,7 @@ class _SingleValueNorm:
         if not module.training or args[0].numel() != args[0].shape[1]:
             return
         if module.running_mean is None:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} has a single value per channel of a batch of one image, and no running statistics to "
                 "normalise it by: set train_dataloader.batch_size to 2 or more."
             )

@@ -7,6 +7,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from convnext_dense.errors import UserError
 from convnext_dense.registry import METRICS
 
 
@@ -22,7 +23,7 @@ class Accuracy(BaseMetric):
         prefix: See ``mmengine.evaluator.BaseMetric``; None for ``accuracy``.
 
     Raises:
-        ValueError: A k is not a whole number from 1 on, or a label is not a class of the model.
+        UserError: A k is not a whole number from 1 on, or a label is not a class of the model.
     """
 
     default_prefix = "accuracy"
@@ -33,14 +34,14 @@ class Accuracy(BaseMetric):
         super().__init__(collect_device, prefix)
         self.topk = (topk,) if isinstance(topk, int) else tuple(topk)
         if not self.topk or not all(type(k) is int and k >= 1 for k in self.topk):
-            raise ValueError(f"topk={topk!r} must be whole numbers from 1 on, such as (1, 5).")
+            raise UserError(f"topk={topk!r} must be whole numbers from 1 on, such as (1, 5).")
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Notes the rank of the true class, from 0, for each image of a batch."""
         for label, sample in zip(data_batch["labels"], data_samples, strict=True):
             order = sample["scores"].argsort(descending=True, stable=True)
             if not 0 <= int(label) < len(order):
-                raise ValueError(f"Label {int(label)} is not one of the model's {len(order)} classes.")
+                raise UserError(f"Label {int(label)} is not one of the model's {len(order)} classes.")
             self.results.append(int((order == label).nonzero()))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:

@@ -16,6 +16,8 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 from mmdet.evaluation.functional import bbox_overlaps
 
+from convnext_dense.errors import UserError
+
 # Of one image and class: what COCO's leading figure counts.
 MAX_DETECTIONS = 100
 
@@ -102,7 +104,7 @@ class Truth:
             per_class: Whether a detection has to be of the object's class.
 
         Raises:
-            ValueError: An object has no area, or no box or mask where that is evaluated.
+            UserError: An object has no area, or no box or mask where that is evaluated.
         """
         self._require("area", "bbox" if kind == "bbox" else "segmentation")
         # COCOeval takes an object's size from its box where there is one; masks are to be sized as masks.
@@ -148,11 +150,11 @@ class Truth:
         for item in self._annotations:
             for key in keys:
                 if item.get(key) in (None, []):
-                    raise ValueError(f"Annotation {item.get('id')!r} has no {key}: it cannot be evaluated.")
+                    raise UserError(f"Annotation {item.get('id')!r} has no {key}: it cannot be evaluated.")
 
     def _image(self, image_id: Hashable) -> int:
         if image_id not in self.images:
-            raise ValueError(f"Image id {image_id!r} of the predictions is not in the annotation file.")
+            raise UserError(f"Image id {image_id!r} of the predictions is not in the annotation file.")
         return self.images[image_id]
 
     def _renamed(self, item: Mapping[str, Any], **other: Any) -> dict[str, Any]:

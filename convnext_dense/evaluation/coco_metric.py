@@ -18,6 +18,7 @@ import numpy as np
 from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.logging import print_log
 
+from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_evaluation import MAX_DETECTIONS, Truth, items_of
 from convnext_dense.registry import METRICS
 
@@ -53,7 +54,7 @@ class CocoMetric(MMDetCocoMetric):
             change nothing: classes are looked up by name, and the evaluation is in C++.
 
     Raises:
-        ValueError: An argument has none of these values, a class of the model is not in the annotation file, an image
+        UserError: An argument has none of these values, a class of the model is not in the annotation file, an image
             is not, or masks are to be evaluated and the model predicts none.
     """
 
@@ -71,9 +72,9 @@ class CocoMetric(MMDetCocoMetric):
         **kwargs: Any,
     ) -> None:
         if file_client_args is not None:
-            raise ValueError(f"file_client_args={file_client_args} is not taken any more: give backend_args.")
+            raise UserError(f"file_client_args={file_client_args} is not taken any more: give backend_args.")
         if format_only and outfile_prefix is None:
-            raise ValueError("format_only=True needs outfile_prefix, which says where predictions are kept.")
+            raise UserError("format_only=True needs outfile_prefix, which says where predictions are kept.")
         super().__init__(
             ann_file,
             _kinds(metric),
@@ -86,7 +87,7 @@ class CocoMetric(MMDetCocoMetric):
         self.items = items_of(self.proposal_nums)
         self.metric_items = None if metric_items is None else _chosen(metric_items, self.items)
         if self._coco_api is not None and "annotations" not in self._coco_api.dataset and not format_only:
-            raise ValueError(
+            raise UserError(
                 f"{ann_file} has no annotations to evaluate against; format_only=True with outfile_prefix writes "
                 "predictions alone."
             )
@@ -165,9 +166,9 @@ def _kinds(metric: str | Sequence[str]) -> list[str]:
     names = [metric] if isinstance(metric, str) else list(metric)
     unknown = [name for name in names if name not in _KINDS]
     if unknown or not names:
-        raise ValueError(f"metric={metric!r} must be of {', '.join(map(repr, _KINDS))}, or a list of them.")
+        raise UserError(f"metric={metric!r} must be of {', '.join(map(repr, _KINDS))}, or a list of them.")
     if {"proposal", "proposal_fast"} <= set(names):
-        raise ValueError(
+        raise UserError(
             f"metric={metric!r}: 'proposal' and 'proposal_fast' give results of one name: take one of them."
         )
     return names
@@ -176,16 +177,16 @@ def _kinds(metric: str | Sequence[str]) -> list[str]:
 def _limits(proposal_nums: int | Sequence[int]) -> list[int]:
     numbers = np.atleast_1d(np.asarray(proposal_nums))
     if not numbers.size or numbers.ndim > 1 or numbers.dtype.kind not in "iu" or numbers.min() < 1:
-        raise ValueError(f"proposal_nums={proposal_nums!r} must be whole numbers from 1 on, such as (100, 300, 1000).")
+        raise UserError(f"proposal_nums={proposal_nums!r} must be whole numbers from 1 on, such as (100, 300, 1000).")
     return numbers.tolist()
 
 
 def _thresholds(iou_thrs: float | Sequence[float] | np.ndarray) -> np.ndarray:
     thresholds = np.atleast_1d(np.asarray(iou_thrs))
     if not thresholds.size or thresholds.ndim > 1 or thresholds.dtype.kind not in "iuf":
-        raise ValueError(f"iou_thrs={iou_thrs!r} must be a number or a list of numbers.")
+        raise UserError(f"iou_thrs={iou_thrs!r} must be a number or a list of numbers.")
     if not (thresholds > 0).all() or not (thresholds <= 1).all():
-        raise ValueError(f"iou_thrs={iou_thrs!r} must be above 0 and at most 1.")
+        raise UserError(f"iou_thrs={iou_thrs!r} must be above 0 and at most 1.")
     return thresholds.astype(np.float64)
 
 
@@ -193,7 +194,7 @@ def _chosen(metric_items: str | Sequence[str], known: Sequence[str] | dict) -> l
     items = [metric_items] if isinstance(metric_items, str) else list(metric_items)
     unknown = [item for item in items if item not in known]
     if unknown:
-        raise ValueError(f"metric_items={unknown} is not among the results: {', '.join(known)}.")
+        raise UserError(f"metric_items={unknown} is not among the results: {', '.join(known)}.")
     return items
 
 
@@ -205,15 +206,15 @@ def _agree_on_masks(predictions: Sequence[dict], *, are_needed: bool) -> None:
     """Sees to it that either all images have ``masks`` or none; those without any box may have left them out.
 
     Raises:
-        ValueError: They are needed and not there.
+        UserError: They are needed and not there.
     """
     has_masks = any("masks" in prediction for prediction in predictions)
     bare = [prediction for prediction in predictions if "masks" not in prediction]
     missing = [prediction["img_id"] for prediction in bare if len(prediction["labels"])]
     if are_needed and not has_masks:
-        raise ValueError("metric='segm' needs masks, and the model predicts none: set metric='bbox' in the evaluator.")
+        raise UserError("metric='segm' needs masks, and the model predicts none: set metric='bbox' in the evaluator.")
     if are_needed and missing:
-        raise ValueError(f"metric='segm' needs masks, and the prediction of image id {missing[0]!r} has boxes alone.")
+        raise UserError(f"metric='segm' needs masks, and the prediction of image id {missing[0]!r} has boxes alone.")
     for prediction in predictions:
         if missing:
             prediction.pop("masks", None)
@@ -238,7 +239,7 @@ def _category_ids(categories: list[dict], class_names: Sequence[str]) -> list:
     ids = {category["name"]: category["id"] for category in categories}
     absent = [name for name in class_names if name not in ids]
     if absent:
-        raise ValueError(
+        raise UserError(
             f"The annotation file has no class {', '.join(map(repr, absent[:5]))}; it has {', '.join(map(repr, ids))}."
         )
     return [ids[name] for name in class_names]

@@ -14,6 +14,7 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 
+from convnext_dense.errors import UserError
 from convnext_dense.registry import METRICS
 
 _METRICS = ("mIoU", "mDice", "mFscore")
@@ -43,7 +44,7 @@ class IoUMetric(BaseMetric):
         prefix: As in mmengine.
 
     Raises:
-        ValueError: An argument has none of these values, a prediction and its label differ in size, two images would
+        UserError: An argument has none of these values, a prediction and its label differ in size, two images would
             write the same file of ``output_dir``, or one could not be written.
     """
 
@@ -63,12 +64,12 @@ class IoUMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.metrics = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
         if not self.metrics or not set(self.metrics) <= set(_METRICS):
-            raise ValueError(f"iou_metrics={iou_metrics!r} must be of {', '.join(map(repr, _METRICS))}, or a list.")
+            raise UserError(f"iou_metrics={iou_metrics!r} must be of {', '.join(map(repr, _METRICS))}, or a list.")
         for name, value in (("beta", beta), ("nan_to_num", nan_to_num)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-                raise ValueError(f"{name}={value!r} must be a number.")
+                raise UserError(f"{name}={value!r} must be a number.")
         if format_only and output_dir is None:
-            raise ValueError("format_only=True needs output_dir, the folder for label images.")
+            raise UserError("format_only=True needs output_dir, the folder for label images.")
         self.ignore_index = ignore_index
         self.nan_to_num = nan_to_num
         self.beta = beta
@@ -86,7 +87,7 @@ class IoUMetric(BaseMetric):
             if not self.format_only:
                 truth = _labels(sample["gt_sem_seg"]).to(predicted.device)
                 if truth.shape != predicted.shape:
-                    raise ValueError(
+                    raise UserError(
                         f"The prediction of {sample.get('img_path')} has {_size(predicted)} pixels and its label "
                         f"{_size(truth)}: the pipeline of a test loads labels behind Resize."
                     )
@@ -139,7 +140,7 @@ class IoUMetric(BaseMetric):
         file = Path(self.output_dir) / name.with_suffix(".png")
         other = self._written.setdefault(str(file), img_path)
         if other != img_path:
-            raise ValueError(f"{other} and {img_path} have one name: their predictions cannot both be {file}.")
+            raise UserError(f"{other} and {img_path} have one name: their predictions cannot both be {file}.")
         return file
 
 
@@ -188,11 +189,11 @@ def write_label_image(path: Path, labels: np.ndarray, num_values: int) -> None:
     """Writes a PNG of 8 bits, or of 16 where there are more than 256 values.
 
     Raises:
-        ValueError: A label is negative or does not fit, or the file could not be written.
+        UserError: A label is negative or does not fit, or the file could not be written.
     """
     dtype = np.uint8 if num_values <= 256 else np.uint16
     if labels.size and not 0 <= labels.min() <= labels.max() <= np.iinfo(dtype).max:
-        raise ValueError(
+        raise UserError(
             f"Labels from {labels.min()} to {labels.max()} cannot be written to {path}: a label image of "
             f"{np.iinfo(dtype).bits} bits holds 0 to {np.iinfo(dtype).max}."
         )
@@ -201,7 +202,7 @@ def write_label_image(path: Path, labels: np.ndarray, num_values: int) -> None:
         # cv2.imwrite says nothing of a disk that is full.
         path.write_bytes(cv2.imencode(".png", labels.astype(dtype))[1].tobytes())
     except (OSError, cv2.error) as error:
-        raise ValueError(f"Label image {path} could not be written: {error}.") from error
+        raise UserError(f"Label image {path} could not be written: {error}.") from error
 
 
 def _labels(field: dict[str, Any]) -> torch.Tensor:

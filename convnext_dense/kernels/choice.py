@@ -15,6 +15,7 @@ from math import inf
 import torch
 from torch import Tensor
 
+from convnext_dense.errors import UserError
 from convnext_dense.kernels.precision import precision_of
 
 OPERATORS = ("depthwise", "layer_norm", "block")
@@ -31,11 +32,11 @@ def read_choice(environment: Mapping[str, str]) -> str:
     """Reads the switch.
 
     Raises:
-        ValueError: It is none of ``CHOICES``.
+        UserError: It is none of ``CHOICES``.
     """
     choice = environment.get("CONVNEXT_DENSE_KERNELS", "auto")
     if choice not in CHOICES:
-        raise ValueError(f"CONVNEXT_DENSE_KERNELS={choice!r} must be one of {', '.join(CHOICES)}.")
+        raise UserError(f"CONVNEXT_DENSE_KERNELS={choice!r} must be one of {', '.join(CHOICES)}.")
     return choice
 
 

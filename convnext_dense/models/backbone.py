@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from convnext_dense.errors import UserError
 from convnext_dense.layers import LayerNorm2d
 from convnext_dense.models.initialising import initialise
 
@@ -64,7 +65,7 @@ class Backbone(BaseModule):
         """Does what ``init_cfg`` says; the constructor has already initialised the rest.
 
         Raises:
-            ValueError: The checkpoint does not hold every tensor of this backbone, or cannot be read.
+            UserError: The checkpoint does not hold every tensor of this backbone, or cannot be read.
         """
         initialise(self)
 
@@ -92,7 +93,7 @@ class Backbone(BaseModule):
 
     def _check_images(self, x_nchw: Tensor) -> None:
         if x_nchw.dim() != 4 or x_nchw.shape[1] != self.in_channels:
-            raise ValueError(
+            raise UserError(
                 f"{type(self).__name__} expects images of shape (N, {self.in_channels}, H, W), got "
                 f"{tuple(x_nchw.shape)}."
             )
@@ -141,11 +142,11 @@ class StagedBackbone(Backbone):
             ``(N, channels[i])`` with ``gap_before_final_norm``.
 
         Raises:
-            ValueError: The image has another shape, or this is training and frozen weights were never loaded.
+            UserError: The image has another shape, or this is training and frozen weights were never loaded.
         """
         self._check_images(x_nchw)
         if self.training and self._frozen_at_random and torch.is_grad_enabled():
-            raise ValueError(
+            raise UserError(
                 f"frozen_stages={self.frozen_stages} would keep {len(self._frozen_at_random)} tensors at their random "
                 f"start, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or load_weights) or "
                 "set frozen_stages=0."
@@ -252,14 +253,14 @@ def check_arguments(
         ``out_indices`` counted from the first level.
 
     Raises:
-        ValueError: One of them is outside of its range.
+        UserError: One of them is outside of its range.
     """
     if not 0.0 <= drop_path_rate < 1.0:
-        raise ValueError(f"drop_path_rate={drop_path_rate} is not in [0, 1).")
+        raise UserError(f"drop_path_rate={drop_path_rate} is not in [0, 1).")
     if output_norms not in OUTPUT_NORMS:
-        raise ValueError(f"output_norms='{output_norms}' must be one of {', '.join(OUTPUT_NORMS)}.")
+        raise UserError(f"output_norms='{output_norms}' must be one of {', '.join(OUTPUT_NORMS)}.")
     if frozen_stages not in range(-1, NUM_STAGES + 1):
-        raise ValueError(f"frozen_stages={frozen_stages} must be in 0..{NUM_STAGES}.")
+        raise UserError(f"frozen_stages={frozen_stages} must be in 0..{NUM_STAGES}.")
     return _count_from_first(out_indices)
 
 
@@ -267,10 +268,10 @@ def _count_from_first(out_indices: int | Sequence[int]) -> tuple[int, ...]:
     several = isinstance(out_indices, Iterable) and not isinstance(out_indices, str)
     given: tuple[Any, ...] = tuple(out_indices) if several else (out_indices,)  # type: ignore[arg-type]
     if not given or any(index not in range(-NUM_STAGES, NUM_STAGES) or isinstance(index, bool) for index in given):
-        raise ValueError(f"out_indices={out_indices!r} must name stages out of 0, 1, 2, 3, or -4 to -1 from the end.")
+        raise UserError(f"out_indices={out_indices!r} must name stages out of 0, 1, 2, 3, or -4 to -1 from the end.")
     levels = tuple(int(index) % NUM_STAGES for index in given)
     if list(levels) != sorted(set(levels)):
-        raise ValueError(f"out_indices={out_indices!r} must be increasing, each stage once.")
+        raise UserError(f"out_indices={out_indices!r} must be increasing, each stage once.")
     return levels
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from convnext_dense.checkpoints import ClassDim, ClassRows
+from convnext_dense.errors import UserError
 from convnext_dense.layers.norm import LAYER_NORM_EPS
 from convnext_dense.models.initialising import initialise
 from convnext_dense.registry import MODELS, TRANSFORMS
@@ -51,7 +52,7 @@ class ImageClassifier(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.backbone = MODELS.build(backbone)
         if getattr(self.backbone, "gap_before_final_norm", False):
-            raise ValueError("backbone has gap_before_final_norm=True, but ImageClassifier pools by itself: use False.")
+            raise UserError("backbone has gap_before_final_norm=True, but ImageClassifier pools by itself: use False.")
         # The steps between ResNet and ConvNeXt have none.
         has_norm = getattr(self.backbone, "ends_with_norm", True)
         self.norm = nn.LayerNorm(self.backbone.channels[-1], eps=LAYER_NORM_EPS) if has_norm else nn.Identity()
@@ -75,7 +76,7 @@ class ImageClassifier(BaseModel):
                 ``dict(scores=...)`` per image with a probability per class, ``(K,)``.
 
         Raises:
-            ValueError: The mode is unknown, or a batch that is to be mixed has an odd number of images.
+            UserError: The mode is unknown, or a batch that is to be mixed has an odd number of images.
         """
         if mode == "tensor":
             return self._logits(inputs)
@@ -84,7 +85,7 @@ class ImageClassifier(BaseModel):
             return self._loss(inputs, labels)
         if mode == "predict":
             return [dict(scores=scores) for scores in self._logits(inputs).float().softmax(dim=-1)]
-        raise ValueError(f"mode='{mode}' must be one of tensor, loss, predict.")
+        raise UserError(f"mode='{mode}' must be one of tensor, loss, predict.")
 
     def _logits(self, x_nchw: Tensor) -> Tensor:
         return self.head(self.norm(self.backbone(x_nchw)[-1].mean(dim=(2, 3))))
@@ -94,7 +95,7 @@ class ImageClassifier(BaseModel):
             loss = functional.cross_entropy(self._logits(x_nchw), labels, label_smoothing=self.label_smoothing)
             return dict(loss=loss)
         if len(x_nchw) % 2:
-            raise ValueError(
+            raise UserError(
                 f"mixup mixes each image with another of its batch: a batch of {len(x_nchw)} is odd. Choose an even "
                 "batch_size, and drop_last=True in train_dataloader."
             )
@@ -105,6 +106,6 @@ class ImageClassifier(BaseModel):
         """Loads the checkpoint of ``init_cfg`` into the whole classifier, or lets the backbone load its own.
 
         Raises:
-            ValueError: The checkpoint does not hold every tensor, other than a head for another number of classes.
+            UserError: The checkpoint does not hold every tensor, other than a head for another number of classes.
         """
         initialise(self, classes=ClassRows({"head.weight": (ClassDim(),), "head.bias": (ClassDim(),)}))

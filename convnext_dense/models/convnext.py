@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from convnext_dense.errors import UserError
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d, PatchConv2d
 from convnext_dense.models.backbone import InitCfg, StagedBackbone, check_arguments, drop_path_rates
 from convnext_dense.models.layer_configs import STEM_PATCH_SIZE, check_stem, set_layers
@@ -60,7 +61,7 @@ class ConvNeXt(StagedBackbone):
         strides: Downsampling per stage: 4, 8, 16, 32.
 
     Raises:
-        ValueError: An argument is outside of what is listed above.
+        UserError: An argument is outside of what is listed above.
     """
 
     def __init__(
@@ -92,9 +93,9 @@ class ConvNeXt(StagedBackbone):
         )
         check_stem(stem_patch_size)
         if with_cp not in (False, True, "mlp"):
-            raise ValueError(f"with_cp={with_cp!r} must be False, True or 'mlp'.")
+            raise UserError(f"with_cp={with_cp!r} must be False, True or 'mlp'.")
         if linear_pw_conv not in (False, True):
-            raise ValueError(f"linear_pw_conv={linear_pw_conv!r} must be False or True.")
+            raise UserError(f"linear_pw_conv={linear_pw_conv!r} must be False or True.")
 
         num_built = levels[-1] + 1
         widths = channels[:num_built]

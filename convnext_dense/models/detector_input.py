@@ -12,6 +12,7 @@ import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor as MMDetDataPreprocessor
 from torch import Tensor
 
+from convnext_dense.errors import UserError
 from convnext_dense.registry import MODELS
 
 
@@ -23,7 +24,7 @@ class DetDataPreprocessor(MMDetDataPreprocessor):
     turns the first three channels round, and leaves further ones, such as infrared, and grey images as they are.
 
     Raises:
-        ValueError: An image has another number of channels than ``mean``.
+        UserError: An image has another number of channels than ``mean``.
     """
 
     def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **kwargs: Any) -> None:
@@ -45,7 +46,7 @@ class DetDataPreprocessor(MMDetDataPreprocessor):
     def _prepare(self, image: Tensor) -> Tensor:
         channels = len(image)
         if self._enable_normalize and len(self.mean) not in (1, channels):
-            raise ValueError(
+            raise UserError(
                 f"An image has {channels} channels, but model.data_preprocessor.mean has {len(self.mean)} values: give "
                 "one per channel, or one for all."
             )

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule
 from mmengine.registry import WEIGHT_INITIALIZERS
 
 from convnext_dense.checkpoints import ClassRows, load_weights
+from convnext_dense.errors import UserError
 
 _PRETRAINED_KEYS = {"type", "checkpoint", "prefix", "map_location"}
 
@@ -21,7 +22,7 @@ def initialise(module: BaseModule, *, classes: ClassRows | None = None) -> None:
         classes: See ``load_weights``.
 
     Raises:
-        ValueError: The checkpoint does not hold every tensor, or cannot be read, or ``init_cfg`` is not a config.
+        UserError: The checkpoint does not hold every tensor, or cannot be read, or ``init_cfg`` is not a config.
     """
     others, pretrained = _split(module.init_cfg)
     if pretrained is None:
@@ -44,15 +45,15 @@ def _split(init_cfg: Any) -> tuple[list[Any], Mapping[str, Any] | None]:
     entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or ())
     for entry in entries:
         if not isinstance(entry, Mapping) or "type" not in entry:
-            raise ValueError(f"init_cfg has {entry!r}, which is no dict with a type.")
+            raise UserError(f"init_cfg has {entry!r}, which is no dict with a type.")
     pretrained = [entry for entry in entries if _is_pretrained(entry["type"])]
     if len(pretrained) > 1:
-        raise ValueError(f"init_cfg has {len(pretrained)} entries of the type Pretrained; one file can be loaded.")
+        raise UserError(f"init_cfg has {len(pretrained)} entries of the type Pretrained; one file can be loaded.")
     for entry in pretrained:
         unknown = sorted(set(entry) - _PRETRAINED_KEYS)
         if unknown or not entry.get("checkpoint"):
             what = f"has {', '.join(unknown)}" if unknown else "names no checkpoint"
-            raise ValueError(f"init_cfg={dict(entry)} {what}; Pretrained takes checkpoint and prefix.")
+            raise UserError(f"init_cfg={dict(entry)} {what}; Pretrained takes checkpoint and prefix.")
     return [entry for entry in entries if entry not in pretrained], next(iter(pretrained), None)
 
 

@@ -48,7 +48,7 @@ class IsotropicConvNeXt(Backbone):
         strides: Downsampling per level: 4, 8, 16, 32.
 
     Raises:
-        ValueError: An argument is outside of what is listed above.
+        UserError: An argument is outside of what is listed above.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class IsotropicConvNeXt(Backbone):
             times 4, 2, 1, or halved and rounded down.
 
         Raises:
-            ValueError: The image has another shape.
+            UserError: The image has another shape.
         """
         self._check_images(x_nchw)
         x_nchw = self._run_blocks(self.blocks, self.stem(x_nchw))

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from convnext_dense.errors import UserError
 from convnext_dense.layers import LayerNorm, LayerNorm2d
 
 STEM_PATCH_SIZE = 4  # pixels; arXiv 2201.03545, section 2.2
@@ -26,7 +27,7 @@ def set_layers(
         act_cfg: ``dict(type='GELU')``, with or without ``approximate``.
 
     Raises:
-        ValueError: Another layer is asked for, or a setting that these layers do not have.
+        UserError: Another layer is asked for, or a setting that these layers do not have.
     """
     eps = None if norm_cfg is None else _read_eps(norm_cfg)
     approximate = None if act_cfg is None else _read_approximate(act_cfg)
@@ -40,7 +41,7 @@ def set_layers(
 def check_stem(stem_patch_size: int) -> None:
     """Raises ValueError unless the stem is the paper's, which the strides of the four maps follow from."""
     if stem_patch_size != STEM_PATCH_SIZE:
-        raise ValueError(
+        raise UserError(
             f"stem_patch_size={stem_patch_size!r} must be {STEM_PATCH_SIZE}: the maps have the strides 4, 8, 16, 32."
         )
 
@@ -50,9 +51,9 @@ def _read_eps(norm_cfg: Mapping[str, Any]) -> float:
     eps = settings.pop("eps", _MMPRETRAIN_EPS)
     for name in ("requires_grad", "elementwise_affine", "bias"):
         if settings.pop(name, True) is not True:
-            raise ValueError(f"norm_cfg={dict(norm_cfg)} has {name}={norm_cfg[name]!r}; only True is possible.")
+            raise UserError(f"norm_cfg={dict(norm_cfg)} has {name}={norm_cfg[name]!r}; only True is possible.")
     if isinstance(eps, bool) or not isinstance(eps, int | float) or not eps > 0:
-        raise ValueError(f"norm_cfg={dict(norm_cfg)} has eps={eps!r}, which must be a number above 0.")
+        raise UserError(f"norm_cfg={dict(norm_cfg)} has eps={eps!r}, which must be a number above 0.")
     _refuse_rest("norm_cfg", norm_cfg, settings, "type and eps")
     return float(eps)
 
@@ -61,7 +62,7 @@ def _read_approximate(act_cfg: Mapping[str, Any]) -> str:
     settings = _settings("act_cfg", act_cfg, ("GELU",), "dict(type='GELU')")
     approximate = settings.pop("approximate", "none")
     if approximate not in ("none", "tanh"):
-        raise ValueError(f"act_cfg={dict(act_cfg)} has approximate={approximate!r}, which must be 'none' or 'tanh'.")
+        raise UserError(f"act_cfg={dict(act_cfg)} has approximate={approximate!r}, which must be 'none' or 'tanh'.")
     _refuse_rest("act_cfg", act_cfg, settings, "type and approximate")
     return approximate
 
@@ -71,10 +72,10 @@ def _settings(argument: str, cfg: Mapping[str, Any], names: tuple[str, ...], all
     kind = cfg.get("type") if isinstance(cfg, Mapping) else None
     name = getattr(kind, "__name__", str(kind)).split(".")[-1]
     if name not in names:
-        raise ValueError(f"{argument}={cfg!r} is not what ConvNeXt is made of; it must be {allowed}.")
+        raise UserError(f"{argument}={cfg!r} is not what ConvNeXt is made of; it must be {allowed}.")
     return {key: value for key, value in cfg.items() if key != "type"}
 
 
 def _refuse_rest(argument: str, cfg: Mapping[str, Any], rest: Mapping[str, Any], allowed: str) -> None:
     if rest:
-        raise ValueError(f"{argument}={dict(cfg)} has {', '.join(rest)}; it takes {allowed}.")
+        raise UserError(f"{argument}={dict(cfg)} has {', '.join(rest)}; it takes {allowed}.")

@@ -16,6 +16,7 @@ from convnext_dense.checkpoints import (
     to_official,
     unwrap,
 )
+from convnext_dense.errors import UserError
 from convnext_dense.models.convnext import ConvNeXt
 
 IMAGE_SIZE = (224, 224)
@@ -34,14 +35,14 @@ def probe_checkpoint(source: str | os.PathLike) -> str:
         what they say.
 
     Raises:
-        ValueError: The file cannot be read, is incomplete, or is an isotropic ConvNeXt.
+        UserError: The file cannot be read, is incomplete, or is an isotropic ConvNeXt.
     """
     path = fetch(source)
     tensors = unwrap(read_checkpoint(path))
     match = find_layout(tensors)
     variant = describe(to_official(tensors, match).tensors)
     if variant.isotropic:
-        raise ValueError(f"Checkpoint {source} is an {variant}, whose stages cannot be told apart: it has one.")
+        raise UserError(f"Checkpoint {source} is an {variant}, whose stages cannot be told apart: it has one.")
     trained, random = build_network(variant), build_network(variant)
     report = load_weights(trained, path)
     image = fixed_image(variant.in_channels)

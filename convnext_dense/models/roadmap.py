@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convnext_dense.errors import UserError
 from convnext_dense.layers import ConvNeXtBlock, DropPath, LayerNorm2d
 from convnext_dense.models.backbone import InitCfg, StagedBackbone, check_arguments, drop_path_rates
 from convnext_dense.models.convnext import separate_downsampling
@@ -84,12 +85,12 @@ def get_decisions(step: str, regime: str) -> Decisions:
     """Adds the changes of all steps up to and including ``step``.
 
     Raises:
-        ValueError: There is no such step or regime.
+        UserError: There is no such step or regime.
     """
     if step not in STEPS:
-        raise ValueError(f"step='{step}' is not on the road; the steps are {', '.join(STEPS)}.")
+        raise UserError(f"step='{step}' is not on the road; the steps are {', '.join(STEPS)}.")
     if regime not in REGIMES:
-        raise ValueError(f"regime='{regime}' must be one of {', '.join(REGIMES)}.")
+        raise UserError(f"regime='{regime}' must be one of {', '.join(REGIMES)}.")
     walked = list(STEPS)[: list(STEPS).index(step) + 1]
     changes = (STEPS[name].get(regime, STEPS[name]) for name in walked)
     *_, decisions = accumulate(changes, lambda so_far, change: replace(so_far, **change), initial=REGIMES[regime])
@@ -128,7 +129,7 @@ class RoadmapNet(StagedBackbone):
             last step.
 
     Raises:
-        ValueError: An argument is outside of what is listed above.
+        UserError: An argument is outside of what is listed above.
     """
 
     def __init__(
@@ -156,7 +157,7 @@ class RoadmapNet(StagedBackbone):
         decisions = get_decisions(step, regime)
         width = round(decisions.width * width_factor)
         if width < 1:
-            raise ValueError(f"width_factor={width_factor} leaves no channel of the width {decisions.width}.")
+            raise UserError(f"width_factor={width_factor} leaves no channel of the width {decisions.width}.")
         scale = layer_scale_init_value if decisions.layer_scale else 0.0
         widths = [width * 2**stage for stage in range(4)]
         channels = tuple(widths if decisions.inverted else [4 * each for each in widths])

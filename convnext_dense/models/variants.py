@@ -11,6 +11,8 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
+from convnext_dense.errors import UserError
+
 
 class Variant(NamedTuple):
     """Number of blocks and number of channels of each of the four stages."""
@@ -51,15 +53,15 @@ def get_variant(arch: str | Mapping[str, Any]) -> Variant:
     """Looks a variant up by name, or checks one given as ``dict(depths=..., channels=...)``.
 
     Raises:
-        ValueError: The name is unknown (the nearest one is given), or the dict is not four depths and four widths.
+        UserError: The name is unknown (the nearest one is given), or the dict is not four depths and four widths.
     """
     if isinstance(arch, str):
         return _look_up(arch, VARIANTS, "a ConvNeXt")
     if set(arch) != {"depths", "channels"}:
-        raise ValueError(f"arch as a dict has exactly the keys depths and channels, got {sorted(arch)}.")
+        raise UserError(f"arch as a dict has exactly the keys depths and channels, got {sorted(arch)}.")
     variant = Variant(tuple(arch["depths"]), tuple(arch["channels"]))
     if len(variant.depths) != 4 or len(variant.channels) != 4:
-        raise ValueError(
+        raise UserError(
             f"arch needs four depths and four channels, got depths={variant.depths}, channels={variant.channels}."
         )
     return variant
@@ -69,12 +71,12 @@ def get_isotropic_variant(arch: str | Mapping[str, Any]) -> IsotropicVariant:
     """Looks an isotropic variant up by name, or checks one given as ``dict(depth=..., channels=...)``.
 
     Raises:
-        ValueError: The name is unknown, or the dict has other keys, or the width is no multiple of 4.
+        UserError: The name is unknown, or the dict has other keys, or the width is no multiple of 4.
     """
     if isinstance(arch, str):
         return _look_up(arch, ISOTROPIC_VARIANTS, "an isotropic ConvNeXt")
     if set(arch) != {"depth", "channels"} or arch["channels"] % 4:
-        raise ValueError(f"arch as a dict has exactly the keys depth and channels, a multiple of 4; got {dict(arch)}.")
+        raise UserError(f"arch as a dict has exactly the keys depth and channels, a multiple of 4; got {dict(arch)}.")
     return IsotropicVariant(arch["depth"], arch["channels"])
 
 
@@ -86,4 +88,4 @@ def _look_up(arch: str, variants: Mapping[str, _Found], kind: str) -> _Found:
         return variants[arch]
     nearest = difflib.get_close_matches(arch, variants, n=1)
     hint = f" Did you mean '{nearest[0]}'?" if nearest else ""
-    raise ValueError(f"arch='{arch}' is not {kind} variant; there are {', '.join(variants)}.{hint}")
+    raise UserError(f"arch='{arch}' is not {kind} variant; there are {', '.join(variants)}.{hint}")

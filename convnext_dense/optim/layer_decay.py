@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
+from convnext_dense.errors import UserError
 from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _METHODS = {"layer_wise": "get_layer_depth", "stage_wise": "get_stage_depth"}
@@ -40,7 +41,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     (COCO) or ``'stage_wise'`` (ADE20K).
 
     Raises:
-        ValueError: ``paramwise_cfg`` has other keys or values, or no module of the model knows layer ids.
+        UserError: ``paramwise_cfg`` has other keys or values, or no module of the model knows layer ids.
     """
 
     def _validate_cfg(self) -> None:
@@ -48,16 +49,16 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         cfg = self.paramwise_cfg
         unknown = sorted(set(cfg) - {"decay_rate", "decay_type"})
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"paramwise_cfg has {', '.join(unknown)}, but takes decay_rate and decay_type only"
                 f"{' (the backbone knows its number of layers)' if 'num_layers' in unknown else ''}."
             )
         if not 0.0 < cfg.get("decay_rate", 0.0) <= 1.0:
-            raise ValueError(f"paramwise_cfg needs a decay_rate in (0, 1], got {cfg.get('decay_rate')}.")
+            raise UserError(f"paramwise_cfg needs a decay_rate in (0, 1], got {cfg.get('decay_rate')}.")
         if self.base_lr is None:
-            raise ValueError("optim_wrapper.optimizer needs lr, which layer decay multiplies.")
+            raise UserError("optim_wrapper.optimizer needs lr, which layer decay multiplies.")
         if cfg.get("decay_type", "layer_wise") not in _METHODS:
-            raise ValueError(f"decay_type='{cfg['decay_type']}' must be one of {', '.join(_METHODS)}.")
+            raise UserError(f"decay_type='{cfg['decay_type']}' must be one of {', '.join(_METHODS)}.")
 
     def add_params(self, params: list[dict], module: nn.Module, **_: object) -> None:
         """Appends the groups of every trainable parameter of ``module`` to ``params``."""
@@ -111,7 +112,7 @@ def _find_backbones(model: nn.Module, method: str) -> dict[str, nn.Module]:
         if callable(getattr(module, method, None)) and not any(prefix.startswith(outer) for outer in found):
             found[prefix] = module
     if not found:
-        raise ValueError(
+        raise UserError(
             f"Layer decay needs a backbone with {method}(name, prefix), and {type(model).__name__} has none; use "
             "convnext_dense.ConvNeXt, or remove the constructor and paramwise_cfg from optim_wrapper."
         )

@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
+from convnext_dense.errors import UserError
 from convnext_dense.models import ConvNeXt
 from convnext_dense.models.variants import get_variant
 from convnext_dense.plug.levels import ForeignOutputsError, Wiring, first_line, match_stages, measure_backbone
@@ -47,7 +48,7 @@ def plug_backbone(
         backbone_kwargs: Further arguments of ``ConvNeXt``; ``out_indices`` follows from the old backbone.
 
     Raises:
-        ValueError: A name is unknown (the nearest one is given), or a part of the model cannot be rewired; the message
+        UserError: A name is unknown (the nearest one is given), or a part of the model cannot be rewired; the message
             names its place.
     """
     get_variant(arch)
@@ -80,7 +81,7 @@ def parse_backbone(name: str) -> tuple[str, dict[str, Any]]:
     """Splits a name such as ``convnext-tiny`` or ``convnextv2-base`` into ``arch`` and arguments of ``ConvNeXt``.
 
     Raises:
-        ValueError: The name has another form; the nearest one is given.
+        UserError: The name has another form; the nearest one is given.
     """
     for prefix, kwargs in _PREFIXES.items():
         if name.startswith(prefix):
@@ -88,21 +89,21 @@ def parse_backbone(name: str) -> tuple[str, dict[str, Any]]:
             get_variant(arch)
             return arch, dict(kwargs)
     family = difflib.get_close_matches(name.split("-")[0], ["convnext", "convnextv2"], n=1, cutoff=0.0)[0]
-    raise ValueError(f"backbone '{name}' must be convnext-ARCH or convnextv2-ARCH. Did you mean {family}-...?")
+    raise UserError(f"backbone '{name}' must be convnext-ARCH or convnextv2-ARCH. Did you mean {family}-...?")
 
 
 def _check_names(backbone_kwargs: Mapping[str, Any]) -> None:
     known = set(inspect.signature(ConvNeXt.__init__).parameters) - {"self", "arch", "out_indices", "init_cfg"}
     for name in backbone_kwargs:
         if name in ("type", "contiguous_outputs"):
-            raise ValueError(f"{name} is set by plug_backbone; leave it out.")
+            raise UserError(f"{name} is set by plug_backbone; leave it out.")
         if name == "out_indices":
-            raise ValueError("out_indices follows from what the config's necks and heads read; leave it out.")
+            raise UserError("out_indices follows from what the config's necks and heads read; leave it out.")
         if name == "init_cfg":
-            raise ValueError("init_cfg is made from weights: plug_backbone(cfg, arch, weights=SOURCE).")
+            raise UserError("init_cfg is made from weights: plug_backbone(cfg, arch, weights=SOURCE).")
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise ValueError(f"ConvNeXt has no argument '{name}'. Did you mean '{nearest}'?")
+            raise UserError(f"ConvNeXt has no argument '{name}'. Did you mean '{nearest}'?")
 
 
 def _find_owner(model: Mapping[str, Any]) -> list[str]:
@@ -118,7 +119,7 @@ def _find_owner(model: Mapping[str, Any]) -> list[str]:
             for key, child in sorted(node.items(), key=lambda item: item[0] != "detector")
             if isinstance(child, Mapping)
         ]
-    raise ValueError("model has no backbone: there is no dict with a key 'backbone' in it.")
+    raise UserError("model has no backbone: there is no dict with a key 'backbone' in it.")
 
 
 def _descend(node: Any, path: Sequence[str]) -> Any:
@@ -151,11 +152,11 @@ def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wirin
     try:
         before = measure_backbone(old)
     except ForeignOutputsError as error:
-        raise ValueError(
+        raise UserError(
             f"{place} ({name}) cannot be replaced: {error}, so that only heads made for it can read them."
         ) from error
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"{place} ({name}) cannot be replaced: what it returns is unknown, because it does not run as it stands: "
             f"{first_line(error)}"
         ) from error
@@ -165,7 +166,7 @@ def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wirin
     wiring = Wiring(before, after, tuple(backbone["out_indices"].index(stage) for stage in stages))
     is_segmenter = "decode_head" in owner
     if not is_segmenter and tuple(after.strides[i] for i in wiring.places) != before.strides:
-        raise ValueError(
+        raise UserError(
             f"{place} ({name}) cannot be replaced: the detector reads maps of the strides {list(before.strides)}, and "
             "ConvNeXt has one map each of the strides 4, 8, 16 and 32."
         )

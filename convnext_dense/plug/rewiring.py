@@ -4,6 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from convnext_dense.errors import UserError
 from convnext_dense.plug.levels import Wiring, first_line, measure_neck, measure_shared_head
 
 # Necks that make a pyramid of equally large maps: beside a hierarchical backbone they have nothing to do.
@@ -24,7 +25,7 @@ def rewire_necks(owner: Any, wiring: Wiring, place: str) -> Wiring:
             break
         here = f"{place}neck.{position}" if chain is neck else f"{place}neck"
         if not wiring.in_order:
-            raise ValueError(f"{here} ({node['type']}) cannot be rewired: it reads maps that ConvNeXt has only once.")
+            raise UserError(f"{here} ({node['type']}) cannot be rewired: it reads maps that ConvNeXt has only once.")
         wiring = _rewire_neck(node, wiring, here)
     return wiring
 
@@ -51,7 +52,7 @@ def _rewire_neck(neck: Any, wiring: Wiring, place: str) -> Wiring:
     try:
         after = measure_neck(neck, wiring.after)
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"{place} ({neck['type']}) cannot be rewired from channels {list(wiring.before.channels)} to "
             f"{wiring.channels}: {first_line(error)}"
         ) from error
@@ -83,7 +84,7 @@ def _new_width(width: int, wiring: Wiring, place: str) -> int:
     if not new and width == sum(before):
         return sum(wiring.channels)
     why = "stands for several maps, now of different widths" if new else "is no width that the old backbone returned"
-    raise ValueError(f"{place}={width} cannot be rewired: it {why} ({list(before)} -> {wiring.channels}).")
+    raise UserError(f"{place}={width} cannot be rewired: it {why} ({list(before)} -> {wiring.channels}).")
 
 
 def rewire_heads(owner: Any, wiring: Wiring, place: str, arch: Any, backbone_kwargs: Mapping[str, Any]) -> None:
@@ -107,7 +108,7 @@ def _rewire_head(head: Any, wiring: Wiring, place: str) -> None:
         was = list(width)
         _rewire_lists(head, wiring)
         if list(head["in_channels"]) == was:
-            raise ValueError(
+            raise UserError(
                 f"{place}.in_channels={was} cannot be rewired: the maps had the channels "
                 f"{list(wiring.before.channels)}."
             )
@@ -132,7 +133,7 @@ def _rewire_segmentation_head(head: Any, wiring: Wiring, place: str) -> None:
     widths = [width] if isinstance(width, int) else list(width)
     was = [wiring.before.channels[i] for i in indices]
     if widths != was:
-        raise ValueError(f"{place}.in_channels={width} cannot be rewired: its maps {index} had the channels {was}.")
+        raise UserError(f"{place}.in_channels={width} cannot be rewired: its maps {index} had the channels {was}.")
     now = [wiring.channels[i] for i in indices]
     if head.get("num_convs") == 0 and head.get("channels") == width:  # mmseg's FCN head without layers of its own
         head["channels"] = now[0]
@@ -161,7 +162,7 @@ def _replace_shared_head(
 ) -> Wiring:
     """Puts ConvNeXt's last stage where the old backbone's was, behind the regions of a C4 detector."""
     if len(wiring.after.channels) != 1 or wiring.after.strides != (16,):
-        raise ValueError(f"{place} cannot be rewired: it is ConvNeXt's last stage only on the map of stride 16.")
+        raise UserError(f"{place} cannot be rewired: it is ConvNeXt's last stage only on the map of stride 16.")
     names = ("drop_path_rate", "layer_scale_init_value", "use_grn")
     kwargs = {name: backbone_kwargs[name] for name in names if name in backbone_kwargs}
     stage = dict(type="convnext_dense.LastStage", arch=arch, **kwargs)

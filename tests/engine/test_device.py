@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from convnext_dense.config.device import fit_to_device
 from convnext_dense.config import device as device_module
+from convnext_dense.config.device import fit_to_device
 
 
 def make_config(**wrapper):

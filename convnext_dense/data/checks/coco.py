@@ -17,6 +17,7 @@ from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import inspect_image
 from convnext_dense.data.own.detection import LAYOUT, category_names, read_annotations
+from convnext_dense.errors import UserError
 
 
 class CocoSplit(NamedTuple):
@@ -52,7 +53,7 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
         try:
             content = _read(split)
             classes = _check_classes(content, split.path, split.dataset, cfg.model)
-        except ValueError as error:
+        except UserError as error:
             inspection.error("annotation files and classes", str(error))
             continue
         if split.loader == "test":
@@ -87,7 +88,7 @@ def coco_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[CocoSplit]:
 def _read(split: CocoSplit) -> dict[str, Any]:
     if not split.path.is_file():
         root = split.dataset.get("data_root") or split.path.parent
-        raise ValueError(
+        raise UserError(
             f"There is no data at {root}: {split.path} does not exist. Put COCO 2017 there (annotations/, train2017/, "
             f"val2017/), or point to a folder of your own with --data DIR. Expected:\n{LAYOUT}"
         )
@@ -97,18 +98,18 @@ def _read(split: CocoSplit) -> dict[str, Any]:
 def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: ConfigDict) -> list[str]:
     classes = class_names(dataset)
     if classes is None:
-        raise ValueError(f"The data set of {path} has no class names: set metainfo=dict(classes=(...)).")
+        raise UserError(f"The data set of {path} has no class names: set metainfo=dict(classes=(...)).")
     in_file = category_names(annotations)
     if len(set(in_file)) != len(in_file):
-        raise ValueError(f"{path} names a class twice: {quote(in_file)}.")
+        raise UserError(f"{path} names a class twice: {quote(in_file)}.")
     absent = [name for name in classes if name not in in_file]
     if absent:
-        raise ValueError(
+        raise UserError(
             f"The config has classes that {path} does not have: {quote(absent)}. The file has {quote(in_file)}. "
             "Give the folder with --data DIR to take the classes from the file."
         )
     if [name for name in in_file if name in classes] != list(classes):
-        raise ValueError(
+        raise UserError(
             f"{path} lists its categories in another order ({quote(in_file)}) than the config's classes "
             f"({quote(classes)}), and labels follow the file's order: write both in the same order."
         )

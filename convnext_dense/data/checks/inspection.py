@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
+from convnext_dense.errors import UserError
+
 T = TypeVar("T")
 
 # Opening all of COCO or ADE20K takes minutes; this many images, evenly spread, take about a second.
@@ -82,7 +84,7 @@ class Inspection:
         """Stops at the first error.
 
         Raises:
-            ValueError: There is one; it says how many more there are.
+            UserError: There is one; it says how many more there are.
         """
         if self.of(ERROR):
             self._refuse(*self.of(ERROR))
@@ -90,7 +92,7 @@ class Inspection:
     def _refuse(self, first: Finding, *others: Finding) -> NoReturn:
         total = first.times + sum(other.times for other in others)
         more = f" ({total} errors in all: tools/check_dataset.py lists them.)" if total > 1 else ""
-        raise ValueError(first.example + more)
+        raise UserError(first.example + more)
 
     def sentences(self) -> list[str]:
         """For a log: one sentence per data set, and the warnings."""

@@ -21,6 +21,7 @@ from convnext_dense.data.own.classification import folder_images
 from convnext_dense.data.own.detection import is_id, read_annotations
 from convnext_dense.data.own.segmentation import make_palette
 from convnext_dense.data.upright_images import read_bgr
+from convnext_dense.errors import UserError
 from convnext_dense.visualization import draw_labels, draw_objects, enlarge, to_picture, write_caption, write_sheet
 
 _SIDE = 420  # pixels of the longer side of a picture
@@ -59,7 +60,7 @@ def _read(path: Path, reader: ImageReader | None = None) -> np.ndarray | None:
     try:
         open_image(path)
         return read_bgr(path) if reader is None else to_picture(reader(path))
-    except ValueError:
+    except UserError:
         return None
 
 
@@ -67,7 +68,7 @@ def _draw_detection(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]
     for split in coco_splits(cfg, loaders):
         try:
             content = read_annotations(split.path, needs_objects=False)
-        except ValueError:
+        except UserError:
             continue
         names = {category["id"]: category["name"] for category in content["categories"]}
         numbers = {category_id: number for number, category_id in enumerate(names)}  # ids may be text
@@ -102,7 +103,7 @@ def _draw_segmentation(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarr
     for split in label_splits(cfg, loaders):
         try:
             pairs = find_pairs(split)
-        except ValueError:
+        except UserError:
             continue
         names = list(known_class_names(split.dataset) or class_names(split.dataset) or ())
         # The last entry is for whatever is no class.

@@ -21,6 +21,7 @@ from convnext_dense.data.image_reader import ImageReader, reader_of
 from convnext_dense.data.opened_images import inspect_image, open_image
 from convnext_dense.data.own.segmentation import LAYOUT
 from convnext_dense.data.text_files import read_lines
+from convnext_dense.errors import UserError
 
 ADE_LAYOUT = "images/training/*.jpg, annotations/training/*.png, images/validation/*.jpg, annotations/validation/*.png"
 
@@ -57,7 +58,7 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Ins
         try:
             classes = _check_classes(cfg.model, split.dataset, split.labels)
             pairs = find_pairs(split)
-        except ValueError as error:
+        except UserError as error:
             inspection.error("folders and classes", str(error))
             continue
         files.setdefault(split.loader, []).extend(image for image, _ in pairs)
@@ -120,7 +121,7 @@ def label_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[LabelSplit]:
 def _check_classes(model: ConfigDict, dataset: ConfigDict, labels: Path) -> Sequence[str]:
     classes = class_names(dataset)
     if classes is None:
-        raise ValueError(f"The data set of {labels} has no class names: set metainfo=dict(classes=(...)).")
+        raise UserError(f"The data set of {labels} has no class names: set metainfo=dict(classes=(...)).")
     check_class_counts(model, classes, labels)
     return classes
 
@@ -129,14 +130,14 @@ def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
     """Pairs every image of a folder and its sub-folders with its label image.
 
     Raises:
-        ValueError: A folder is missing, there is no image, or an image has no label.
+        UserError: A folder is missing, there is no image, or an image has no label.
     """
     _, images, labels, dataset = split
     for folder in (images, labels):
         if not folder.is_dir():
             is_ade = str(dataset.get("type")).endswith("ADE20KDataset")
             put = f"Put ADE20K there ({ADE_LAYOUT})" if is_ade else "Put the data there"
-            raise ValueError(
+            raise UserError(
                 f"There is no data at {dataset.get('data_root') or folder}: {folder} does not exist. {put}, or point "
                 f"to a folder of your own with --data DIR. Expected:\n{LAYOUT}"
             )
@@ -145,10 +146,10 @@ def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
     if listed:
         names_file = Path(dataset.get("data_root") or "", listed)
         if not names_file.is_file():
-            raise ValueError(f"The list of images {names_file} does not exist.")
+            raise UserError(f"The list of images {names_file} does not exist.")
         stems = read_lines(names_file)
         if outside := next(filter(leads_out, stems), None):
-            raise ValueError(
+            raise UserError(
                 f"{names_file} names the image '{outside}', which leads out of the image folder: write names relative "
                 "to it."
             )
@@ -156,14 +157,14 @@ def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
         found = _list_files(images)
         stems = sorted(name.removesuffix(image_suffix) for name in found if name.endswith(image_suffix))
         if not stems:
-            raise ValueError(
+            raise UserError(
                 f"There is no image that ends in '{image_suffix}' in {images}; {_describe(found)}. Set img_suffix of "
                 "the data set."
             )
     present = set(_list_files(labels))
     missing = [stem + label_suffix for stem in stems if stem + label_suffix not in present]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{len(missing)} of {len(stems)} images of {images} have no label in {labels}, such as "
             f"{quote(missing, 3)}; {_describe(sorted(present))}."
         )
@@ -229,7 +230,7 @@ def _open_pair(image: Path, label: Path, inspection: Inspection, reader: ImageRe
     opened = inspect_image(image, inspection, reader=reader)
     try:
         open_image(label, "Label")
-    except ValueError as error:
+    except UserError as error:
         inspection.error("label files", str(error))
         return None
     with Image.open(label) as file:

@@ -16,6 +16,7 @@ from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples
 from convnext_dense.data.opened_images import inspect_image
 from convnext_dense.data.shards import ImageShards
+from convnext_dense.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # those that timm's search takes
 
@@ -41,21 +42,21 @@ def use_image_folder(
         The class names, by label.
 
     Raises:
-        ValueError: A split is missing or empty, or has a folder that is none of the classes.
+        UserError: A split is missing or empty, or has a folder that is none of the classes.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
+        raise UserError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
     there = splits_of_image_folder(root)
     names = classes or trained
     for split in dict.fromkeys(splits.values()):
         if not (root / split).is_dir():
-            raise ValueError(
+            raise UserError(
                 f"--data {root} has no folder {split}{f'; it has {quote(there)}' if there else ''}. Expected:\n{LAYOUT}"
             )
         samples, names = find_samples(root / split, names)
         if splits.get("train") == split and len(samples) < cfg.train_dataloader.batch_size:
-            raise ValueError(
+            raise UserError(
                 f"{root / split} has {len(samples)} images, fewer than one batch: lower train_dataloader.batch_size="
                 f"{cfg.train_dataloader.batch_size} and effective_batch."
             )
@@ -106,7 +107,7 @@ def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: I
                 elif "root" in dataset:
                     seen.add(str(dataset.root))
                     files.setdefault(loader, []).extend(_inspect_folder(cfg, dataset, loader, inspection))
-            except ValueError as error:
+            except UserError as error:
                 inspection.error("folders and classes", str(error))
     if inspection.takes_time:
         inspect_overlap(files, inspection)
@@ -131,7 +132,7 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
     given = (dataset.get("metainfo") or {}).get("classes")
     names = given or folders
     if len(names) != cfg.model.num_classes:
-        raise ValueError(
+        raise UserError(
             f"{dataset.root} has {len(names)} classes, but the head has num_classes={cfg.model.num_classes}: "
             "name the folder with --data DIR, which sizes the head, or set model.num_classes."
         )
@@ -167,7 +168,7 @@ def _inspect_shards(cfg: Config, dataset: ConfigDict, inspection: Inspection) ->
     shards = ImageShards(**{key: value for key, value in dataset.items() if key != "type"})
     num_classes = len(shards.metainfo["classes"])
     if num_classes != cfg.model.num_classes:
-        raise ValueError(
+        raise UserError(
             f"The shards {dataset.shards} have {num_classes} class names, but the head has num_classes="
             f"{cfg.model.num_classes}: set model.num_classes."
         )

@@ -14,6 +14,7 @@ from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import pixel_limit
 from convnext_dense.data.own.image_list import list_images, number_categories, write_list
 from convnext_dense.data.text_files import read_json
+from convnext_dense.errors import UserError
 
 LAYOUT = """\
     DIR/train/*.jpg  DIR/instances_train.json  DIR/val/*.jpg  DIR/instances_val.json
@@ -68,14 +69,14 @@ def use_coco_folder(
         The class names, in the order of the annotation file.
 
     Raises:
-        ValueError: The folder has another layout, an annotation file cannot be read, two splits have different
+        UserError: The folder has another layout, an annotation file cannot be read, two splits have different
             classes, or the config has no detection head to size.
     """
     root = Path(folder)
     if classes is not None:
-        raise ValueError("--classes is for segmentation: a detector's class names stand in the annotation files.")
+        raise UserError("--classes is for segmentation: a detector's class names stand in the annotation files.")
     if not root.is_dir():
-        raise ValueError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
+        raise UserError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
     have_objects = {name for loader, name in splits.items() if loader != "test"}
     files, contents = {}, {}  # read once: COCO's training file takes seconds
     for name in dict.fromkeys(splits.values()):
@@ -83,7 +84,7 @@ def use_coco_folder(
     names = [category_names(content) for content in contents.values()]
     for name, others in zip(files, names, strict=True):
         if others != names[0]:
-            raise ValueError(
+            raise UserError(
                 f"{files[next(iter(files))]} has the classes {names[0]}, but {files[name]} has {others}: write the "
                 "same categories in the same order."
             )
@@ -123,11 +124,11 @@ def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any
         needs_objects: Whether it must have a list of annotations, be it an empty one.
 
     Raises:
-        ValueError: It is missing, or as for ``read_json``, has no images or categories, or one of them lacks an id, a
+        UserError: It is missing, or as for ``read_json``, has no images or categories, or one of them lacks an id, a
             name or a size, or names a file outside of the image folder.
     """
     if not path.is_file():
-        raise ValueError(f"Annotation file {path} does not exist.")
+        raise UserError(f"Annotation file {path} does not exist.")
     return _checked(read_json(path, "Annotation file"), path, needs_objects=needs_objects)
 
 
@@ -136,14 +137,14 @@ def _checked(content: Any, path: Path, *, needs_objects: bool) -> dict[str, Any]
         content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f"Annotation file {path} has no list '{key}': it is not in COCO's instances format.")
+            raise UserError(f"Annotation file {path} has no list '{key}': it is not in COCO's instances format.")
     for key in ("images", "categories"):
         if not content[key]:
-            raise ValueError(f"Annotation file {path} has an empty list '{key}'.")
+            raise UserError(f"Annotation file {path} has an empty list '{key}'.")
     for key, fault in (("images", _image_fault), ("categories", _category_fault), ("annotations", _annotation_fault)):
         for number, entry in enumerate(content[key]):
             if (found := fault(entry)) is not None:
-                raise ValueError(f"Annotation file {path}: entry {number} of '{key}' {found}.")
+                raise UserError(f"Annotation file {path}: entry {number} of '{key}' {found}.")
     return content
 
 
@@ -202,7 +203,7 @@ def _read_split(
     split = _present_split(root, name)
     if split is None or (needs_objects and not split.annotations):
         there = splits_of_coco_folder(root)
-        raise ValueError(
+        raise UserError(
             f"--data {root} has no annotations of the {name} split{f'; it has {quote(there)}' if there else ''}. "
             f"Expected:\n{LAYOUT}"
         )
@@ -228,7 +229,7 @@ def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[An
             if isinstance(content, dict) and content.get("categories"):
                 return content["categories"]
     if not trained:
-        raise ValueError(
+        raise UserError(
             f"The images of the {name} split of {root} have no categories, and neither the other splits nor the "
             "checkpoint name any: list the images in COCO's format, with categories."
         )

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from convnext_dense.data.opened_images import open_image
+from convnext_dense.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _EXIF_ORIENTATION = 0x0112
@@ -26,7 +27,7 @@ def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
         are_turned: Whether images are turned upright by EXIF when they are read.
 
     Raises:
-        ValueError: There is no image, or one cannot be opened.
+        UserError: There is no image, or one cannot be opened.
     """
     names = sorted(
         Path(parent, name).relative_to(folder).as_posix()
@@ -35,7 +36,7 @@ def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
         if name.lower().endswith(IMAGE_SUFFIXES)
     )
     if not names:
-        raise ValueError(f"There is no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+        raise UserError(f"There is no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
     entries = []
     for name in names:
         height, width = _size(folder / name, are_turned=are_turned)

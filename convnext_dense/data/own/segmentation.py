@@ -11,6 +11,7 @@ from mmengine.config import Config
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.config.datasets import TRAINING_SPLITS, leaf_datasets, quote
 from convnext_dense.data.text_files import read_lines
+from convnext_dense.errors import UserError
 
 LAYOUT = """\
     DIR/train/NAME.jpg  DIR/semantic/train/NAME.png  DIR/val/NAME.jpg  DIR/semantic/val/NAME.png
@@ -92,20 +93,20 @@ def use_segmentation_folder(
         The class names, by label.
 
     Raises:
-        ValueError: The folder has another layout or no class names, or images have more than one ending.
+        UserError: The folder has another layout or no class names, or images have more than one ending.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise ValueError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
+        raise UserError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
     found = _find_splits(root, set(splits.values()), {name for loader, name in splits.items() if loader != "test"})
     names = list(classes or read_class_names(root) or trained or ())
     if not names:
-        raise ValueError(
+        raise UserError(
             f"The classes of {root} have no names: write them into {root / NAMES_FILE}, one per line by label, or give "
             "them with --classes NAME ..."
         )
     if len(set(names)) != len(names):
-        raise ValueError(f"A class of {root} is named twice: {', '.join(names)}.")
+        raise UserError(f"A class of {root} is named twice: {', '.join(names)}.")
     for loader, name in splits.items():
         if cfg.get(f"{loader}_dataloader") is None:
             continue
@@ -173,7 +174,7 @@ def _find_splits(root: Path, wanted: set[str], labelled: set[str]) -> dict[str, 
         return max(fitting, key=lambda fit: fit[:2])[2]
     present = splits_of_segmentation_folder(root)
     missing = [name for name in _SPLITS if name in wanted and name not in present] or sorted(wanted)
-    raise ValueError(
+    raise UserError(
         f"--data {root} has no images and labels of {quote(missing)}{f', but of {quote(present)}' if present else ''}. "
         f"Expected:\n{LAYOUT}"
     )
@@ -186,8 +187,8 @@ def _only_suffix(folder: Path) -> str:
         if suffix.lower() in IMAGE_SUFFIXES:
             counts[suffix] = counts.get(suffix, 0) + 1
     if not counts:
-        raise ValueError(f"There is no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+        raise UserError(f"There is no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
     if len(counts) > 1:
         found = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
-        raise ValueError(f"The images in {folder} have more than one ending ({found}): convert them to one.")
+        raise UserError(f"The images in {folder} have more than one ending ({found}): convert them to one.")
     return next(iter(counts))

@@ -18,6 +18,7 @@ from convnext_dense.data.own.classification import (
 )
 from convnext_dense.data.own.detection import splits_of_coco_folder, use_coco_folder
 from convnext_dense.data.own.segmentation import splits_of_segmentation_folder, use_segmentation_folder
+from convnext_dense.errors import UserError
 
 
 class Task(NamedTuple):
@@ -65,11 +66,11 @@ def use_folder(
         The class names, by label.
 
     Raises:
-        ValueError: The folder is not as the task expects it, or the model is of no task that is known.
+        UserError: The folder is not as the task expects it, or the model is of no task that is known.
     """
     task = task_of(cfg)
     if task is None:
-        raise ValueError(
+        raise UserError(
             f"--data needs a classifier or a model with box, mask or decode heads, not {cfg.model.get('type')}: "
             "name the data in the config instead."
         )
@@ -108,7 +109,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
         One sentence per data set, and the warnings.
 
     Raises:
-        ValueError: A file is missing or broken, or does not go with the config.
+        UserError: A file is missing or broken, or does not go with the config.
     """
     inspection = Inspection()
     inspect_data(cfg, loaders, inspection)

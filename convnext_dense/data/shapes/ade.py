@@ -21,6 +21,7 @@ import numpy as np
 from convnext_dense.data.own.segmentation import NAMES_FILE, make_palette, read_class_names
 from convnext_dense.data.shapes.files import check_parameters, encode_jpeg, write_once
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, Scene, split_scene
+from convnext_dense.errors import UserError
 from convnext_dense.visualization import draw_labels, write_sheet
 
 SEGMENTATION_CLASS_NAMES = ("background", *CLASS_NAMES)
@@ -50,7 +51,7 @@ def write_ade(
         Whether the data set was written: False if ``root`` already holds the one that was asked for.
 
     Raises:
-        ValueError: An argument is out of range, or ``root`` holds a data set that is not the one asked for.
+        UserError: An argument is out of range, or ``root`` holds a data set that is not the one asked for.
     """
     parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="ade")
 
@@ -90,10 +91,10 @@ def draw_ade_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int
         The picture, ``root/preview.png``.
 
     Raises:
-        ValueError: ``num_images`` is not positive, or an image cannot be read.
+        UserError: ``num_images`` is not positive, or an image cannot be read.
     """
     if num_images < 1:
-        raise ValueError(f"num_images={num_images} must be 1 or more")
+        raise UserError(f"num_images={num_images} must be 1 or more")
     root = Path(root)
     names = read_class_names(root)
     colours = np.array([[255, 255, 255], *make_palette(len(names))], np.uint8)[:, ::-1]  # BGR
@@ -102,7 +103,7 @@ def draw_ade_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int
         image = cv2.imread(str(path))
         labels = cv2.imread(str(root / "annotations/training" / f"{path.stem}.png"), cv2.IMREAD_UNCHANGED)
         if image is None or labels is None:
-            raise ValueError(f"root={root} lacks a readable image or label {path.stem}")
+            raise UserError(f"root={root} lacks a readable image or label {path.stem}")
         image, labels = (
             cv2.resize(picture, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST) for picture in (image, labels)
         )

@@ -19,6 +19,7 @@ import numpy as np
 
 from convnext_dense.data.shapes.files import GENERATOR_VERSION, check_parameters, encode_jpeg, write_once
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, SceneObject, split_scene
+from convnext_dense.errors import UserError
 from convnext_dense.visualization import draw_objects, write_sheet
 
 _LOG_INTERVAL = 200
@@ -46,7 +47,7 @@ def write_coco(
         Whether the data set was written: False if `root` already holds the one that was asked for.
 
     Raises:
-        ValueError: an argument is out of range, or `root` holds a data set that is not the one asked for.
+        UserError: an argument is out of range, or `root` holds a data set that is not the one asked for.
     """
     parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="coco")
 
@@ -160,10 +161,10 @@ def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2
         The picture, `root/preview.png`.
 
     Raises:
-        ValueError: `num_images` is not positive, or an image is missing.
+        UserError: `num_images` is not positive, or an image is missing.
     """
     if num_images < 1:
-        raise ValueError(f"num_images={num_images} must be 1 or more")
+        raise UserError(f"num_images={num_images} must be 1 or more")
     from pycocotools.coco import COCO  # here, because writing the data set does without it
 
     root = Path(root)
@@ -174,7 +175,7 @@ def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2
     for info in infos:
         image = cv2.imread(str(root / "train2017" / info["file_name"]))
         if image is None:
-            raise ValueError(f"root={root} lacks a readable train2017/{info['file_name']}")
+            raise UserError(f"root={root} lacks a readable train2017/{info['file_name']}")
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=info["id"]))
         masks = [coco.annToMask(annotation) for annotation in annotations]
         names = [coco.cats[annotation["category_id"]]["name"] for annotation in annotations]

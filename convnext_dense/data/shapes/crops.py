@@ -41,7 +41,7 @@ def write_crops(
         Whether the crops were written: False if `root` already holds those that were asked for.
 
     Raises:
-        ValueError: An argument is out of range, or `root` holds a data set that is not the one asked for.
+        UserError: An argument is out of range, or `root` holds a data set that is not the one asked for.
     """
     parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="crops")
 

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 
 from convnext_dense.data.shapes.scenes import MIN_SIDE, Scene
+from convnext_dense.errors import UserError
 
 GENERATOR_VERSION = "2"  # raise it with every change that alters pictures or annotations: old folders are then refused
 JPEG_QUALITY = 90
@@ -28,15 +29,15 @@ def check_parameters(
         All that its files depend on.
 
     Raises:
-        ValueError: An argument is out of range.
+        UserError: An argument is out of range.
     """
     for name, count in (("num_train", num_train), ("num_val", num_val)):
         if count < 1:
-            raise ValueError(f"{name}={count} must be 1 or more")
+            raise UserError(f"{name}={count} must be 1 or more")
     if min(image_size) < MIN_SIDE:
-        raise ValueError(f"image_size={tuple(image_size)} is too small: height and width must be {MIN_SIDE} or more")
+        raise UserError(f"image_size={tuple(image_size)} is too small: height and width must be {MIN_SIDE} or more")
     if seed < 0:
-        raise ValueError(f"seed={seed} must be 0 or more")
+        raise UserError(f"seed={seed} must be 0 or more")
     return {
         "generator_version": GENERATOR_VERSION,
         "layout": layout,
@@ -64,7 +65,7 @@ def write_once(
         Whether anything was written: False if the root already holds the data set that was asked for.
 
     Raises:
-        ValueError: The root holds another data set, or one that is not complete.
+        UserError: The root holds another data set, or one that is not complete.
     """
     root = Path(root)
     if _is_complete(root, entries, parameters):
@@ -97,11 +98,11 @@ def _is_complete(root: Path, entries: Sequence[str], parameters: dict[str, Any])
         return False
     remedy = "delete it or choose another folder"
     if MARKER not in found:
-        raise ValueError(f"root={root} has {found} but no {MARKER}, so another program made it: {remedy}")
+        raise UserError(f"root={root} has {found} but no {MARKER}, so another program made it: {remedy}")
     marker = json.loads((root / MARKER).read_text())
     if marker["parameters"] != parameters:
-        raise ValueError(f"root={root} was made with {marker['parameters']}, not with {parameters}: {remedy}")
+        raise UserError(f"root={root} was made with {marker['parameters']}, not with {parameters}: {remedy}")
     missing = [name for name in marker["files"] if not (root / name).is_file()]
     if missing:
-        raise ValueError(f"root={root} lacks {len(missing)} files, {missing[0]} first: {remedy}")
+        raise UserError(f"root={root} lacks {len(missing)} files, {missing[0]} first: {remedy}")
     return True

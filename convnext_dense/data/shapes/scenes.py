@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from convnext_dense.errors import UserError
+
 CLASS_NAMES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "crescent")
 SPLITS: tuple[str, ...] = ("train", "val")
 
@@ -94,12 +96,12 @@ def split_scene(
         has_class_colours: see `make_scene`.
 
     Raises:
-        ValueError: unknown split, negative index or seed, or an image that is too small.
+        UserError: unknown split, negative index or seed, or an image that is too small.
     """
     if split not in SPLITS:
-        raise ValueError(f"split={split!r} is unknown: it must be one of {SPLITS}")
+        raise UserError(f"split={split!r} is unknown: it must be one of {SPLITS}")
     if index < 0 or seed < 0:
-        raise ValueError(f"index={index} and seed={seed} must both be 0 or more")
+        raise UserError(f"index={index} and seed={seed} must both be 0 or more")
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SPLITS.index(split), index)))
     height, width = image_size
     sizes = ((height, width), (height * 3 // 4, width), (height, width * 3 // 4))
@@ -116,10 +118,10 @@ def make_scene(rng: np.random.Generator, image_size: tuple[int, int], *, has_cla
             and grass have; neighbouring hues overlap. Otherwise colours tell nothing.
 
     Raises:
-        ValueError: the image is too small.
+        UserError: the image is too small.
     """
     if min(image_size) < MIN_SIDE * 3 // 4:
-        raise ValueError(f"image_size={image_size} is too small: height and width must be {MIN_SIDE * 3 // 4} or more")
+        raise UserError(f"image_size={image_size} is too small: height and width must be {MIN_SIDE * 3 // 4} or more")
     layers = _keep_visible(_place_layers(rng, image_size))
     background = _pick_dull_colour(rng) if has_class_colours else _pick_colour(rng, [])
     used_colours = [background]

@@ -23,6 +23,7 @@ import torch
 import torchvision  # noqa: F401 (registers torch.ops.torchvision)
 from torch import Tensor
 
+from convnext_dense.errors import UserError
 from convnext_dense.openmmlab.mmcv_ops.precision import widen
 
 
@@ -182,7 +183,7 @@ def _read_as_row(name: str, maps: Tensor, size: list[int]) -> Tensor:
     needed = maps.shape[1] * size[0] * size[1]
     row = maps.flatten(1)
     if row.shape[1] < needed:
-        raise ValueError(f"{name} has the shape {tuple(maps.shape)}; the output needs at least {needed} numbers.")
+        raise UserError(f"{name} has the shape {tuple(maps.shape)}; the output needs at least {needed} numbers.")
     return row[:, :needed].unflatten(1, (maps.shape[1], *size))
 
 
@@ -223,7 +224,7 @@ def modulated_deform_conv_forward(
         geometry: See the top of the file.
 
     Raises:
-        ValueError: Offset or mask has too few numbers.
+        UserError: Offset or mask has too few numbers.
     """
     input, weight, bias, offset, mask = widen(input, weight, bias, offset, mask)
     size = _output_size(input, geometry)

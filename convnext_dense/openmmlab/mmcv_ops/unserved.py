@@ -8,6 +8,8 @@ from collections.abc import Callable
 from importlib.metadata import packages_distributions
 from typing import Any, NoReturn
 
+from convnext_dense.errors import UserError
+
 _UNSERVED_NAMES = """
     active_rotated_filter_backward active_rotated_filter_forward assign_score_withk_backward
     assign_score_withk_forward ball_query_forward bezier_align_backward bezier_align_forward bias_act
@@ -32,11 +34,15 @@ _UNSERVED_NAMES = """
 """
 
 
+class NotServedError(UserError, NotImplementedError):
+    """An operator that only a compiled mmcv has."""
+
+
 def _stand_in(name: str) -> Callable[..., NoReturn]:
     def unserved_operator(*args: Any, **kwargs: Any) -> NoReturn:
         installed = packages_distributions().get("mmcv", ["mmcv-lite"])[0]  # or a fork's name
         compiled = installed.removesuffix("-lite")
-        raise NotImplementedError(
+        raise NotServedError(
             f"mmcv's operator {name!r} is not among those that convnext_dense serves from torchvision and torch: "
             f"replace {installed} by a {compiled} with compiled operators "
             f"(`MMCV_WITH_OPS=1 pip install --force-reinstall --no-deps --no-build-isolation {compiled}`)"

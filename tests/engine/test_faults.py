@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from mmengine.config import Config
 
-from convnext_dense.engine.config_faults import check_widths
+from convnext_dense.engine.faults import check_widths
 from convnext_dense.models import ConvNeXt
 
 ARCH = dict(depths=(1, 1, 1, 1), channels=(8, 16, 32, 64))
