@@ -1,58 +1,7 @@
-"""Checks the data that a config reads: python tools/check_dataset.py CONFIG [--data DIR]
+"""Checks the data that a config reads: see convnext_dense/cli/check_dataset.py."""
 
-Prints one table of what it found, draws a sheet of images with their ground truth, and feeds the ground truth through
-the config's evaluation, which must give an AP, mIoU or accuracy of 1. The exit code is 1 where there is an error.
-"""
-
-import argparse
-import sys
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
-
-from mmengine.config import Config
-from tqdm import tqdm
-
-from convnext_dense.cli.command_line import add_data_arguments, run_command
-from convnext_dense.config.reading import read_config
-from convnext_dense.data.checks.inspection import NUM_OPENED
-from convnext_dense.data.data_report import LOADERS, report_data
-from convnext_dense.data.own.tasks import use_whole_folder
-
-
-def main() -> None:
-    """Reads the arguments, checks and prints.
-
-    Raises:
-        SystemExit: With code 1, there is an error in the data.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="path of the config")
-    add_data_arguments(parser)
-    parser.add_argument(
-        "--all-images", action="store_true", help=f"open all images (default: {NUM_OPENED} per data set)"
-    )
-    parser.add_argument(
-        "--overlay", type=Path, metavar="PNG", help="sheet to draw (default: work_dirs/CONFIG/overlay.png)"
-    )
-    args = parser.parse_args()
-    if args.data is None and args.classes is not None:
-        parser.error("--classes names the classes of a folder that is given with --data DIR.")
-    loaders = list(LOADERS)
-
-    def use_data(cfg: Config) -> None:
-        loaders[:] = use_whole_folder(cfg, args.data, args.classes)
-
-    cfg = read_config(args.config, args.cfg_options, use_data=None if args.data is None else use_data)
-    overlay = args.overlay or Path("work_dirs", Path(args.config).stem, "overlay.png")
-    is_right, report = report_data(cfg, loaders, all_images=args.all_images, overlay=overlay, follow=_follow)
-    print(report)
-    sys.exit(0 if is_right else 1)
-
-
-def _follow(items: Sequence[Any], what: str) -> Iterable[Any]:
-    return tqdm(items, what, leave=False, delay=1)
-
+from convnext_dense.cli.check_dataset import main
+from convnext_dense.cli.command_line import run_command
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,41 +1,7 @@
-"""Writes a ConvNeXt checkpoint in another layout, or looks at one.
+"""Writes a checkpoint in another layout, or looks at one: see convnext_dense/cli/convert_checkpoint.py."""
 
-python tools/convert_checkpoint.py IN OUT --to timm
-python tools/convert_checkpoint.py IN --probe
-"""
-
-import argparse
-
-from convnext_dense.checkpoints import WRITABLE, convert_checkpoint
 from convnext_dense.cli.command_line import run_command
-from convnext_dense.models.probe import probe_checkpoint
-
-
-def main() -> None:
-    """Reads the arguments, and converts or probes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="IN", help="path, http(s):// address, timm:NAME or hf:OWNER/NAME")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="file to write: .safetensors, .pth or .pt")
-    parser.add_argument("--to", choices=list(WRITABLE), help="layout of OUT")
-    parser.add_argument(
-        "--part",
-        choices=["all", "backbone"],
-        default="all",
-        help="backbone leaves out classifiers, necks and heads (default: all)",
-    )
-    parser.add_argument(
-        "--probe", action="store_true", help="run one image and compare its activations with those of random weights"
-    )
-    args = parser.parse_args()
-    if args.probe:
-        if args.out or args.to:
-            parser.error("--probe looks at IN and writes nothing: leave OUT and --to out")
-        print(probe_checkpoint(args.source))
-    elif args.out is None or args.to is None:
-        parser.error("name OUT and --to LAYOUT, or --probe")
-    else:
-        print(convert_checkpoint(args.source, args.out, to=args.to, part=args.part))
-
+from convnext_dense.cli.convert_checkpoint import main
 
 if __name__ == "__main__":
     run_command(main)

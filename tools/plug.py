@@ -1,30 +1,7 @@
-"""Writes a config of mmdet or mmsegmentation with ConvNeXt as its backbone, and prints what is different.
-
-python tools/plug.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --arch tiny retinanet_convnext_t.py
-"""
-
-import argparse
+"""Writes a config with ConvNeXt as its backbone: see convnext_dense/cli/plug.py."""
 
 from convnext_dense.cli.command_line import run_command
-from convnext_dense.config.reading import read_config
-from convnext_dense.plug import diff_configs, plug_backbone
-
-
-def main() -> None:
-    """Reads the arguments and writes the config."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", metavar="CONFIG", help="file, or mmdet::NAME or mmseg::NAME of a config they ship")
-    parser.add_argument("out", metavar="OUT.py", help="file to write; it stands alone")
-    parser.add_argument("--arch", default="tiny", help="variant of ConvNeXt (default: tiny)")
-    parser.add_argument("--weights", metavar="SRC", help="file, address or timm:NAME of the backbone's weights")
-    parser.add_argument("--layer-decay", type=float, metavar="RATE", help="train with AdamW and this layer decay")
-    args = parser.parse_args()
-
-    before = read_config(args.config, change=lambda cfg: cfg)
-    after = plug_backbone(before, args.arch, args.weights, layer_decay=args.layer_decay)
-    after.dump(args.out)
-    print(diff_configs(before, after))
-
+from convnext_dense.cli.plug import main
 
 if __name__ == "__main__":
     run_command(main)

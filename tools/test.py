@@ -1,41 +1,7 @@
-"""Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+"""Evaluates a checkpoint: see convnext_dense/cli/test.py."""
 
-import argparse
-
-from convnext_dense.cli.command_line import add_run_arguments, run_command, set_local_rank
-from convnext_dense.engine import evaluate_model
-
-
-def main() -> None:
-    """Reads the arguments and tests."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="path of the config")
-    parser.add_argument("checkpoint", help="path or address of the weights")
-    parser.add_argument("--tta", action="store_true", help="test-time augmentation, where the config describes one")
-    parser.add_argument("--show-dir", metavar="D", help="draw predictions beside the ground truth")
-    parser.add_argument(
-        "--out", metavar="F", help="write predictions: NAME.json in COCO's result format, or a folder for label images"
-    )
-    add_run_arguments(parser)
-    parser.add_argument(
-        "--split", choices=["val", "test", "train"], help="which split of --data is tested (default: val)"
-    )
-    args = parser.parse_args()
-    set_local_rank(args.local_rank)
-    evaluate_model(
-        args.config,
-        args.checkpoint,
-        args.cfg_options,
-        data=args.data,
-        split=args.split,
-        classes=args.classes,
-        work_dir=args.work_dir,
-        tta=args.tta,
-        show_dir=args.show_dir,
-        out=args.out,
-        launcher=args.launcher,
-    )
-
+from convnext_dense.cli.command_line import run_command
+from convnext_dense.cli.test import main
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,19 +1,7 @@
-"""Writes the computed tables in docs/, docs/roadmap.png and docs/bad_inputs.md anew.
-
-python tools/write_docs.py
-"""
-
-from pathlib import Path
+"""Writes the computed parts of docs/ anew: see convnext_dense/cli/write_docs.py."""
 
 from convnext_dense.cli.command_line import run_command
-from convnext_dense.description.documents import write_documents
-
-
-def main() -> None:
-    """Writes and says what."""
-    for path in write_documents(Path(__file__).parents[1]):
-        print(path)
-
+from convnext_dense.cli.write_docs import main
 
 if __name__ == "__main__":
     run_command(main)

@@ -1,0 +1,33 @@
+"""Says what a config's model costs and how it is trained, or prints one of the papers' tables beside computed values.
+
+python tools/describe.py configs/detection/mask_rcnn_convnext_t_3x.py
+python tools/describe.py --table archs
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from convnext_dense.description import TABLES, build_table, describe_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def main() -> None:
+    """Reads the arguments and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", metavar="CONFIG", nargs="?", help="config file")
+    parser.add_argument("--table", choices=list(TABLES), help="table of published and computed values")
+    parser.add_argument(
+        "--image-size", nargs=2, type=int, metavar=("H", "W"), help="image to count MACs on (default: the paper's)"
+    )
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="K=V", help="override config values")
+    args = parser.parse_args()
+    if (args.config is None) == (args.table is None):
+        parser.error("name a CONFIG, or --table")
+    if args.table:
+        print(build_table(args.table, ROOT))
+    else:
+        size = tuple(args.image_size) if args.image_size else None
+        print(describe_config(args.config, ROOT, options=args.cfg_options, image_size=size))

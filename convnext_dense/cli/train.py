@@ -1,0 +1,64 @@
+"""Trains a model: python tools/train.py CONFIG
+
+CONFIG is a file, or one of mmdet's or mmseg's own, such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py. With
+--backbone its backbone is replaced by ConvNeXt.
+"""
+
+import argparse
+from collections.abc import Callable
+
+from mmengine.config import Config
+
+from convnext_dense.cli.command_line import add_run_arguments, set_local_rank
+from convnext_dense.engine import train_model
+from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
+
+
+def main() -> None:
+    """Reads the arguments and trains."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="path of the config")
+    parser.add_argument("--backbone", metavar="NAME", help="convnext-ARCH or convnextv2-ARCH, such as convnext-tiny")
+    parser.add_argument("--backbone-weights", metavar="SRC", help="file, address or timm:NAME of its weights")
+    parser.add_argument(
+        "--init-from", metavar="SRC", help="file or address of a trained model to start from, whatever its classes"
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CKPT",
+        help="go on from this checkpoint, or without a value from the newest in the work dir",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision, bfloat16 where the device has it")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the batch that runs")
+    add_run_arguments(parser)
+    args = parser.parse_args()
+    if args.backbone_weights and not args.backbone:
+        parser.error("--backbone-weights are those of --backbone")
+    set_local_rank(args.local_rank)
+    change = _plug(args.backbone, args.backbone_weights) if args.backbone else None
+    train_model(
+        args.config,
+        args.cfg_options,
+        change=change,
+        data=args.data,
+        classes=args.classes,
+        work_dir=args.work_dir,
+        init_from=args.init_from,
+        resume=args.resume,
+        amp=args.amp,
+        auto_scale_lr=args.auto_scale_lr,
+        launcher=args.launcher,
+    )
+
+
+def _plug(backbone: str, weights: str | None) -> Callable[[Config], Config]:
+    arch, kwargs = parse_backbone(backbone)
+
+    def change(cfg: Config) -> Config:
+        plugged = plug_backbone(cfg, arch, weights, **kwargs)
+        print(diff_configs(cfg, plugged))
+        return plugged
+
+    return change
