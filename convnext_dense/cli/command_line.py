@@ -6,10 +6,12 @@ import signal
 import sys
 from collections.abc import Callable
 
+from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed
 
 from convnext_dense.engine.signals import EXIT_CODES
 from convnext_dense.errors import UserError
+from convnext_dense.plug import take_step
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +31,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_options_argument(parser: argparse.ArgumentParser) -> None:
     """Adds the argument that overrides values of a config."""
-    from mmengine.config import DictAction
-
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -38,6 +38,17 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
         metavar="K=V",
         help="override values of the config by dotted key; +K=V adds a key that is not there",
     )
+
+
+def add_road_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that choose a step of the road from ResNet to ConvNeXt."""
+    parser.add_argument("--step", metavar="STEP", help="step of a roadmap config, such as kernel_7")
+    parser.add_argument("--regime", metavar="REGIME", help="where the road begins: resnet50 or resnet200")
+
+
+def change_step(args: argparse.Namespace) -> Callable[[Config], Config] | None:
+    """Gives the change of a config that the arguments of the road ask for."""
+    return take_step(args.step, args.regime) if args.step or args.regime else None
 
 
 def run_command(function: Callable[[], object]) -> None:

@@ -7,8 +7,7 @@ python tools/describe.py --table archs
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from convnext_dense.cli.command_line import add_options_argument, add_road_arguments, change_step
 from convnext_dense.description import TABLES, build_table, describe_config
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +21,8 @@ def main() -> None:
     parser.add_argument(
         "--image-size", nargs=2, type=int, metavar=("H", "W"), help="image to count MACs on (default: the paper's)"
     )
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, metavar="K=V", help="override config values")
+    add_road_arguments(parser)
+    add_options_argument(parser)
     args = parser.parse_args()
     if (args.config is None) == (args.table is None):
         parser.error("name a CONFIG, or --table")
@@ -30,4 +30,4 @@ def main() -> None:
         print(build_table(args.table, ROOT))
     else:
         size = tuple(args.image_size) if args.image_size else None
-        print(describe_config(args.config, ROOT, options=args.cfg_options, image_size=size))
+        print(describe_config(args.config, ROOT, options=args.cfg_options, change=change_step(args), image_size=size))

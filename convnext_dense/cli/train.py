@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mmengine.config import Config
 
-from convnext_dense.cli.command_line import add_run_arguments, set_local_rank
+from convnext_dense.cli.command_line import add_road_arguments, add_run_arguments, change_step, set_local_rank
 from convnext_dense.engine import train_model
 from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
 
@@ -32,12 +32,15 @@ def main() -> None:
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision, bfloat16 where the device has it")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the batch that runs")
+    add_road_arguments(parser)
     add_run_arguments(parser)
     args = parser.parse_args()
     if args.backbone_weights and not args.backbone:
         parser.error("--backbone-weights are those of --backbone")
+    if args.backbone and (args.step or args.regime):
+        parser.error("--step and --regime are those of the config's own backbone, which --backbone replaces")
     set_local_rank(args.local_rank)
-    change = _plug(args.backbone, args.backbone_weights) if args.backbone else None
+    change = _plug(args.backbone, args.backbone_weights) if args.backbone else change_step(args)
     train_model(
         args.config,
         args.cfg_options,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from convnext_dense.description.markdown import format_difference, format_table
 from convnext_dense.errors import UserError
 from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
+_ROAD = "configs/classification/roadmap_1k.py"
+
 
 def describe_config(
     config: str | os.PathLike,
     root: Path,
     *,
     options: Mapping[str, Any] | None = None,
+    change: Callable[[Config], Config] | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> str:
     """Describes a config.
@@ -31,12 +34,13 @@ def describe_config(
         config: Path of the config.
         root: The repository, for published values.
         options: See ``read_config``.
+        change: See ``read_config``.
         image_size: (height, width) that MACs and feature maps are given for; by default the papers' for the task.
 
     Raises:
         UserError: The config cannot be read or has no backbone.
     """
-    cfg = read_config(config, options)
+    cfg = read_config(config, options, change)
     if "backbone" not in cfg.model:
         raise UserError(f"Config {config} has no model.backbone, of which there would be something to describe.")
     model = build_on_meta(cfg)
@@ -155,6 +159,9 @@ def _published(
     published = json.loads((root / "tests/data/published.json").read_text(encoding="utf-8"))
     name = os.path.relpath(Path(config).resolve(), root.resolve())
     facts = next((found for key, found in _entries("", published) if name in (key, found.get("config"))), None)
+    if name == _ROAD:
+        backbone = cfg.model.backbone
+        facts = published["roadmap"][backbone.regime].get(backbone.step)
     if facts is None:
         return "Published: nothing for this config"
     params = sum(parameters_by_part(model).values()) / 1e6

@@ -2,5 +2,6 @@
 
 from convnext_dense.config.differences import ConfigDiff, diff_configs
 from convnext_dense.plug.plugging import parse_backbone, plug_backbone
+from convnext_dense.plug.road import take_step
 
-__all__ = ["ConfigDiff", "diff_configs", "parse_backbone", "plug_backbone"]
+__all__ = ["ConfigDiff", "diff_configs", "parse_backbone", "plug_backbone", "take_step"]

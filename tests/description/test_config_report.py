@@ -34,10 +34,9 @@ def test_segmenter_is_described_at_four_crops_in_a_row_and_by_option():
 
 
 def test_step_of_the_roadmap_is_an_option_of_its_detector(monkeypatch, capsys):
-    monkeypatch.setenv("STEP", "width")
-    monkeypatch.setenv("REGIME", "resnet200")
-    config = ROOT / "configs/detection/roadmap/mask_rcnn_roadmap_3x.py"
-    monkeypatch.setattr(sys, "argv", ["describe.py", str(config), "--image-size", "64", "96"])
+    config = ROOT / "configs/detection/mask_rcnn_roadmap_3x.py"
+    step = ["--step", "width", "--regime", "resnet200"]
+    monkeypatch.setattr(sys, "argv", ["describe.py", str(config), *step, "--image-size", "64", "96"])
     runpy.run_path(str(ROOT / "tools/describe.py"), run_name="__main__")
     text = capsys.readouterr().out
     assert "512 x 16 x 24" in text  # four times 128
