@@ -1,4 +1,4 @@
-"""Every bad input of tests/data/bad_inputs.json ends in the sentence that stands there, and in no traceback.
+"""Every bad input of bad_inputs.json ends in the sentence that stands there, and in no traceback.
 
 Each function below makes one of them and returns the command line that meets it; the name of the function is the key.
 """
@@ -23,13 +23,14 @@ from mmengine.visualization import Visualizer
 from PIL import Image
 
 from convnext_dense.description.documents import BAD_INPUTS, describe_bad_inputs
+from convnext_dense.description.published import read_bad_inputs
 
 ROOT = Path(__file__).parents[1]
-TABLE = json.loads((ROOT / "tests/data/bad_inputs.json").read_text(encoding="utf-8"))
+TABLE = read_bad_inputs()
 DETECTOR = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 SEGMENTER = ROOT / "configs/demo/upernet_convnext_atto_scratch.py"
 CLASSIFIER = ROOT / "configs/demo/convnext_atto_small_images.py"
-OFFICIAL = ROOT / "tests/data/official_v1.pth"
+OFFICIAL = ROOT / "tests/fixtures/official_v1.pth"
 CASES = {}
 
 
@@ -805,6 +806,6 @@ def test_bad_input_ends_in_its_sentence(key, sources, tmp_path, monkeypatch, cap
 def test_documentation_names_every_bad_input_and_its_sentence():
     """If this fails, run python tools/write_docs.py."""
     text = (ROOT / BAD_INPUTS).read_text(encoding="utf-8")
-    assert text == describe_bad_inputs(ROOT)
+    assert text == describe_bad_inputs()
     for row in TABLE.values():
         assert re.search(rf"\| {re.escape(row['input'])} +\| {re.escape(row['message'])} +\| ", text)

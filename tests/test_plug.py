@@ -238,7 +238,7 @@ def test_stock_config_trains_on_own_data_from_weights_of_timm(train_retinanet, t
 
 
 def test_weights_of_another_size_are_refused(train_retinanet, tmp_path):
-    code, printed = train_retinanet(ROOT / "tests/data/timm_v1.pth")
+    code, printed = train_retinanet(ROOT / "tests/fixtures/timm_v1.pth")
     assert code not in (None, 0)
     assert re.search(r"Could load only .* tensors from .*timm_v1\.pth.*Nothing was loaded", printed)
     assert not list(tmp_path.glob("run/*.pth"))

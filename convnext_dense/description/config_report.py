@@ -1,6 +1,5 @@
 """Describes the run of one config: sizes by part, feature maps, memory, learning rates, recipe, published values."""
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from convnext_dense.config.reading import read_config
 from convnext_dense.description.counting import image_on_meta
 from convnext_dense.description.dense import build_on_meta, macs_by_part, parameters_by_part, saved_bytes_by_part
 from convnext_dense.description.markdown import format_difference, format_table
+from convnext_dense.description.published import read_published
 from convnext_dense.errors import UserError
 from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
@@ -156,7 +156,7 @@ def _learning_rates(cfg: Config, model: nn.Module) -> str:
 def _published(
     cfg: Config, config: str | os.PathLike, root: Path, model: nn.Module, image_size: tuple[int, int]
 ) -> str:
-    published = json.loads((root / "tests/data/published.json").read_text(encoding="utf-8"))
+    published = read_published()
     name = os.path.relpath(Path(config).resolve(), root.resolve())
     facts = next((found for key, found in _entries("", published) if name in (key, found.get("config"))), None)
     if name == _ROAD:

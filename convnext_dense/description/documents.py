@@ -1,10 +1,10 @@
 """Writes the computed parts of the documentation: tables between their markers, the picture of the road, bad inputs."""
 
-import json
 from pathlib import Path
 
 from convnext_dense.description.markdown import format_table
 from convnext_dense.description.picture import draw_roadmap
+from convnext_dense.description.published import read_bad_inputs, read_published
 from convnext_dense.description.tables import TABLES, build_table, roadmap_gmacs
 from convnext_dense.errors import UserError
 
@@ -17,7 +17,7 @@ _BAD_INPUTS_HEAD = """\
 
 Every row is a test (`tests/test_bad_inputs.py`): the input is made, the command is run, and it ends in this sentence
 and an exit code that is not 0. Three dots stand for a path, a number or the rest. Written by
-`python tools/write_docs.py` from `tests/data/bad_inputs.json`.
+`python tools/write_docs.py` from `convnext_dense/description/bad_inputs.json`.
 """
 
 
@@ -30,7 +30,7 @@ def write_documents(root: Path) -> list[Path]:
     Returns:
         The files that were written.
     """
-    facts = json.loads((root / "tests/data/published.json").read_text(encoding="utf-8"))["roadmap"]
+    facts = read_published()["roadmap"]
     picture = root / "docs/roadmap.png"
     draw_roadmap(facts, roadmap_gmacs(), picture)
     for document, names in DOCUMENTS.items():
@@ -39,17 +39,13 @@ def write_documents(root: Path) -> list[Path]:
             text = replace_table(text, name, build_table(name, root))
         (root / document).write_text(text, encoding="utf-8")
     bad_inputs = root / BAD_INPUTS
-    bad_inputs.write_text(describe_bad_inputs(root), encoding="utf-8")
+    bad_inputs.write_text(describe_bad_inputs(), encoding="utf-8")
     return [picture, bad_inputs, *(root / document for document in DOCUMENTS)]
 
 
-def describe_bad_inputs(root: Path) -> str:
-    """Gives the page of bad inputs, from the table that the tests go through.
-
-    Args:
-        root: The repository.
-    """
-    rows = json.loads((root / "tests/data/bad_inputs.json").read_text(encoding="utf-8")).values()
+def describe_bad_inputs() -> str:
+    """Gives the page of bad inputs, from the table that the tests go through."""
+    rows = read_bad_inputs().values()
     header = ("input", "message", "met by")
     cells = [(row["input"], row["message"].replace("|", "\\|"), f"`{row['command']}`") for row in rows]
     return f"{_BAD_INPUTS_HEAD}\n{format_table(header, cells)}\n"

@@ -1,10 +1,9 @@
 """The papers' tables of sizes, with the computed value beside the published one and the difference in per cent.
 
-Published values are read from ``tests/data/published.json``, where each carries its source.
+Published values are read from ``convnext_dense/description/published.json``, where each carries its source.
 """
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from convnext_dense.config.reading import read_config
 from convnext_dense.description.counting import count_macs, count_parameters, image_on_meta
 from convnext_dense.description.dense import build_on_meta, macs_by_part
 from convnext_dense.description.markdown import format_difference, format_table
+from convnext_dense.description.published import read_published
 from convnext_dense.models import ConvNeXt, IsotropicConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
 
@@ -35,7 +35,7 @@ def build_table(name: str, root: Path) -> str:
     Returns:
         What was counted in a sentence, then the table in Markdown.
     """
-    published = json.loads((root / "tests/data/published.json").read_text(encoding="utf-8"))
+    published = read_published()
     return TABLES[name](published, root)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 DEPTHS = (2, 1, 3, 1)
 CHANNELS = (8, 16, 32, 64)
 

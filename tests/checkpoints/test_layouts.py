@@ -1,6 +1,6 @@
 """Every layout is told apart by its keys and gives the official weights back, bit by bit.
 
-Features are those that the code of each layout gave for the files in tests/data. Layouts without such a file are
+Features are those that the code of each layout gave for the files in tests/fixtures. Layouts without such a file are
 written out in documented_names.py from the names that their code bases document."""
 
 import itertools

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from convnext_dense.checkpoints import convert_state_dict, describe, load_weights, read_checkpoint
 from convnext_dense.models import VARIANTS, ConvNeXt, IsotropicConvNeXt
 
-OFFICIAL = Path(__file__).parents[1] / "data" / "official_v1.pth"
+OFFICIAL = Path(__file__).parents[1] / "fixtures" / "official_v1.pth"
 SMALL = dict(depths=(2, 1, 3, 1), channels=(8, 16, 32, 64))
 
 

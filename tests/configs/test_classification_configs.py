@@ -1,12 +1,11 @@
 """Every ImageNet config against the published recipe and results.
 
-Expected numbers come from `tests/data/published.json`, where each carries its source: the official repository at a
+Expected numbers come from `published.json`, where each carries its source: the official repository at a
 pinned commit and the paper's tables 1, 5 and 6.
 """
 
 import ast
 import functools
-import json
 import math
 import re
 from itertools import pairwise
@@ -24,9 +23,10 @@ from torchvision.transforms import functional
 
 from convnext_dense.config.batch import accumulate_to_effective_batch
 from convnext_dense.data import build_transform
+from convnext_dense.description.published import read_published
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = json.loads((ROOT / "tests/data/published.json").read_text(encoding="utf-8"))
+PUBLISHED = read_published()
 LEAVES = PUBLISHED["classification"]["models"]
 RECIPES = PUBLISHED["classification"]["recipes"]
 MAX_BODY_LINES = 25

@@ -1,12 +1,11 @@
 """Every detection config against the published recipe and results.
 
-Expected numbers come from `tests/data/published.json`, where each carries its source: the official repository at a
+Expected numbers come from `published.json`, where each carries its source: the official repository at a
 pinned commit and the paper's Table 3. Models are built on the meta device, so that no weight is drawn or stored.
 """
 
 import ast
 import functools
-import json
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,10 +18,11 @@ from mmengine.registry import METRICS, DefaultScope
 from torch import device, nn
 
 import convnext_dense  # noqa: F401  (serves mmcv._ext, which mmdet imports)
+from convnext_dense.description.published import read_published
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
-PUBLISHED = json.loads((ROOT / "tests/data/published.json").read_text(encoding="utf-8"))
+PUBLISHED = read_published()
 COMMON = PUBLISHED["coco"]["common"]
 DETECTORS = {model["config"]: model for model in PUBLISHED["coco"]["models"].values()}
 DETECTOR_TYPES = {"Mask R-CNN": "MaskRCNN", "Cascade Mask R-CNN": "CascadeRCNN"}
@@ -94,7 +94,7 @@ def described_policy(transforms: list) -> list[dict]:
 def test_configs_and_published_detectors_are_the_same_set():
     leaves = {path.relative_to(ROOT).as_posix() for path in CONFIGS if path.parent.name == "detection"}
     assert leaves, "no leaf found under configs/detection"
-    assert leaves - set(DETECTORS) == set(), "configs without a published model in tests/data/published.json"
+    assert leaves - set(DETECTORS) == set(), "configs without a published model in published.json"
     assert set(DETECTORS) - leaves == set(), "published models without a config"
 
 

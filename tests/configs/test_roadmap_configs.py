@@ -1,8 +1,7 @@
 """Configs of the steps between ResNet and ConvNeXt: one per task, the step is an option.
 
-Results and recipe: arXiv 2201.03545v2, tables 5, 10 and 11 (tests/data/published.json)."""
+Results and recipe: arXiv 2201.03545v2, tables 5, 10 and 11 (published.json)."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from convnext_dense.checkpoints import load_weights
+from convnext_dense.description.published import read_published
 from convnext_dense.errors import UserError
 from convnext_dense.models import RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CLASSIFIER = ROOT / "configs/classification/roadmap_1k.py"
 DETECTOR = ROOT / "configs/detection/mask_rcnn_roadmap_3x.py"
 SEGMENTER = ROOT / "configs/segmentation/upernet_roadmap_160k.py"
-PUBLISHED = json.loads((ROOT / "tests/data/published.json").read_text(encoding="utf-8"))
+PUBLISHED = read_published()
 # The first step was not trained by this recipe.
 TRAINED = [(regime, step) for regime in REGIMES for step in STEPS if step != "original"]
 

@@ -1,12 +1,11 @@
 """Every segmentation config against the published recipe and results.
 
-Expected numbers come from `tests/data/published.json`, where each carries its source: the official repository at a
+Expected numbers come from `published.json`, where each carries its source: the official repository at a
 pinned commit and the paper's Table 4. Models are built on the meta device, so that no weight is drawn or stored.
 """
 
 import ast
 import functools
-import json
 import math
 from pathlib import Path
 
@@ -18,9 +17,10 @@ from mmengine.registry import DATASETS, METRICS, PARAM_SCHEDULERS, DefaultScope
 from torch import nn
 
 import convnext_dense  # noqa: F401  (serves mmcv._ext, which mmseg imports)
+from convnext_dense.description.published import read_published
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = json.loads((ROOT / "tests/data/published.json").read_text(encoding="utf-8"))
+PUBLISHED = read_published()
 COMMON = PUBLISHED["ade20k"]["common"]
 SEGMENTERS = {model["config"]: model for model in PUBLISHED["ade20k"]["models"].values()}
 MAX_BODY_LINES = 25

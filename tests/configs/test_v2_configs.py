@@ -1,9 +1,8 @@
-"""Configs of dense models on ConvNeXt V2 against arXiv 2301.00808, appendices A.3 and A.4 (tests/data/published.json).
+"""Configs of dense models on ConvNeXt V2 against arXiv 2301.00808, appendices A.3 and A.4 (published.json).
 
 The paper publishes sweeps and no choices: a value has to lie in its sweep, and the docstring to say that it is ours."""
 
 import ast
-import json
 from pathlib import Path
 
 import cv2
@@ -13,9 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 import convnext_dense  # noqa: F401  (serves mmcv._ext, which mmdet imports)
+from convnext_dense.description.published import read_published
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = json.loads((ROOT / "tests/data/published.json").read_text(encoding="utf-8"))
+PUBLISHED = read_published()
 V2 = PUBLISHED["dense_v2"]
 LEAVES = {
     facts["config"]: (arch, facts, V2[f"{method}_recipe"])

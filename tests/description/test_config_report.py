@@ -1,4 +1,4 @@
-"""What tools/describe.py says about a config. Expected numbers are published (tests/data/published.json) or by hand."""
+"""What tools/describe.py says about a config. Expected numbers are published (published.json) or by hand."""
 
 import runpy
 import sys

@@ -1,8 +1,7 @@
 """The tables of published and computed sizes, and the documentation that holds them. Published numbers are those of
-tests/data/published.json; how far a computed one may be off is what the papers' printed digits allow."""
+published.json; how far a computed one may be off is what the papers' printed digits allow."""
 
 import functools
-import json
 import struct
 from pathlib import Path
 
@@ -12,9 +11,10 @@ from convnext_dense.description import TABLES, build_table
 from convnext_dense.description.documents import DOCUMENTS, replace_table
 from convnext_dense.description.markdown import format_difference, format_table
 from convnext_dense.description.picture import draw_roadmap
+from convnext_dense.description.published import read_published
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = json.loads((ROOT / "tests/data/published.json").read_text(encoding="utf-8"))
+PUBLISHED = read_published()
 
 
 @functools.cache

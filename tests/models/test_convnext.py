@@ -1,7 +1,6 @@
-"""The backbone. Expected features come from the official implementation (tests/data/official_v1.npz, made with depths
+"""The backbone. Expected features come from the official implementation (tests/fixtures/official_v1.npz, of depths
 2, 1, 3, 1 and widths 8, 16, 32, 64); parameter counts from arXiv 2201.03545 and torchvision's num_params."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +8,11 @@ import pytest
 import torch
 
 from convnext_dense.checkpoints import load_weights
+from convnext_dense.description.published import read_published
 from convnext_dense.layers import GlobalResponseNorm
 from convnext_dense.models import VARIANTS, ConvNeXt
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 SMALL = dict(depths=(2, 1, 3, 1), channels=(8, 16, 32, 64))
 
 # torchvision's num_params (convnext_tiny: 28,589,128 ...) without the head: the final LayerNorm (2C) and the
@@ -27,7 +27,7 @@ NUM_PARAMS = {
 }
 TIMM_MILLIONS = {"atto": 3.70, "femto": 5.22, "pico": 9.05, "nano": 15.59}
 
-V2 = json.loads((DATA / "published.json").read_text(encoding="utf-8"))["architectures_v2"]
+V2 = read_published()["architectures_v2"]
 
 
 def head_size(channels: int) -> int:

@@ -1,7 +1,6 @@
-"""The isotropic ConvNeXt. Sizes come from arXiv 2201.03545, table 2 (tests/data/published.json), expected features from
+"""The isotropic ConvNeXt. Sizes come from arXiv 2201.03545, table 2 (published.json), expected features from
 timm's ConvNeXt block, and parameter names from the official models/convnext_isotropic.py."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,10 @@ from timm.models.convnext import ConvNeXtBlock as TimmBlock
 
 from convnext_dense.checkpoints import load_weights
 from convnext_dense.description import count_macs, count_parameters, image_on_meta
+from convnext_dense.description.published import read_published
 from convnext_dense.models import IsotropicConvNeXt
 
-PUBLISHED = json.loads((Path(__file__).parents[1] / "data/published.json").read_text(encoding="utf-8"))
+PUBLISHED = read_published()
 SMALL = dict(depth=4, channels=16)
 
 

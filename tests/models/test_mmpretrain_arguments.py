@@ -15,7 +15,7 @@ from torch import nn
 
 from convnext_dense.models import ConvNeXt, ImageClassifier, IsotropicConvNeXt
 
-OFFICIAL = Path(__file__).parents[1] / "data" / "official_v1.pth"
+OFFICIAL = Path(__file__).parents[1] / "fixtures" / "official_v1.pth"
 SMALL = dict(depths=(2, 1, 3, 1), channels=(8, 16, 32, 64))
 # mmpretrain's signature with its defaults
 DEFAULTS = dict(

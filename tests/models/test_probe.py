@@ -10,7 +10,7 @@ import torchvision
 from convnext_dense.models import ConvNeXt
 from convnext_dense.models.probe import fixed_image, probe_checkpoint
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "fixtures"
 
 
 def rows_of(text):

@@ -1,9 +1,6 @@
 """The road from ResNet to ConvNeXt. MACs, accuracies and parameters come from arXiv 2201.03545v2, tables 9 to 11
-(tests/data/published.json); features of the first step from torchvision's ResNet-50; those of the last step from
+(published.json); features of the first step from torchvision's ResNet-50; those of the last step from
 ConvNeXt, which other tests hold against the official code."""
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +10,11 @@ from torch import nn
 
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, split_scene
 from convnext_dense.description import count_parameters, roadmap_gmacs
+from convnext_dense.description.published import read_published
 from convnext_dense.models import ConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
 
-PUBLISHED = json.loads((Path(__file__).parents[1] / "data/published.json").read_text(encoding="utf-8"))["roadmap"]
+PUBLISHED = read_published()["roadmap"]
 EVERY_STEP = [(regime, step) for regime in REGIMES for step in STEPS]
 TARGETS = {"resnet50": "tiny", "resnet200": "base"}
 

@@ -1,6 +1,6 @@
 """The served operators give what compiled mmcv gives.
 
-The expected arrays in ``tests/data/mmcv_compiled_ops.npz`` were written by mmcv's own compiled CPU operators on inputs
+The expected arrays in ``fixtures/mmcv_compiled_ops.npz`` were written by mmcv's own compiled CPU operators on inputs
 that the file holds as well (``nms_boxes``, ``nms_scores``, ``nms_ids``, ``ra_x``, ``ra_rois``, ``dc_x``, ``dc_w``,
 ``dc_off``, ``dc_m``). All calls go through mmcv's public Python functions. ``_keep`` are indices, ``_dets`` boxes with
 scores; in ``ra_{sampling ratio}_{aligned}_{mode}``, ``_y`` is the output and ``_g`` the gradient of the input.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Tensor]:
-    with np.load(Path(__file__).parents[1] / "data" / "mmcv_compiled_ops.npz") as arrays:
+    with np.load(Path(__file__).parents[1] / "fixtures" / "mmcv_compiled_ops.npz") as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays}
 
 

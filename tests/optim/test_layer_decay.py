@@ -1,18 +1,16 @@
 """Learning-rate multipliers. Expected numbers are those of the official code's rule, tabulated in
-tests/data/published.json (coco.models.*.lr_scales_by_id, coco.layer_ids) and in arXiv 2201.03545's official configs."""
-
-import json
-from pathlib import Path
+published.json (coco.models.*.lr_scales_by_id, coco.layer_ids) and in arXiv 2201.03545's official configs."""
 
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from convnext_dense.description.published import read_published
 from convnext_dense.models import ConvNeXt
 from convnext_dense.optim import LayerDecayOptimWrapperConstructor
 
-PUBLISHED = json.loads((Path(__file__).parents[1] / "data" / "published.json").read_text())
+PUBLISHED = read_published()
 
 # The official layer-wise rule, by parameter prefix -> layer id, for both depths of stage 2 (last id 6 or 12).
 LAYER_IDS = {

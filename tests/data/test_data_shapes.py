@@ -20,7 +20,7 @@ from convnext_dense.data.shapes.scenes import CLASS_NAMES, _keep_visible, _Layer
 
 IMAGE_SIZE = (96, 96)
 NUM_TRAIN, NUM_VAL = 60, 12
-TOOL = Path(__file__).parents[1] / "tools" / "make_shapes.py"
+TOOL = Path(__file__).parents[2] / "tools" / "make_shapes.py"
 
 
 @pytest.fixture(scope="module")
