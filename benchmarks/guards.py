@@ -28,7 +28,7 @@ from convnext_dense.config.device import fit_to_device
 from convnext_dense.data.own.tasks import use_folder
 from convnext_dense.data.shapes.coco import write_coco
 from convnext_dense.engine import CheckpointHook, InterruptHook, NonFiniteHook, read_config
-from convnext_dense.engine.batch_positions import SeededBatch, seed_step
+from convnext_dense.engine.batch_sampler import SeededBatch, seed_step
 from convnext_dense.engine.launch import make_resumable
 
 ROOT = Path(__file__).parents[1]

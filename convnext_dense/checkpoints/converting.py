@@ -50,27 +50,27 @@ def convert_state_dict(state_dict: Mapping[str, Any], to: str = "official", *, p
     match = find_layout(tensors)
     official = to_official(tensors, match)
     dropped = match.origin.dropped if match.origin else None
-    strangers = [
+    unexpected = [
         name for name in official.left_out if dropped is None or not re.match(dropped, name.removeprefix(match.prefix))
     ]
-    if part == "all" and strangers:
+    if part == "all" and unexpected:
         raise UserError(
-            f"{len(strangers)} tensors, such as {', '.join(strangers[:3])}, are no part of a ConvNeXt classifier; "
+            f"{len(unexpected)} tensors, such as {', '.join(unexpected[:3])}, are no part of a ConvNeXt classifier; "
             "part='backbone' leaves them out."
         )
     content = official.tensors
     if part == "backbone":
         content = {name: tensor for name, tensor in content.items() if not name.startswith("head.")}
     layout = ISOTROPIC if match.layout is ISOTROPIC and to == "official" else WRITABLE[to]
-    written, homeless = from_official(content, layout)
-    if part == "backbone" and any(map(_OUTPUT_NORM.match, homeless)):
+    written, unmapped = from_official(content, layout)
+    if part == "backbone" and any(map(_OUTPUT_NORM.match, unmapped)):
         # All four go: the last one alone would be taken for the norm of a classifier.
         content = {name: tensor for name, tensor in content.items() if not _OUTPUT_NORM.match(name)}
-        written, homeless = from_official(content, layout)
-    if homeless:
+        written, unmapped = from_official(content, layout)
+    if unmapped:
         hint = "" if part == "backbone" else "; part='backbone' leaves out what is not the backbone"
         raise UserError(
-            f"{len(homeless)} tensors, such as {', '.join(homeless[:3])}, have no place in the {to} layout{hint}."
+            f"{len(unmapped)} tensors, such as {', '.join(unmapped[:3])}, have no place in the {to} layout{hint}."
         )
     return written
 

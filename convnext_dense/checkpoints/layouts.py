@@ -140,17 +140,17 @@ def from_official(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[s
     """
     prefix = _written_prefix(tensors, layout)
     written: dict[str, Tensor] = {}
-    homeless = []
+    unmapped = []
     for name, tensor in tensors.items():
         theirs = _rename(name, _write_rules(layout.name))
         theirs = _rename(name, _outer_write_rules(layout.name)) if theirs is None else prefix + theirs
         if theirs is None:
-            homeless.append(name)
+            unmapped.append(name)
         elif theirs in written:
             raise UserError(f"The {layout.name} layout has one place, {theirs}, for {name} and another tensor.")
         else:
             written[theirs] = to_layout_shape(name, tensor, layout, conv_mlp=_has_conv_mlp(tensors, layout))
-    return written, tuple(homeless)
+    return written, tuple(unmapped)
 
 
 def _written_prefix(tensors: Mapping[str, Tensor], layout: Layout) -> str:

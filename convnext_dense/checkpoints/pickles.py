@@ -16,7 +16,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-
 _STRINGS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
 _BYTES = {"SHORT_BINBYTES", "BINBYTES", "BINBYTES8"}
 _PUT = {"MEMOIZE", "BINPUT", "LONG_BINPUT"}

@@ -122,11 +122,11 @@ def _faults_named(path: Path) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"Checkpoint {path} asks for more than tensors and plain values ({_wish(error)}), so it was not loaded. "
+            f"Checkpoint {path} asks for more than tensors and plain values ({_asked_for(error)}): it was not loaded. "
             "If you trust its author, load it where it was written and save its state dict alone."
         ) from error
     except Exception as error:  # a damaged pickle may ask for anything, such as an item of an empty list
-        if isinstance(error, ValueError) and str(error).startswith(f"Checkpoint {path} "):
+        if isinstance(error, UserError):
             raise
         raise UserError(
             f"Checkpoint {path} is damaged or not a checkpoint ({path.stat().st_size} bytes): {_first_line(error)} "
@@ -254,7 +254,7 @@ def _check_first_bytes(start: bytes, path: Path) -> None:
         )
 
 
-def _wish(error: pickle.UnpicklingError) -> str:
+def _asked_for(error: pickle.UnpicklingError) -> str:
     """What a refused file asked for."""
     text = str(error).split("WeightsUnpickler error:")[-1].strip()
     named = re.search(r"GLOBAL (\S+)", text)

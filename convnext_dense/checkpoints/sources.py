@@ -118,7 +118,7 @@ def _fetch_from_hub(source: str, repository: str) -> Path:
             break
     first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0].rstrip(".")
     raise UserError(
-        f"Checkpoint {source} could not be had from https://huggingface.co/{repository} ({first_line}). "
+        f"Checkpoint {source} cannot be downloaded from https://huggingface.co/{repository} ({first_line}). "
         "Name a repository that has weights, with the tag for timm's, log in where its licence asks for it, or name a "
         "local file."
     ) from reason

@@ -1,7 +1,7 @@
 """Preparing and launching runs on mmengine's Runner."""
 
 from convnext_dense.config.reading import read_config
-from convnext_dense.engine.batch_positions import PositionedBatchSampler
+from convnext_dense.engine.batch_sampler import PositionedBatchSampler
 from convnext_dense.engine.checkpoint_guard import CheckpointGuardHook
 from convnext_dense.engine.checkpoint_hook import CheckpointHook
 from convnext_dense.engine.compile_hook import CompileBackboneHook

@@ -19,7 +19,12 @@ from convnext_dense.files import remove_partial_files
 from convnext_dense.registry import HOOKS
 
 INTERRUPTED = "interrupted.pth"
-_BOOKS = ("last_ckpt", "keep_ckpt_ids", "best_ckpt", "best_score")  # entries of the message hub start with one of them
+_HUB_KEYS = (
+    "last_ckpt",
+    "keep_ckpt_ids",
+    "best_ckpt",
+    "best_score",
+)  # entries of the message hub start with one of them
 
 
 @HOOKS.register_module()
@@ -161,9 +166,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir, "last_checkpoint"))
 
     def _try(self, runner: Any, save: Callable[[], None]) -> None:
-        """Saves, or reports in every process why the main one could not, with the books as they were before."""
+        """Saves, or reports in every process why the main one could not, with the message hub as it was before."""
         entries = dict(runner.message_hub.runtime_info)
-        books = copy.deepcopy({key: value for key, value in entries.items() if key.startswith(_BOOKS)})
+        saved = copy.deepcopy({key: value for key, value in entries.items() if key.startswith(_HUB_KEYS)})
         own = self.last_ckpt, deque(self.keep_ckpt_ids), self._best_paths if self.save_best else {}
         failure: list[str | None] = [None]
         self._has_written = False
@@ -175,9 +180,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         if failure[0] is None:
             self._num_failures = 0 if self._has_written else self._num_failures
             return
-        for key in [key for key in runner.message_hub.runtime_info if key.startswith(_BOOKS)]:
+        for key in [key for key in runner.message_hub.runtime_info if key.startswith(_HUB_KEYS)]:
             runner.message_hub.pop_info(key)
-        for key, value in books.items():
+        for key, value in saved.items():
             runner.message_hub.update_info(key, value)
         self.last_ckpt, self.keep_ckpt_ids = own[:2]
         if self.save_best:

@@ -13,7 +13,7 @@ from mmengine.dist import broadcast_object_list
 from mmengine.runner import EpochBasedTrainLoop as MMEngineEpochBasedTrainLoop
 from torch import nn
 
-from convnext_dense.engine.batch_positions import PositionedBatchSampler, seed_step, with_positions
+from convnext_dense.engine.batch_sampler import PositionedBatchSampler, seed_step, with_positions
 from convnext_dense.engine.processes import check_batches, check_processes_agree
 from convnext_dense.errors import UserError
 from convnext_dense.registry import LOOPS

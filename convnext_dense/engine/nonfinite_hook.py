@@ -18,7 +18,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from convnext_dense.engine.batch_positions import PositionedBatchSampler
+from convnext_dense.engine.batch_sampler import PositionedBatchSampler
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
 from convnext_dense.engine.optimizers import accumulative_counts, optim_wrappers
 from convnext_dense.errors import UserError

@@ -60,16 +60,16 @@ def gelu_grad_kernel(
         mask = (row < rows)[:, None] & (c < channels)[None, :]
         hidden = tl.load(hidden_ptr + place, mask=mask, other=0.0).to(tl.float32)
         grad = tl.load(grad_ptr + place, mask=mask, other=0.0).to(tl.float32)
-        bell = tl.exp(-0.5 * hidden * hidden)
+        pdf = tl.exp(-0.5 * hidden * hidden)
         if exact:
-            below = 0.5 + 0.5 * tl.erf(hidden * 0.7071067811865476)  # 1 / sqrt(2)
+            cdf = 0.5 + 0.5 * tl.erf(hidden * 0.7071067811865476)  # 1 / sqrt(2)
         else:
             t = 1 / (1 + 0.3275911 * 0.7071067811865476 * tl.abs(hidden))
             series = 1.421413741 + t * (-1.453152027 + t * 1.061405429)
-            tail = 0.5 * bell * t * (0.254829592 + t * (-0.284496736 + t * series))
-            below = tl.where(hidden < 0, tail, 1 - tail)
-        tl.store(out_ptr + place, (hidden * below).to(out_ptr.dtype.element_ty), mask=mask)
-        hidden_grad = grad * (below + hidden * bell * 0.3989422804014327)  # 1 / sqrt(2 pi)
+            tail = 0.5 * pdf * t * (0.254829592 + t * (-0.284496736 + t * series))
+            cdf = tl.where(hidden < 0, tail, 1 - tail)
+        tl.store(out_ptr + place, (hidden * cdf).to(out_ptr.dtype.element_ty), mask=mask)
+        hidden_grad = grad * (cdf + hidden * pdf * 0.3989422804014327)  # 1 / sqrt(2 pi)
         total += hidden_grad
         tl.store(hidden_grad_ptr + place, hidden_grad.to(hidden_grad_ptr.dtype.element_ty), mask=mask)
     tl.store(partial_ptr + part.to(tl.int64) * channels + c, tl.sum(total, axis=0), mask=c < channels)

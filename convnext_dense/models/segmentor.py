@@ -134,8 +134,8 @@ class TiledTTAModel(BaseTTAModel):
             scores = scores or [batch["inputs"].new_zeros(shape + sample.ori_shape[:2]) for sample in samples]
             for total, rows in zip(scores, self.module.iterate_logits(**batch), strict=True):
                 for top, logits in rows:
-                    chances = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
-                    total[:, top : top + logits.shape[1]] += chances / len(data["inputs"])
+                    probs = logits.softmax(0) if len(logits) > 1 else logits.sigmoid()
+                    total[:, top : top + logits.shape[1]] += probs / len(data["inputs"])
         return self.merge_preds([(sample, total) for sample, total in zip(samples, scores, strict=True)])
 
     def merge_preds(self, data_samples_list: list[tuple[SegDataSample, Tensor]]) -> list[SegDataSample]:

@@ -354,7 +354,7 @@ def test_timm_and_hub_names_are_looked_up_on_the_hub(monkeypatch, tmp_path, weig
 @pytest.mark.parametrize("source", ["timm:convnext_tiny.none", "hf:nobody/nothing", "hf:not a name"])
 def test_what_is_not_on_the_hub_is_named(monkeypatch, tmp_path, source):
     cached_on_the_hub(monkeypatch, tmp_path, "timm/other", "model.safetensors")
-    with pytest.raises(ValueError, match=rf"Checkpoint {source} could not be had from https://huggingface\.co/"):
+    with pytest.raises(ValueError, match=rf"Checkpoint {source} cannot be downloaded from https://huggingface\.co/"):
         load_weights(ConvNeXt(SMALL), source)
 
 
