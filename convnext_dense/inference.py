@@ -20,7 +20,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 
-from convnext_dense.checkpoints import load_weights, read_checkpoint, read_class_names, unwrap
+from convnext_dense.checkpoints import Checkpoint, load_weights
 from convnext_dense.config.channels import fit_to_channels
 from convnext_dense.config.class_counts import num_classes, set_num_classes, task_of
 from convnext_dense.config.coco_objects import drop_stuff
@@ -131,10 +131,10 @@ class Predictor:
         else:
             cfg = read_config(config, options)
         init_default_scope(cfg.get("default_scope", "mmengine"))
-        content = read_checkpoint(checkpoint)
-        meta = content.get("meta") or {}
+        opened = Checkpoint(checkpoint)
+        meta = opened.content.get("meta") or {}
         known = meta.get("dataset_meta") or {}
-        names = read_class_names(content)
+        names = opened.class_names
         if names is None:
             raise UserError(
                 f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta)."
@@ -144,8 +144,8 @@ class Predictor:
         if num_classes(cfg.model) != len(names):
             set_num_classes(cfg.model, len(names))
             drop_stuff(cfg)
-        _drop_untrained_parts(cfg, unwrap(content))
-        del content
+        _drop_untrained_parts(cfg, opened.tensors)
+        del opened
         fit_to_device(cfg)
         fit_to_channels(cfg)
         palette = known.get("palette") or meta.get("PALETTE") or ()

@@ -11,12 +11,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from convnext_dense.checkpoints.architecture import describe
+from convnext_dense.checkpoints.checkpoint import Checkpoint
 from convnext_dense.checkpoints.layout_tables import ISOTROPIC, WRITABLE
-from convnext_dense.checkpoints.layouts import find_layout, from_official, to_official
+from convnext_dense.checkpoints.layouts import from_official
 from convnext_dense.checkpoints.licences import find_licence
-from convnext_dense.checkpoints.reading import read_checkpoint, read_metadata, unwrap
-from convnext_dense.checkpoints.sources import fetch, hash_file
 from convnext_dense.errors import UserError
 from convnext_dense.files import written_whole
 
@@ -42,13 +40,15 @@ def convert_state_dict(state_dict: Mapping[str, Any], to: str = "official", *, p
     Raises:
         UserError: There is not exactly one ConvNeXt in the weights, or some of them have no place in the layout.
     """
+    return _convert(Checkpoint("state_dict", state_dict), to, part=part)
+
+
+def _convert(checkpoint: Checkpoint, to: str, *, part: str) -> dict[str, Tensor]:
     if to not in WRITABLE:
         raise UserError(f"to='{to}' is not a layout that can be written; there are {', '.join(WRITABLE)}.")
     if part not in PARTS:
         raise UserError(f"part='{part}' must be one of {', '.join(PARTS)}.")
-    tensors = unwrap(state_dict)
-    match = find_layout(tensors)
-    official = to_official(tensors, match)
+    match, official = checkpoint.match, checkpoint.official
     dropped = match.origin.dropped if match.origin else None
     unexpected = [
         name for name in official.left_out if dropped is None or not re.match(dropped, name.removeprefix(match.prefix))
@@ -98,22 +98,20 @@ def convert_checkpoint(source: str | os.PathLike, out: str | os.PathLike, *, to:
     out = Path(out)
     if out.suffix not in (".safetensors", ".pth", ".pt"):
         raise UserError(f"OUT={out} must end in .safetensors, .pth or .pt.")
-    path = fetch(source)
-    content = read_checkpoint(path)
-    written = convert_state_dict(content, to, part=part)
-    tensors = unwrap(content)
-    match = find_layout(tensors)
+    checkpoint = Checkpoint(source)
+    written, layout = _convert(checkpoint, to, part=part), checkpoint.match.name
+    assert checkpoint.digest is not None
     origin = {
-        "source": os.fspath(source),
-        "sha256": hash_file(path),
-        "licence": find_licence(os.fspath(source), match.name),
+        "source": checkpoint.source,
+        "sha256": checkpoint.digest.result(),
+        "licence": find_licence(checkpoint.source, layout),
     }
-    origin |= {key: value for key, value in read_metadata(path, content).items() if key in _METADATA}
+    origin |= {key: value for key, value in checkpoint.meta.items() if key in _METADATA}
     _write(out, written, to, origin)
-    variant = describe(to_official(tensors, match).tensors)
+    total = len(checkpoint.tensors)
     return (
-        f"Wrote {len(written)} of {len(tensors)} tensors to {out}: {variant}, from layout {match.name} to {to}, "
-        f"{len(tensors) - len(written)} left out; source {origin['source']}, sha256 {origin['sha256']}, "
+        f"Wrote {len(written)} of {total} tensors to {out}: {checkpoint.variant}, from layout {layout} to {to}, "
+        f"{total - len(written)} left out; source {origin['source']}, sha256 {origin['sha256']}, "
         f"licence of the weights {origin['licence']}."
     )
 

@@ -45,7 +45,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Official:
+class OfficialWeights:
     """A ConvNeXt under the official names.
 
     Attributes:
@@ -94,7 +94,7 @@ def find_layout(names: Iterable[str]) -> Match:
     return matches[0]
 
 
-def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool = True) -> Official:
+def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool = True) -> OfficialWeights:
     """Renames a ConvNeXt to the official names and brings its tensors into the shapes of the models here.
 
     Args:
@@ -126,7 +126,7 @@ def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool
     for name, source in renamed.items():
         tensor = unroll_kernel(tensors[source]) if source.endswith(".kernel") else tensors[source]
         official_tensors[name] = to_model_shape(name, tensor)
-    return Official(official_tensors, renamed, tuple(left_out))
+    return OfficialWeights(official_tensors, renamed, tuple(left_out))
 
 
 def from_official(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from convnext_dense.checkpoints.checkpoint import Checkpoint
 from convnext_dense.checkpoints.class_rows import ClassRows
-from convnext_dense.checkpoints.matching import LoadReport, match_weights
-from convnext_dense.checkpoints.reading import is_mapped, read_checkpoint
-from convnext_dense.checkpoints.sources import fetch, hash_in_background
+from convnext_dense.checkpoints.matching import LoadReport
 
 logger = logging.getLogger("mmengine")
 
@@ -48,20 +47,20 @@ def load_weights(
         UserError: A tensor of the model is missing or has another shape; nothing is loaded then. The message names
             up to ten of them and the likely cause.
     """
-    path = fetch(source)
+    checkpoint = Checkpoint(source)
     wanted = model.state_dict()
-    content = read_checkpoint(path)
-    digest = hash_in_background(path)
-    report, tensors = match_weights(wanted, content, source, prefix=prefix, classes=classes, digest=digest)
+    report, tensors = checkpoint.fit(wanted, prefix=prefix, classes=classes)
     if not allow_partial:
         report.raise_if_incomplete()
     sizes = {name: tensors[name].nbytes for name in report.loaded}
-    for names in _groups(sizes) if is_mapped(path) else [list(sizes)]:
+    for names in _groups(sizes) if checkpoint.is_mapped else [list(sizes)]:
         if not tensors:
-            tensors = match_weights(wanted, read_checkpoint(path), source, prefix=prefix, classes=classes)[1]
+            checkpoint = checkpoint.remapped()
+            tensors = checkpoint.fit(wanted, prefix=prefix, classes=classes)[1]
         model.load_state_dict({name: tensors[name] for name in names}, strict=False)
-        content, tensors = {}, {}
-    digest.add_done_callback(lambda _: logger.info(str(report)))
+        checkpoint.content, tensors = {}, {}
+    assert report.digest is not None
+    report.digest.add_done_callback(lambda _: logger.info(str(report)))
     return report
 
 

@@ -1,8 +1,6 @@
 """Stops a run whose checkpoint does not fill the model, or does not go on with the schedule of the config."""
 
 import copy
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,14 +12,7 @@ from mmengine.runner import BaseLoop, find_latest_checkpoint
 from torch import Tensor
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
-from convnext_dense.checkpoints import (
-    ClassDim,
-    ClassRows,
-    hash_in_background,
-    match_weights,
-    measure_class_dims,
-    read_class_names,
-)
+from convnext_dense.checkpoints import Checkpoint, ClassDim, ClassRows, measure_class_dims
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.engine.optimizer_state import fit_optimizer_state
 from convnext_dense.engine.resuming import check_schedule
@@ -49,10 +40,9 @@ class CheckpointGuardHook(Hook):
         """
         # runner.cfg lacks load_from when the runner was not built from a config
         source = runner._load_from or find_latest_checkpoint(runner.work_dir) or "the checkpoint"
-        digest = hash_in_background(Path(source)) if Path(source).is_file() else None
-        classes = _class_rows(runner, checkpoint)
+        opened = Checkpoint(source, checkpoint)
         wanted = _whole_state_dict(runner.model)
-        report, tensors = match_weights(wanted, checkpoint, source, classes=classes, digest=digest)
+        report, tensors = opened.fit(wanted, classes=_class_rows(runner, opened))
         report.raise_if_incomplete()
         checkpoint["state_dict"] = wanted | tensors if report.left_new else tensors
         runner.logger.info(str(report))
@@ -61,14 +51,14 @@ class CheckpointGuardHook(Hook):
             check_schedule(runner, checkpoint, source)
 
 
-def _class_rows(runner: Any, checkpoint: Mapping[str, Any]) -> ClassRows | None:
+def _class_rows(runner: Any, checkpoint: Checkpoint) -> ClassRows | None:
     """What a training takes over from a model of other classes; None where they are, or have to be, the same."""
     is_training = isinstance(runner.__dict__.get("_train_loop"), BaseLoop)  # mmengine builds the loop that it runs
     if runner._resume or not is_training or runner.cfg.get("model") is None:
         return None
     names = (getattr(runner.train_loop.dataloader.dataset, "metainfo", None) or {}).get("classes")
     names = (names,) if isinstance(names, str) else tuple(names or ())
-    names_in_file = read_class_names(checkpoint)
+    names_in_file = checkpoint.class_names
     if not names or names == names_in_file:
         return None
     return ClassRows(find_class_dims(runner.cfg.model, len(names)), names, names_in_file)

@@ -16,7 +16,7 @@ from mmengine.dist import is_distributed, is_main_process
 from mmengine.registry import init_default_scope
 from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
-from convnext_dense.checkpoints import fetch, read_checkpoint, read_class_names
+from convnext_dense.checkpoints import Checkpoint, fetch
 from convnext_dense.config.batch import accumulate_to_effective_batch
 from convnext_dense.config.channels import fit_to_channels
 from convnext_dense.config.class_counts import task_of
@@ -92,7 +92,7 @@ def train_model(
     notes += start
     if checkpoint is not None:
         checkpoint = str(fetch(checkpoint))
-        read_checkpoint(checkpoint)  # a missing or broken file is found now, not after the data is read
+        Checkpoint(checkpoint)  # a missing or broken file is found now, not after the data is read
     notes += check_units(cfg) + fit_loaders(cfg, ("train", "val"))
     notes += accumulate_to_effective_batch(cfg)
     notes += check_data(cfg, ("train", "val"))
@@ -151,7 +151,7 @@ def evaluate_model(
     if option_value(options, "resume"):
         raise UserError("resume in --cfg-options is for training: a test goes on with no run.")
     checkpoint = str(fetch(checkpoint))
-    trained = read_class_names(read_checkpoint(checkpoint))
+    trained = Checkpoint(checkpoint).class_names
     if data is None and split is not None:
         raise UserError(f"--split {split} names a split of a folder that is given with --data DIR.")
     splits = {"test": split or "val"}

@@ -6,16 +6,7 @@ import os
 import torch
 from torch import Tensor
 
-from convnext_dense.checkpoints import (
-    Architecture,
-    describe,
-    fetch,
-    find_layout,
-    load_weights,
-    read_checkpoint,
-    to_official,
-    unwrap,
-)
+from convnext_dense.checkpoints import Architecture, Checkpoint, load_weights
 from convnext_dense.errors import UserError
 from convnext_dense.models.convnext import ConvNeXt
 
@@ -37,19 +28,17 @@ def probe_checkpoint(source: str | os.PathLike) -> str:
     Raises:
         UserError: The file cannot be read, is incomplete, or is an isotropic ConvNeXt.
     """
-    path = fetch(source)
-    tensors = unwrap(read_checkpoint(path))
-    match = find_layout(tensors)
-    variant = describe(to_official(tensors, match).tensors)
+    checkpoint = Checkpoint(source)
+    variant = checkpoint.variant
     if variant.isotropic:
         raise UserError(f"Checkpoint {source} is an {variant}, whose stages cannot be told apart: it has one.")
     trained, random = build_network(variant), build_network(variant)
-    report = load_weights(trained, path)
+    report = load_weights(trained, source)
     image = fixed_image(variant.in_channels)
     with torch.no_grad():
         pairs = list(zip(trained(image), random(image), strict=True))
     lines = [
-        f"{source}: layout {match.name}, {variant}",
+        f"{source}: layout {checkpoint.match.name}, {variant}",
         str(report),
         f"{'':9}{'this file':>22}{'random weights':>24}",
         f"{'stage':9}{'mean':>11}{'deviation':>11}{'mean':>13}{'deviation':>11}{'ratio':>9}",

@@ -2,7 +2,9 @@
 
 import torch
 
-from convnext_dense.checkpoints import ClassDim, ClassRows, match_weights, measure_class_dims, read_class_names
+from convnext_dense.checkpoints import ClassDim, ClassRows, measure_class_dims
+from convnext_dense.checkpoints.class_rows import read_class_names
+from convnext_dense.checkpoints.matching import match_weights
 
 OLD, NEW = ("cat", "dog", "Traffic Light"), ("traffic_light", "horse", "cat", "cow")
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from convnext_dense.checkpoints import convert_state_dict, describe, load_weights, read_checkpoint
+from convnext_dense.checkpoints import convert_state_dict, load_weights, read_checkpoint
+from convnext_dense.checkpoints.architecture import describe
 from convnext_dense.models import VARIANTS, ConvNeXt, IsotropicConvNeXt
 
 OFFICIAL = Path(__file__).parents[1] / "fixtures" / "official_v1.pth"
@@ -213,7 +214,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path, legacy):
     path, marker = tmp_path / "weights.pth", tmp_path / "ran"
     torch.save({"model": Attack(marker)}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(
-        ValueError, match=r"asks for more than tensors and plain values \(pathlib\.(_local\.)?Path\), so it was not"
+        ValueError, match=r"asks for more than tensors and plain values \(pathlib\.(_local\.)?Path\): it was not"
     ):
         read_checkpoint(path)
     assert not marker.exists()
