@@ -29,7 +29,7 @@ from convnext_dense.data.own.tasks import use_folder
 from convnext_dense.data.shapes.coco import write_coco
 from convnext_dense.engine import CheckpointHook, InterruptHook, NonFiniteHook, read_config
 from convnext_dense.engine.batch_sampler import SeededBatch, seed_step
-from convnext_dense.engine.launch import make_resumable
+from convnext_dense.engine.preparing import make_resumable
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"

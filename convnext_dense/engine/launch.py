@@ -6,38 +6,34 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
-from mmengine.registry import init_default_scope
 from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import Checkpoint, fetch
-from convnext_dense.config.batch import accumulate_to_effective_batch
-from convnext_dense.config.channels import fit_to_channels
-from convnext_dense.config.class_counts import task_of
-from convnext_dense.config.datasets import TRAINING_SPLITS, class_names, leaf_datasets, quote
-from convnext_dense.config.device import fit_to_device, fit_to_strategy
-from convnext_dense.config.option_pairs import check_units, fit_loaders
+from convnext_dense.config.datasets import leaf_datasets
 from convnext_dense.config.options import check_flag, option_value
 from convnext_dense.config.predicting import check_is_written, only_predicts
-from convnext_dense.config.reading import read_config
 from convnext_dense.data.image_reader import reader_of
-from convnext_dense.data.own.tasks import check_data, use_folder
 from convnext_dense.engine.faults import RunningHook, check_widths, name_config_faults, name_run_faults
 from convnext_dense.engine.interrupt_hook import InterruptHook
+from convnext_dense.engine.preparing import (
+    prepare,
+    read_run,
+    test_preparations,
+    training_preparations,
+    use_tta,
+    write_predictions_to,
+)
 from convnext_dense.engine.processes import check_batches
 from convnext_dense.engine.resuming import find_start
 from convnext_dense.engine.signals import leaving_on_signals, shield_workers
 from convnext_dense.engine.written_config import WrittenConfig
 from convnext_dense.errors import UserError
-
-# Parts of mmengine that ours stand in for, which take the same arguments.
-_REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
 
 
 @leaving_on_signals()
@@ -76,15 +72,11 @@ def train_model(
         UserError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
         SystemExit: A signal ended the run, see ``InterruptHook``; before the first iteration nothing is saved.
     """
-    cfg, notes = _prepare(
-        config, options, change=change, data=data, classes=classes, work_dir=work_dir, launcher=launcher, amp=amp
-    )
     if auto_scale_lr:
         check_flag(options, "auto_scale_lr.enable", True, "--auto-scale-lr")
-        if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
-            raise UserError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {config}.")
-        cfg.auto_scale_lr.enable = True
-    notes += make_resumable(cfg)
+    cfg, notes = read_run(
+        config, options, change=change, data=data, classes=classes, work_dir=work_dir, launcher=launcher, amp=amp
+    )
     if init_from is not None:
         check_flag(options, "load_from", init_from, f"--init-from {init_from}")
         cfg.load_from = init_from
@@ -93,9 +85,7 @@ def train_model(
     if checkpoint is not None:
         checkpoint = str(fetch(checkpoint))
         Checkpoint(checkpoint)  # a missing or broken file is found now, not after the data is read
-    notes += check_units(cfg) + fit_loaders(cfg, ("train", "val"))
-    notes += accumulate_to_effective_batch(cfg)
-    notes += check_data(cfg, ("train", "val"))
+    notes += prepare(cfg, training_preparations(amp=amp, auto_scale_lr=auto_scale_lr))
 
     runner = _build_runner(cfg, notes, load_from=checkpoint, resume=goes_on)
     running = RunningHook()
@@ -155,7 +145,7 @@ def evaluate_model(
     if data is None and split is not None:
         raise UserError(f"--split {split} names a split of a folder that is given with --data DIR.")
     splits = {"test": split or "val"}
-    cfg, notes = _prepare(
+    cfg, notes = read_run(
         config,
         options,
         data=data,
@@ -167,16 +157,15 @@ def evaluate_model(
     )
     if cfg.get("test_dataloader") is None:
         raise UserError(f"Config {config} has no data to test on (test_dataloader).")
-    _check_checkpoint_classes(cfg, checkpoint, trained)
-    notes += fit_loaders(cfg, ("test",)) + check_data(cfg, ("test",))
+    notes += prepare(cfg, test_preparations(checkpoint, trained))
     recipe = copy.deepcopy(cfg)
     if tta:
-        _use_tta(cfg, config)
+        use_tta(cfg, config)
     show = None if show_dir is None else _show_hook(cfg, show_dir, config)
     if out is not None:
         for key in ("outfile_prefix", "output_dir"):
             check_flag(options, f"test_evaluator.{key}", out.removesuffix(".json"), f"--out {out}")
-        _write_predictions_to(cfg, out)
+        write_predictions_to(cfg, out)
     check_is_written(cfg, f"the test data of {config}" if data is None else f"the {splits['test']} split of {data}")
 
     runner = _build_runner(cfg, notes, recipe=recipe, load_from=checkpoint, resume=False)
@@ -192,78 +181,6 @@ def evaluate_model(
         what = "No metric: there is no ground truth. Log" if only_predicts(cfg, "test") else "Log and metrics"
         runner.logger.info(f"Tested {checkpoint}. {what}: {runner.log_dir}")
     return metrics
-
-
-def _prepare(
-    config: str | os.PathLike,
-    options: Mapping[str, Any] | None,
-    *,
-    change: Callable[[Config], Config] | None = None,
-    data: str | None,
-    splits: Mapping[str, str] = TRAINING_SPLITS,
-    classes: Sequence[str] | None,
-    trained: Sequence[str] | None = None,
-    work_dir: str | None,
-    launcher: str,
-    amp: bool = False,
-) -> tuple[Config, list[str]]:
-    if data is None and classes is not None:
-        raise UserError("--classes names the classes of a folder that is given with --data DIR.")
-    notes: list[str] = []
-
-    def use_data(cfg: Config) -> None:
-        assert data is not None
-        notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained, splits=splits))}.")
-
-    cfg = read_config(config, options, change, use_data=None if data is None else use_data)
-    init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
-    _check_run_flags(options, launcher=launcher, work_dir=work_dir, amp=amp)
-    cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
-    notes += fit_to_device(cfg, amp=amp) + fit_to_strategy(cfg) + fit_to_channels(cfg)
-    _add_hooks(cfg, "CheckpointGuardHook")
-    return cfg, notes
-
-
-def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_dir: str | None, amp: bool) -> None:
-    given = option_value(options, "launcher")
-    if given not in (None, launcher):
-        raise UserError(f"launcher={given!r} in --cfg-options starts no processes: write --launcher {given}.")
-    if work_dir is not None:
-        check_flag(options, "work_dir", work_dir, f"--work-dir {work_dir}")
-    if amp:
-        check_flag(options, "optim_wrapper.type", "AmpOptimWrapper", "--amp")
-
-
-def _add_hooks(cfg: Config, *names: str) -> None:
-    """Adds hooks of ours to a config, unless it has them, as one that a run has written does."""
-    given = list(cfg.get("custom_hooks") or [])
-    types = [hook.get("type") for hook in given]
-    own = [f"convnext_dense.{name}" for name in names]
-    cfg.custom_hooks = given + [dict(type=name) for name in own if name not in types]
-
-
-def make_resumable(cfg: Config) -> list[str]:
-    """Puts our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
-    if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
-        raise UserError("The config has nothing to train on (train_cfg, train_dataloader).")
-    hooks = cfg.setdefault("default_hooks", {})
-    hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
-    loop = cfg.train_cfg
-    if "type" not in loop:
-        loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch", True) else "IterBasedTrainLoop"
-    notes = []
-    for part in (hooks["checkpoint"] or {}, loop):
-        kind = part.get("type", "")
-        name = (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
-        if name in _REPLACED:
-            part["type"] = f"convnext_dense.{name}"
-        else:
-            notes.append(
-                f"{name or 'No checkpoint hook'}: what an interrupted run leaves and resumes from is not ours."
-            )
-    _add_hooks(cfg, "InterruptHook", "NonFiniteHook", "SingleValueHook")
-    return notes
 
 
 def _build_runner(
@@ -302,28 +219,6 @@ def _build_runner(
     return runner
 
 
-def _check_checkpoint_classes(cfg: Config, checkpoint: str, trained: Sequence[str] | None) -> None:
-    """Holds the class names stored in a checkpoint against those of the test set."""
-    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
-        tested = class_names(dataset)
-        if trained and tested and list(trained) != list(tested):
-            raise UserError(
-                f"{checkpoint} was trained on the classes {quote(trained)}, but the test set has {quote(tested)}: "
-                "name the folder that it was trained on with --data DIR."
-            )
-
-
-def _use_tta(cfg: Config, config: str | os.PathLike) -> None:
-    """Puts the config's test-time augmentation in charge; its ``module`` holds what the model does differently then."""
-    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
-        raise UserError(f"--tta needs tta_model and tta_pipeline in the config, and {config} has none.")
-    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
-        dataset.pipeline = cfg.tta_pipeline
-    difference = cfg.tta_model.get("module") or {}
-    cfg.merge_from_dict({"model": difference})
-    cfg.model = dict(cfg.tta_model, module=cfg.model)
-
-
 def _show_hook(cfg: Config, show_dir: str, config: str | os.PathLike) -> dict[str, Any]:
     """Gives the config of a ``ShowHook``. It does not stand in the run's config, which is written into the work dir."""
     hook = cfg.default_hooks.get("visualization")
@@ -341,20 +236,3 @@ def _show_hook(cfg: Config, show_dir: str, config: str | os.PathLike) -> dict[st
         is_in_log_dir=is_detection,
         score_thr=hook.get("score_thr", 0.3) if is_detection else None,
     )
-
-
-def _write_predictions_to(cfg: Config, out: str) -> None:
-    task = task_of(cfg)
-    if task == "segmentation":
-        cfg.test_evaluator.output_dir = out
-        datasets = list(leaf_datasets(cfg.test_dataloader.dataset))
-        folder = (datasets[0].get("data_prefix") or {}).get("img_path")
-        if len(datasets) == 1 and folder and str(cfg.test_evaluator.type).startswith("convnext_dense."):
-            # Images of one name in two folders have label images in two folders.
-            cfg.test_evaluator.image_root = str(Path(datasets[0].get("data_root") or "", folder))
-        return
-    if task == "classification":
-        raise UserError("--out is for detection and segmentation; predict gives the classes of images.")
-    if not out.endswith(".json"):
-        raise UserError(f"--out {out} must end in .json.")
-    cfg.test_evaluator.outfile_prefix = out.removesuffix(".json")

@@ -1,0 +1,224 @@
+"""What is done to the config of a run before it is built: one list for a training, one for a test.
+
+Each preparation changes the config in place and returns sentences for the log.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from convnext_dense.config.batch import accumulate_to_effective_batch
+from convnext_dense.config.channels import fit_to_channels
+from convnext_dense.config.class_counts import task_of
+from convnext_dense.config.datasets import TRAINING_SPLITS, class_names, leaf_datasets, quote
+from convnext_dense.config.device import fit_to_device, fit_to_strategy
+from convnext_dense.config.option_pairs import check_units, fit_loaders
+from convnext_dense.config.options import check_flag, option_value
+from convnext_dense.config.reading import read_config
+from convnext_dense.data.own.tasks import check_data, use_folder
+from convnext_dense.errors import UserError
+
+Preparation = Callable[[Config], list[str]]
+
+# Parts of mmengine that ours stand in for, which take the same arguments.
+_REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
+
+
+def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation]:
+    """Returns what is done to the config of a training, in this order."""
+    return [
+        partial(fit_to_device, amp=amp),
+        fit_to_strategy,
+        fit_to_channels,
+        partial(add_hooks, names=["CheckpointGuardHook"]),
+        *([scale_learning_rate] if auto_scale_lr else []),
+        make_resumable,
+        check_units,
+        partial(fit_loaders, loaders=("train", "val")),
+        accumulate_to_effective_batch,
+        partial(check_data, loaders=("train", "val")),
+    ]
+
+
+def test_preparations(checkpoint: str, trained: Sequence[str] | None) -> list[Preparation]:
+    """Returns what is done to the config of a test, in this order.
+
+    Args:
+        checkpoint: The file that is tested.
+        trained: The class names in it, if any.
+    """
+    return [
+        fit_to_device,
+        fit_to_strategy,
+        fit_to_channels,
+        partial(add_hooks, names=["CheckpointGuardHook"]),
+        partial(check_classes, checkpoint=checkpoint, trained=trained),
+        partial(fit_loaders, loaders=("test",)),
+        partial(check_data, loaders=("test",)),
+    ]
+
+
+def prepare(cfg: Config, preparations: Sequence[Preparation]) -> list[str]:
+    """Runs preparations in their order."""
+    return [note for preparation in preparations for note in preparation(cfg)]
+
+
+def read_run(
+    config: str | os.PathLike,
+    options: Mapping[str, Any] | None,
+    *,
+    change: Callable[[Config], Config] | None = None,
+    data: str | None,
+    splits: Mapping[str, str] = TRAINING_SPLITS,
+    classes: Sequence[str] | None,
+    trained: Sequence[str] | None = None,
+    work_dir: str | None,
+    launcher: str,
+    amp: bool = False,
+) -> tuple[Config, list[str]]:
+    """Reads the config of a run, and says how it is started and where it writes.
+
+    Args:
+        config: See ``read_config``.
+        options: See ``read_config``.
+        change: See ``read_config``.
+        data: Folder of one's own data that replaces the config's.
+        splits: Which split of it each loader reads.
+        classes: Its class names by label.
+        trained: The class names in the checkpoint that is tested.
+        work_dir: Where logs and checkpoints go.
+        launcher: How processes start.
+        amp: Whether mixed precision is asked for.
+
+    Returns:
+        The config, and sentences for the log.
+
+    Raises:
+        UserError: See ``read_config`` and ``use_folder``, or an option contradicts another argument.
+    """
+    if data is None and classes is not None:
+        raise UserError("--classes names the classes of a folder that is given with --data DIR.")
+    notes: list[str] = []
+
+    def use_data(cfg: Config) -> None:
+        assert data is not None
+        notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained, splits=splits))}.")
+
+    cfg = read_config(config, options, change, use_data=None if data is None else use_data)
+    init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
+    _check_run_flags(options, launcher=launcher, work_dir=work_dir, amp=amp)
+    cfg.launcher = launcher
+    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
+    return cfg, notes
+
+
+def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_dir: str | None, amp: bool) -> None:
+    given = option_value(options, "launcher")
+    if given not in (None, launcher):
+        raise UserError(f"launcher={given!r} in --cfg-options starts no processes: write --launcher {given}.")
+    if work_dir is not None:
+        check_flag(options, "work_dir", work_dir, f"--work-dir {work_dir}")
+    if amp:
+        check_flag(options, "optim_wrapper.type", "AmpOptimWrapper", "--amp")
+
+
+def add_hooks(cfg: Config, names: Sequence[str]) -> list[str]:
+    """Adds hooks of ours to a config, unless it has them, as one that a run has written does."""
+    given = list(cfg.get("custom_hooks") or [])
+    types = [hook.get("type") for hook in given]
+    own = [f"convnext_dense.{name}" for name in names]
+    cfg.custom_hooks = given + [dict(type=name) for name in own if name not in types]
+    return []
+
+
+def scale_learning_rate(cfg: Config) -> list[str]:
+    """Asks mmengine to scale the learning rate to the batch that runs.
+
+    Raises:
+        UserError: The config does not say which batch its rate is for.
+    """
+    if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
+        raise UserError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {cfg.filename}.")
+    cfg.auto_scale_lr.enable = True
+    return []
+
+
+def make_resumable(cfg: Config) -> list[str]:
+    """Puts our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
+    if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
+        raise UserError("The config has nothing to train on (train_cfg, train_dataloader).")
+    hooks = cfg.setdefault("default_hooks", {})
+    hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
+    loop = cfg.train_cfg
+    if "type" not in loop:
+        loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch", True) else "IterBasedTrainLoop"
+    notes = []
+    for part in (hooks["checkpoint"] or {}, loop):
+        kind = part.get("type", "")
+        name = (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]
+        if name in _REPLACED:
+            part["type"] = f"convnext_dense.{name}"
+        else:
+            notes.append(
+                f"{name or 'No checkpoint hook'}: what an interrupted run leaves and resumes from is not ours."
+            )
+    add_hooks(cfg, ["InterruptHook", "NonFiniteHook", "SingleValueHook"])
+    return notes
+
+
+def check_classes(cfg: Config, checkpoint: str, trained: Sequence[str] | None) -> list[str]:
+    """Holds the class names stored in a checkpoint against those of the test set.
+
+    Raises:
+        UserError: They differ.
+    """
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        tested = class_names(dataset)
+        if trained and tested and list(trained) != list(tested):
+            raise UserError(
+                f"{checkpoint} was trained on the classes {quote(trained)}, but the test set has {quote(tested)}: "
+                "name the folder that it was trained on with --data DIR."
+            )
+    return []
+
+
+def use_tta(cfg: Config, config: str | os.PathLike) -> None:
+    """Puts the config's test-time augmentation in charge; its ``module`` holds what the model does differently then.
+
+    Raises:
+        UserError: The config has none.
+    """
+    if "tta_model" not in cfg or "tta_pipeline" not in cfg:
+        raise UserError(f"--tta needs tta_model and tta_pipeline in the config, and {config} has none.")
+    for dataset in leaf_datasets(cfg.test_dataloader.dataset):
+        dataset.pipeline = cfg.tta_pipeline
+    difference = cfg.tta_model.get("module") or {}
+    cfg.merge_from_dict({"model": difference})
+    cfg.model = dict(cfg.tta_model, module=cfg.model)
+
+
+def write_predictions_to(cfg: Config, out: str) -> None:
+    """Tells the metric of a test where to write predictions.
+
+    Raises:
+        UserError: Predictions of this task are not written, or ``out`` has another ending.
+    """
+    task = task_of(cfg)
+    if task == "segmentation":
+        cfg.test_evaluator.output_dir = out
+        datasets = list(leaf_datasets(cfg.test_dataloader.dataset))
+        folder = (datasets[0].get("data_prefix") or {}).get("img_path")
+        if len(datasets) == 1 and folder and str(cfg.test_evaluator.type).startswith("convnext_dense."):
+            # Images of one name in two folders have label images in two folders.
+            cfg.test_evaluator.image_root = str(Path(datasets[0].get("data_root") or "", folder))
+        return
+    if task == "classification":
+        raise UserError("--out is for detection and segmentation; predict gives the classes of images.")
+    if not out.endswith(".json"):
+        raise UserError(f"--out {out} must end in .json.")
+    cfg.test_evaluator.outfile_prefix = out.removesuffix(".json")
