@@ -10,7 +10,7 @@ import torch
 from convnext_dense.checkpoints import load_weights
 from convnext_dense.description.published import read_published
 from convnext_dense.layers import GlobalResponseNorm
-from convnext_dense.models import VARIANTS, ConvNeXt
+from convnext_dense.models import ConvNeXt
 
 DATA = Path(__file__).parents[1] / "fixtures"
 SMALL = dict(depths=(2, 1, 3, 1), channels=(8, 16, 32, 64))
@@ -163,39 +163,6 @@ def test_features_have_the_shapes_of_their_strides(out_indices):
     assert model.strides == (4, 8, 16, 32)
 
 
-@pytest.mark.parametrize("use_grn", [False, True])
-@pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (0, 2)])
-@pytest.mark.parametrize("with_cp", [False, True, "mlp"])
-def test_gradients_reach_every_parameter(out_indices, with_cp, use_grn):
-    model = ConvNeXt(
-        SMALL,
-        out_indices=out_indices,
-        with_cp=with_cp,
-        use_grn=use_grn,
-        layer_scale_init_value=0.0 if use_grn else 1.0,
-    ).train()
-    features = model(torch.rand(2, 3, 64, 64))
-    sum((feature * torch.linspace(-1, 1, feature.numel()).view_as(feature)).sum() for feature in features).backward()
-    without = [name for name, param in model.named_parameters() if param.grad is None or not param.grad.abs().sum() > 0]
-    # At GRN's start (gamma 0) nothing flows through gamma to the norm, but gamma and beta themselves learn.
-    assert without == []
-
-
-def test_checkpointing_changes_memory_not_results():
-    torch.manual_seed(0)
-    weights = ConvNeXt(SMALL, layer_scale_init_value=1.0).state_dict()
-    image = torch.rand(1, 3, 64, 64)
-    grads = []
-    for with_cp in (False, True, "mlp"):
-        model = ConvNeXt(SMALL, layer_scale_init_value=1.0, with_cp=with_cp).train()
-        model.load_state_dict(weights)
-        sum(feature.square().mean() for feature in model(image)).backward()
-        grads.append([param.grad for param in model.parameters()])
-    for plain, *recomputed in zip(*grads, strict=True):
-        for grad in recomputed:
-            torch.testing.assert_close(plain, grad)
-
-
 def test_stochastic_depth_grows_linearly_over_blocks():
     model = ConvNeXt("tiny", drop_path_rate=0.34)  # 18 blocks, 17 steps of 0.02
     rates = [block.drop_path.drop_prob for blocks in model.stages for block in blocks]
@@ -240,10 +207,6 @@ def test_no_memory_is_copied_between_blocks():
     assert feature.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_more_input_channels():
-    assert ConvNeXt(SMALL, in_channels=5)(torch.rand(1, 5, 32, 32))[0].shape == (1, 8, 8, 8)
-
-
 @pytest.mark.parametrize(
     ("kwargs", "text"),
     [
@@ -262,15 +225,6 @@ def test_more_input_channels():
 def test_bad_arguments_are_named(kwargs, text):
     with pytest.raises(ValueError, match=text):
         ConvNeXt(**{"arch": SMALL, **kwargs})
-
-
-def test_wrong_number_of_input_channels_is_named():
-    with pytest.raises(ValueError, match=r"expects images of shape \(N, 3, H, W\), got \(1, 4, 32, 32\)"):
-        ConvNeXt(SMALL)(torch.rand(1, 4, 32, 32))
-
-
-def test_every_variant_has_four_stages():
-    assert all(len(variant.depths) == len(variant.channels) == 4 for variant in VARIANTS.values())
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
