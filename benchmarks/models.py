@@ -14,6 +14,7 @@ from torch import nn
 
 from benchmarks.peers import OFFICIAL_ORDER, OURS, in_official_order
 from benchmarks.timing import measure_in_turns
+from convnext_dense.checkpoints.variants import get_variant
 from convnext_dense.config.device import fit_to_device
 from convnext_dense.engine import read_config
 from convnext_dense.errors import UserError
@@ -23,7 +24,6 @@ TASK_CONFIGS = {
     "detection": CONFIGS / "detection" / "mask_rcnn_convnext_t_3x.py",
     "segmentation": CONFIGS / "segmentation" / "upernet_convnext_t_160k.py",
 }
-CHANNELS = {"tiny": 96, "small": 96, "base": 128, "large": 192, "xlarge": 256}
 OBJECTS = 8  # per image; COCO: 7.7 on average (arXiv 1405.0312, section 5)
 
 
@@ -61,7 +61,7 @@ def measure_models(
 def _build(cfg: Config, task: str, arch: str, size: tuple[int, int, int]) -> nn.Module:
     fit_to_device(cfg)
     cfg.model.backbone.merge(dict(arch=arch, init_cfg=None))
-    widths = [CHANNELS[arch] * 2**stage for stage in range(4)]
+    widths = list(get_variant(arch).channels)
     if task == "detection":
         cfg.model.neck.in_channels = widths
     else:

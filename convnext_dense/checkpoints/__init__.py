@@ -10,14 +10,18 @@ from convnext_dense.checkpoints.loading import load_weights
 from convnext_dense.checkpoints.matching import LoadReport
 from convnext_dense.checkpoints.reading import read_checkpoint
 from convnext_dense.checkpoints.sources import fetch
+from convnext_dense.checkpoints.variants import ISOTROPIC_VARIANTS, VARIANTS, Variant
 
 __all__ = [
+    "ISOTROPIC_VARIANTS",
+    "VARIANTS",
     "WRITABLE",
     "Architecture",
     "Checkpoint",
     "ClassDim",
     "ClassRows",
     "LoadReport",
+    "Variant",
     "convert_checkpoint",
     "convert_state_dict",
     "detect_layout",

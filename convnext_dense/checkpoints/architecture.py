@@ -6,20 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-# (depths, width of the stem) of the published sizes: arXiv 2201.03545, section 3; arXiv 2301.00808, appendix A.1. Every
-# stage is twice as wide as the one before it.
-_SIZES: dict[tuple[tuple[int, ...], int], str] = {
-    ((2, 2, 6, 2), 40): "atto",
-    ((2, 2, 6, 2), 48): "femto",
-    ((2, 2, 6, 2), 64): "pico",
-    ((2, 2, 8, 2), 80): "nano",
-    ((3, 3, 9, 3), 96): "tiny",
-    ((3, 3, 27, 3), 96): "small",
-    ((3, 3, 27, 3), 128): "base",
-    ((3, 3, 27, 3), 192): "large",
-    ((3, 3, 27, 3), 256): "xlarge",
-    ((3, 3, 27, 3), 352): "huge",
-}
+from convnext_dense.checkpoints.variants import VARIANTS
+
 _DEPTHWISE = re.compile(r"(?:stages\.(\d)|blocks)\.(\d+)\.dwconv\.weight")
 
 
@@ -45,8 +33,7 @@ class Architecture:
 
     def __str__(self) -> str:
         name = "isotropic ConvNeXt" if self.isotropic else "ConvNeXt V2" if self.version == 2 else "ConvNeXt"
-        doubling = all(wide == 2 * narrow for narrow, wide in zip(self.channels, self.channels[1:], strict=False))
-        size = _SIZES.get((self.depths, self.channels[0])) if doubling else None
+        size = next((size for size, variant in VARIANTS.items() if (self.depths, self.channels) == variant), None)
         numbers = f"depths {', '.join(map(str, self.depths))}; channels {', '.join(map(str, self.channels))}"
         return f"{name} {size} ({numbers})" if size else f"{name} with {numbers}"
 

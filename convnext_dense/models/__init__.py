@@ -1,11 +1,11 @@
 """Backbones, and the classifier that they are pre-trained in."""
 
+from convnext_dense.checkpoints.variants import ISOTROPIC_VARIANTS, VARIANTS, Variant
 from convnext_dense.models.classifier import ImageClassifier
 from convnext_dense.models.convnext import ConvNeXt
 from convnext_dense.models.isotropic import IsotropicConvNeXt
 from convnext_dense.models.last_stage import LastStage
 from convnext_dense.models.roadmap import RoadmapNet
-from convnext_dense.models.variants import ISOTROPIC_VARIANTS, VARIANTS, Variant
 
 __all__ = [
     "ISOTROPIC_VARIANTS",

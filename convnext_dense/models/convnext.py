@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import nn
 
+from convnext_dense.checkpoints.variants import get_variant
 from convnext_dense.errors import UserError
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d, PatchConv2d
 from convnext_dense.models.backbone import InitCfg, StagedBackbone, check_arguments, drop_path_rates
 from convnext_dense.models.layer_configs import STEM_PATCH_SIZE, check_stem, set_layers
-from convnext_dense.models.variants import get_variant
 from convnext_dense.registry import MODELS
 
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from convnext_dense.checkpoints.variants import get_isotropic_variant
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d
 from convnext_dense.models.backbone import Backbone, InitCfg, check_arguments, drop_path_rates, reset_parameters
-from convnext_dense.models.variants import get_isotropic_variant
 from convnext_dense.registry import MODELS
 
 PATCH_SIZE = 16

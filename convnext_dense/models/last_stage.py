@@ -9,10 +9,10 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from convnext_dense.checkpoints.variants import get_variant
 from convnext_dense.layers import ConvNeXtBlock, LayerNorm2d
 from convnext_dense.models.backbone import drop_path_rates, reset_parameters
 from convnext_dense.models.convnext import separate_downsampling
-from convnext_dense.models.variants import get_variant
 from convnext_dense.registry import MODELS
 
 

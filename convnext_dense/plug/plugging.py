@@ -16,9 +16,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
+from convnext_dense.checkpoints.variants import get_variant
 from convnext_dense.errors import UserError
 from convnext_dense.models import ConvNeXt
-from convnext_dense.models.variants import get_variant
 from convnext_dense.plug.levels import ForeignOutputsError, Wiring, first_line, match_stages, measure_backbone
 from convnext_dense.plug.rewiring import rewire_heads, rewire_necks
 
