@@ -19,7 +19,7 @@ ALLOWED = {
     "errors": set(),
     "openmmlab": {"torchvision", "mmengine", "mmcv"},
     "layers": {"timm", "kernels"},
-    "kernels": {"timm", "layers"},
+    "kernels": set(),
     "checkpoints": set(),
     "config": {"mmengine"},
     "visualization": set(),

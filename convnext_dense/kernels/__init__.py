@@ -1,15 +1,8 @@
 """Fast paths of the network's parts; each has a plain torch reference that it falls back to."""
 
 from convnext_dense.kernels.choice import runs_on_triton
-from convnext_dense.kernels.depthwise import DepthwiseConv2d, depthwise_conv2d, depthwise_weight_grad
+from convnext_dense.kernels.depthwise import depthwise_conv2d, depthwise_weight_grad
 from convnext_dense.kernels.layer_norm import layer_norm
-from convnext_dense.kernels.linear import ScaledLinear
+from convnext_dense.kernels.linear import linear
 
-__all__ = [
-    "DepthwiseConv2d",
-    "ScaledLinear",
-    "depthwise_conv2d",
-    "depthwise_weight_grad",
-    "layer_norm",
-    "runs_on_triton",
-]
+__all__ = ["depthwise_conv2d", "depthwise_weight_grad", "layer_norm", "linear", "runs_on_triton"]

@@ -11,7 +11,7 @@ first two with the hidden layer rebuilt; torch keeps 13 E. GELU is the exact one
 Sums over rows have two stages and no atomics: the same input gives the same bits.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,6 +45,12 @@ class Parameters(NamedTuple):
     weight2: Tensor
     bias2: Tensor
     gamma: Tensor | None
+
+    @classmethod
+    def of(cls, block: Any) -> "Parameters":
+        """Gathers those of a ``ConvNeXtBlock``."""
+        parts = (block.dwconv, block.norm, block.pwconv1, block.pwconv2)
+        return cls._make([*(param for part in parts for param in (part.weight, part.bias)), block.gamma])
 
 
 def _narrow(parameters: Parameters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ torch's own kernel.
 from functools import cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from convnext_dense.kernels.choice import needs_torchs_operators, on_device_of, runs_on_triton
@@ -30,22 +30,6 @@ _STRIP_BYTES = 1_000_000
 _CALL_BYTES = 500_000
 # Below this many elements torch's own kernel takes less than the calls here.
 _MIN_ELEMENTS = 2048
-
-
-class DepthwiseConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with one filter per channel, stride 1 and the input's height and width, trained faster on a CPU.
-
-    Args:
-        channels: C.
-        kernel_size: K, odd.
-    """
-
-    def __init__(self, channels: int, kernel_size: int) -> None:
-        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
-
-    def forward(self, x_nchw: Tensor) -> Tensor:
-        """Maps ``(N, C, H, W)`` to the same shape; the fast path's result is channels-last."""
-        return depthwise_conv2d(x_nchw, self.weight, self.bias)
 
 
 def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

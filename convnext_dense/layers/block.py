@@ -11,13 +11,17 @@ is folded into the last linear layer. Under autocast the branch is 16-bit and th
 the parameters: a branch scaled by 1e-6 would vanish in a 16-bit sum.
 """
 
+from collections.abc import Callable
+
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from convnext_dense.kernels import DepthwiseConv2d, ScaledLinear, runs_on_triton
+from convnext_dense.kernels import runs_on_triton
 from convnext_dense.kernels.precision import precision_of
+from convnext_dense.layers.depthwise_conv import DepthwiseConv2d
+from convnext_dense.layers.linear import ScaledLinear
 from convnext_dense.layers.norm import GlobalResponseNorm, LayerNorm
 
 # Per thread. Measured on an AVX2 processor with 96 to 768 channels: 1024 to 4096 positions take the least time.
@@ -61,13 +65,31 @@ class ConvNeXtBlock(nn.Module):
         if runs_on_triton("block", x_nchw, self.norm.weight) and self._is_stock():
             return self._run_on_triton(x_nchw)
         x_nhwc = self.dwconv(x_nchw).permute(0, 2, 3, 1)
-        count = self._number_of_pieces(x_nhwc)
-        if count > 1:
-            pieces = [self._branch(piece) for piece in x_nhwc.flatten(0, 2).chunk(count)]
-            x_nhwc = torch.cat(pieces).view(x_nhwc.shape)
-        else:
-            x_nhwc = self._branch(x_nhwc)
+        x_nhwc = self._in_pieces(self._branch, x_nhwc)
         return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
+
+    def _branch(self, x: Tensor) -> Tensor:
+        """What follows the depthwise convolution, position by position unless there is a GRN; ``(..., C)``."""
+        if self.rebuild_hidden and x.requires_grad:
+            return checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False)
+        return self._mlp(x)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        hidden = self.grn(self.act(self.pwconv1(self.norm(x))))
+        # Folded, the scale needs no output of pwconv2 in the backward pass, which then need not be calculated again.
+        return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden)
+
+    def _in_pieces(self, branch: Callable[[Tensor], Tensor], x_nhwc: Tensor) -> Tensor:
+        """On a CPU, runs positions through the branch in pieces whose hidden layer stays in cache.
+
+        Under a compiler or a tracer the branch stays one graph for all sizes.
+        """
+        in_pieces = x_nhwc.device.type == "cpu" and isinstance(self.grn, nn.Identity)
+        is_traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        count = x_nhwc[..., 0].numel() // (_POSITIONS * torch.get_num_threads()) if in_pieces and not is_traced else 1
+        if count <= 1:
+            return branch(x_nhwc)
+        return torch.cat([branch(piece) for piece in x_nhwc.flatten(0, 2).chunk(count)]).view(x_nhwc.shape)
 
     def _is_stock(self) -> bool:
         """Whether all parts are the block's own, without hooks, their weights plain tensors, and there is no GRN."""
@@ -86,42 +108,11 @@ class ConvNeXtBlock(nn.Module):
 
         dtype = precision_of(x_nchw, self.norm.weight)
         assert dtype is not None  # or it would not run here
+        # One per image, through the path that may be dropped: 0 or the scale of those that stay.
         ones = x_nchw.new_ones(len(x_nchw), 1, 1, 1, dtype=dtype)
         drawn = self.drop_path(ones)
-        parameters = Parameters(
-            self.dwconv.weight,
-            self.dwconv.bias,  # type: ignore[arg-type]
-            self.norm.weight,
-            self.norm.bias,
-            self.pwconv1.weight,
-            self.pwconv1.bias,
-            self.pwconv2.weight,
-            self.pwconv2.bias,
-            self.gamma,
-        )
         scale = None if drawn is ones else drawn.flatten()
-        return run_block(x_nchw, scale, parameters, self.norm.eps, dtype, self.rebuild_hidden)
-
-    def _number_of_pieces(self, x_nhwc: Tensor) -> int:
-        """On a CPU, positions go through the branch in pieces whose hidden layer stays in cache.
-
-        They do not depend on one another behind the depthwise convolution, unless there is a GRN. Under a compiler or a
-        tracer the branch stays one graph for all sizes.
-        """
-        in_pieces = x_nhwc.device.type == "cpu" and isinstance(self.grn, nn.Identity)
-        if not in_pieces or torch.compiler.is_compiling() or torch.jit.is_tracing():
-            return 1
-        return x_nhwc[..., 0].numel() // (_POSITIONS * torch.get_num_threads())
-
-    def _branch(self, x: Tensor) -> Tensor:
-        if self.rebuild_hidden and x.requires_grad:
-            return checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False)
-        return self._mlp(x)
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self.grn(self.act(self.pwconv1(self.norm(x))))
-        # Folded, the scale needs no output of pwconv2 in the backward pass, which then need not be calculated again.
-        return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden)
+        return run_block(x_nchw, scale, Parameters.of(self), self.norm.eps, dtype, self.rebuild_hidden)
 
 
 _STOCK = (DepthwiseConv2d, LayerNorm, ScaledLinear, nn.GELU, nn.Identity, ScaledLinear)

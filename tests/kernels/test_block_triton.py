@@ -123,11 +123,7 @@ def test_same_input_gives_the_same_bits(on_triton):
 def test_operator_is_right_for_compilers():
     """Schemas, fake implementations also of symbolic sizes, and gradients through ahead-of-time tracing."""
     block, x = make_block(), draw(1, 3, 4, 8).requires_grad_()
-    linear1, linear2 = block.pwconv1, block.pwconv2
-    parameters = block_triton.Parameters(
-        block.dwconv.weight, block.dwconv.bias, block.norm.weight, block.norm.bias,
-        linear1.weight, linear1.bias, linear2.weight, linear2.bias, block.gamma,
-    )  # fmt: skip
+    parameters = block_triton.Parameters.of(block)
     torch.library.opcheck(block_triton.block, (x, draw(1), 1e-6, torch.float32, True, *parameters))
     torch.library.opcheck(block_triton.block, (x, None, 1e-6, torch.bfloat16, False, *parameters[:-1], None))
 

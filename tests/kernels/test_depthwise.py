@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import conv2d
 
-from convnext_dense.kernels import DepthwiseConv2d, depthwise, depthwise_conv2d, depthwise_weight_grad, precision
+from convnext_dense.kernels import depthwise, depthwise_conv2d, depthwise_weight_grad, precision
 from convnext_dense.layers import ConvNeXtBlock
+from convnext_dense.layers.depthwise_conv import DepthwiseConv2d
 from convnext_dense.models import ConvNeXt
 
 # (N, C, H, W): stages of atto and tiny, batches of 1 to 16, one strip and many, calls per strip and calls for several.

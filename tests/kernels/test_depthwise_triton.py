@@ -7,7 +7,8 @@ import torch
 from torch.nn.functional import conv2d, conv_transpose2d
 
 pytest.importorskip("triton")
-from convnext_dense.kernels import choice, depthwise, depthwise_triton
+from convnext_dense.kernels import choice, depthwise_triton
+from convnext_dense.layers.depthwise_conv import DepthwiseConv2d
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -97,7 +98,7 @@ def test_kernels_run_compiled_for_the_gpu_on_other_sizes_without_compiling_again
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_module_takes_the_kernels_on_a_gpu_when_they_are_turned_on():
-    module = depthwise.DepthwiseConv2d(32, kernel_size=7).cuda()
+    module = DepthwiseConv2d(32, kernel_size=7).cuda()
     with torch.autocast("cuda", torch.bfloat16), choice.forced("triton"):
         output = module(draw(2, 32, 20, 24))
     assert output.dtype == torch.bfloat16

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, gelu, layer_norm, linear
 
-from convnext_dense.kernels import ScaledLinear, precision
+from convnext_dense.kernels import precision
 from convnext_dense.layers import ConvNeXtBlock
+from convnext_dense.layers.linear import ScaledLinear
 
 
 def draw(*shape, seed=0):
