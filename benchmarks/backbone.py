@@ -33,7 +33,7 @@ def measure_backbones(
     rounds: int,
     warmups: int,
 ) -> dict[str, Any]:
-    """Compares outputs and gradients with float64, then measures every backbone in both layouts.
+    """Compare outputs and gradients with float64, then measure every backbone in both layouts.
 
     Args:
         arch: Size of the backbone.
@@ -174,7 +174,7 @@ def _forward(model: Callable[[Tensor], Any], x_nchw: Tensor, precision: str) -> 
 
 
 def _loss(maps: list[Tensor]) -> Tensor:
-    """A different weight for every channel and column: their mean alone would vanish in a norm."""
+    """Return a different weight for every channel and column: their mean alone would vanish in a norm."""
     total = maps[0].new_zeros((), dtype=torch.promote_types(maps[0].dtype, torch.float32))
     for feature in maps:
         channels = torch.linspace(-1, 1, feature.shape[1], device=feature.device, dtype=feature.dtype)[:, None, None]

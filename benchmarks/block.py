@@ -24,7 +24,7 @@ def measure_blocks(
     rounds: int,
     warmups: int,
 ) -> dict[str, Any]:
-    """Measures the first block of every stage on the map that an image of this size gives there.
+    """Measure the first block of every stage on the map that an image of this size gives there.
 
     Arguments as for ``measure_backbones``; ours is held against float64 by the tests.
     """

@@ -29,7 +29,7 @@ WAYS = ("torch.load", "torch.load and load_state_dict", "load_weights", "load_we
 
 
 def main() -> None:
-    """Reads the arguments, measures, and prints and writes the result."""
+    """Read the arguments, measure, and print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="xlarge", help="size of the generated checkpoint (default: %(default)s)")
     parser.add_argument("--layout", default="official", help="its layout (default: %(default)s)")
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def write_checkpoint(folder: Path, arch: str, layout: str) -> Path:
-    """Writes random weights of a size in a layout."""
+    """Write random weights of a size in a layout."""
     weights = {name: torch.randn_like(tensor) for name, tensor in build_model(arch).state_dict().items()}
     path = folder / f"{arch}.pth"
     torch.save(convert_state_dict(weights, layout), path)
@@ -58,7 +58,7 @@ def write_checkpoint(folder: Path, arch: str, layout: str) -> Path:
 
 
 def build_model(arch: str) -> ConvNeXt:
-    """Builds a backbone whose memory is touched but not drawn at random, which would take longer than loading."""
+    """Build a backbone whose memory is touched but not drawn at random, which would take longer than loading."""
     with torch.device("meta"):
         model = ConvNeXt(arch, output_norms="none")
     model.to_empty(device="cpu")
@@ -68,7 +68,7 @@ def build_model(arch: str) -> ConvNeXt:
 
 
 def compare(path: Path, arch: str, repeats: int) -> dict[str, object]:
-    """Measures every way several times, in turns."""
+    """Measure every way several times, in turns."""
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(repeats):
         for way in WAYS:
@@ -88,7 +88,7 @@ def compare(path: Path, arch: str, repeats: int) -> dict[str, object]:
 
 
 def measure(way: str, path: str, *, arch: str) -> dict[str, float]:
-    """Loads once: seconds, and bytes of peak memory with the model."""
+    """Load once: seconds, and bytes of peak memory with the model."""
     torch.set_num_threads(1)
     warm_page_cache(path)
     before = resident_bytes("VmRSS")
@@ -108,7 +108,7 @@ def measure(way: str, path: str, *, arch: str) -> dict[str, float]:
 
 
 def warm_page_cache(path: str) -> None:
-    """Reads the file once, a piece at a time."""
+    """Read the file once, a piece at a time."""
     with open(path, "rb") as file:
         while file.read(1 << 20):
             pass

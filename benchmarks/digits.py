@@ -17,7 +17,7 @@ NUM_VAL = 360
 
 
 def write_digits(root: Path) -> None:
-    """Fills ``root/train/DIGIT`` and ``root/val/DIGIT``."""
+    """Fill ``root/train/DIGIT`` and ``root/val/DIGIT``."""
     digits = load_digits()
     for position, index in enumerate(np.random.default_rng(0).permutation(len(digits.images))):
         folder = root / ("val" if position < NUM_VAL else "train") / str(digits.target[index])

@@ -29,7 +29,7 @@ ONE_EPOCH = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1", "param_schedu
 
 
 def main() -> None:
-    """Reads the arguments, runs what is missing, and prints and writes the result."""
+    """Read the arguments, run what is missing, and print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: %(default)s")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/finetuning_gain"), help="default: %(default)s")
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def compare(train, seeds: Sequence[int], *, name: str, config: str, data: str, start: Path) -> None:
-    """Trains one epoch per start and seed; every run begins with the pre-trained backbone."""
+    """Train one epoch per start and seed; every run begins with the pre-trained backbone."""
     nameless = start.with_name("nameless.pth")
     torch.save(dict(state_dict=read_checkpoint(start)["state_dict"]), nameless)
     for seed in seeds:
@@ -71,7 +71,7 @@ def compare(train, seeds: Sequence[int], *, name: str, config: str, data: str, s
 
 
 def plug_weights(config: str, weights: Path, folder: Path) -> str:
-    """Writes a config with pre-trained weights of the backbone, and names it without its ending."""
+    """Write a config with pre-trained weights of the backbone, and name it without its ending."""
     path = folder.resolve() / f"{config}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     init_cfg = f'dict(_delete_=True, type="Pretrained", checkpoint="{weights.resolve()}")'
@@ -81,7 +81,7 @@ def plug_weights(config: str, weights: Path, folder: Path) -> str:
 
 
 def keep_classes(source: Path, target: Path, names: Sequence[str]) -> Path:
-    """Links a folder's images and writes its annotations with some of the classes alone."""
+    """Link a folder's images and write its annotations with some of the classes alone."""
     target.mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):
         content = json.loads((source / f"annotations/instances_{split}2017.json").read_text())

@@ -46,7 +46,7 @@ EPOCH = 150  # iterations of the demo between two checkpoints: 600 images, 4 at 
 
 
 def prepare(data: Path, work_dir: Path, change: Callable[[Config], object]) -> Runner:
-    """Builds a runner and does what ``Runner.train`` does before the first iteration."""
+    """Build a runner and do what ``Runner.train`` does before the first iteration."""
     cfg = read_config(CONFIG, OPTIONS)
     init_default_scope("mmdet")
     cfg.launcher, cfg.work_dir = "none", str(work_dir)
@@ -67,7 +67,7 @@ def prepare(data: Path, work_dir: Path, change: Callable[[Config], object]) -> R
 
 
 def iterate(runner: Any) -> Callable[[], None]:
-    """Gives a function that loads a batch and trains on it."""
+    """Return a function that loads a batch and train on it."""
     loop = runner.train_loop
     batches = loop._batches(endless=True) if hasattr(loop, "_batches") else None
     batches = batches or itertools.chain.from_iterable(itertools.repeat(loop.dataloader))
@@ -75,13 +75,13 @@ def iterate(runner: Any) -> Callable[[], None]:
 
 
 def save(runner: Any) -> Callable[[], None]:
-    """Gives a function that writes a checkpoint."""
+    """Return a function that writes a checkpoint."""
     hook = next(hook for hook in runner.hooks if hasattr(hook, "_save_checkpoint"))
     return lambda: hook._save_checkpoint(runner)
 
 
 def parts(runner: Any) -> dict[str, Callable[[], object]]:
-    """What the guards add to an iteration, each alone."""
+    """Return what the guards add to an iteration, each alone."""
     size = runner.train_loop.dataloader.batch_sampler.batch_size
     own = [hook for hook in runner.hooks if isinstance(hook, InterruptHook | NonFiniteHook)]
     interrupt, nonfinite = sorted(own, key=lambda hook: isinstance(hook, NonFiniteHook))
@@ -102,7 +102,7 @@ def parts(runner: Any) -> dict[str, Callable[[], object]]:
 
 
 def main() -> None:
-    """Reads the arguments, measures and prints."""
+    """Read the arguments, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=60, help="iterations of each (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the results")

@@ -41,7 +41,7 @@ RECIPE = dict(
 
 
 def main() -> None:
-    """Reads the arguments, measures, and prints and writes the result."""
+    """Read the arguments, measure, and print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=7, help="processes (default: %(default)s)")
     parser.add_argument("--images", type=int, default=640, help="images per process (default: %(default)s)")
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def write_images(folder: Path, count: int) -> None:
-    """Writes smooth random JPEGs in two classes."""
+    """Write smooth random JPEGs in two classes."""
     rng = np.random.default_rng(0)
     for index in range(count):
         path = folder / str(index % 2) / f"{index:05d}.jpg"
@@ -86,7 +86,7 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def measure(first: str, folder: str) -> dict[str, float]:
-    """Reads with both at once, batch by batch in turns; images per CPU second of each one's worker."""
+    """Read with both at once, batch by batch in turns; images per CPU second of each one's worker."""
     torch.set_num_threads(1)
     order = sorted(READERS, key=lambda reader: reader != first)
     loaders, workers = {}, {}
@@ -107,7 +107,7 @@ def measure(first: str, folder: str) -> dict[str, float]:
 
 
 def our_loader(folder: str) -> torch.utils.data.DataLoader:
-    """What mmengine's Runner builds from configs/_base_/datasets/imagenet_1k.py, with one worker."""
+    """Return what mmengine's Runner builds from configs/_base_/datasets/imagenet_1k.py, with one worker."""
     from mmengine.runner import Runner
 
     dataset = dict(type="convnext_dense.ImageFolder", root=folder, transform=RECIPE, max_corrupt_rate=1e-4)
@@ -125,7 +125,7 @@ def our_loader(folder: str) -> torch.utils.data.DataLoader:
 
 
 def timm_loader(folder: str) -> torch.utils.data.DataLoader:
-    """timm's loader with the same settings."""
+    """Build timm's loader with the same settings."""
     from timm.data import create_dataset, create_loader
 
     settings = {key: value for key, value in RECIPE.items() if key not in ("input_size", "is_training")}

@@ -18,7 +18,7 @@ LIBRARIES = ("torch", "triton")
 def measure_kernels(
     arch: str, size: tuple[int, int, int], *, device: str, precision: str, rounds: int, warmups: int
 ) -> dict[str, Any]:
-    """Measures forward and backward of every operator on torch's and, on a GPU, on Triton's kernels.
+    """Measure forward and backward of every operator on torch's and, on a GPU, on Triton's kernels.
 
     Arguments as for ``measure_backbones``.
 

@@ -100,9 +100,11 @@ class ProgressHook(Hook):
     memory: mmap.mmap
 
     def before_train(self, runner: Any) -> None:
+        """Write where the run begins."""
         struct.pack_into("qq", self.memory, 0, runner.iter, runner.iter)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Write how far the run is."""
         struct.pack_into("q", self.memory, 8, runner.iter + 1)
 
 
@@ -133,7 +135,7 @@ class Run:
         return struct.unpack_from("q", self.memory, 8)[0]
 
     def wait(self, condition: Callable[[], bool]) -> bool:
-        """Waits until something is so, and says whether the process was still alive then."""
+        """Wait until something is so, and say whether the process was still alive then."""
         while self.process.is_alive():
             if condition():
                 return True
@@ -145,7 +147,7 @@ class Run:
         return any(self.work_dir.glob(".*.partial"))
 
     def kill(self) -> None:
-        """Ends it with SIGKILL."""
+        """End it with SIGKILL."""
         assert self.process.pid is not None
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.join()
@@ -158,7 +160,7 @@ def _train(config: Path, options: Mapping[str, Any], data: Path, work_dir: Path)
 
 
 def kill_and_resume(task: str, folder: Path, *, num_kills: int, rng: random.Random) -> dict[str, Any]:
-    """Trains once undisturbed and once with kills.
+    """Train once undisturbed and once with kills.
 
     Returns:
         What happened at every kill, and whether the ends are the same.
@@ -220,7 +222,7 @@ def _note_resume(kill: dict[str, Any], run: Run) -> None:
 
 
 def compare(whole: Path, run: Path) -> list[str]:
-    """Names what differs in the last checkpoints of two runs: weights, averages, optimizer, best score."""
+    """Name what differs in the last checkpoints of two runs: weights, averages, optimizer, best score."""
     ends = [read_checkpoint((folder / "last_checkpoint").read_text()) for folder in (whole, run)]
     parts = [end["state_dict"] | end.get("ema_state_dict", {}) for end in ends]
     for end, part in zip(ends, parts, strict=True):
@@ -232,7 +234,7 @@ def compare(whole: Path, run: Path) -> list[str]:
 
 
 def main() -> None:
-    """Reads the arguments, runs the tasks, prints a table and on wish writes the results."""
+    """Read the arguments, run the tasks, print a table and on wish writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--kills", type=int, default=10, help="per task (default: %(default)s)")

@@ -30,7 +30,7 @@ OBJECTS = 8  # per image; COCO: 7.7 on average (arXiv 1405.0312, section 5)
 def measure_models(
     task: str, arch: str, size: tuple[int, int, int], *, device: str, precision: str, rounds: int, warmups: int
 ) -> dict[str, Any]:
-    """Measures a training step (forward, losses, backward, AdamW) and a prediction with post-processing.
+    """Measure a training step (forward, losses, backward, AdamW) and a prediction with post-processing.
 
     Args:
         task: ``'detection'`` or ``'segmentation'``.

@@ -24,7 +24,7 @@ ON_TORCH = "convnext_dense on torch's kernels"  # OURS runs on what is chosen by
 
 
 def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.Module]:
-    """Builds ours with random weights that show every part's influence, and the peers with the same weights.
+    """Build ours with random weights that show every part's influence, and the peers with the same weights.
 
     Args:
         arch: 'tiny', 'small', 'base', 'large' or 'xlarge'.
@@ -56,13 +56,13 @@ class OnTorch(nn.Module):
         self.model = model
 
     def forward(self, x_nchw: Tensor) -> Any:
-        """Takes and gives what the model does."""
+        """Take and return what the model does."""
         with forced("torch"):
             return self.model(x_nchw)
 
 
 def in_official_order(model: nn.Module) -> nn.Module:
-    """Gives every block and norm in a model the official repository's operations, in its order; weights are kept.
+    """Return every block and norm in a model the official repository's operations, in its order; weights are kept.
 
     Source: https://github.com/open-mmlab/mmpretrain/blob/v1.2.0/mmpretrain/models/backbones/convnext.py
     """

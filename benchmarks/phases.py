@@ -29,7 +29,7 @@ class PhaseTimer:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Counts what runs inside as ``name``."""
+        """Count what runs inside as ``name``."""
         self._book()
         self._running.append(name)
         try:
@@ -39,7 +39,7 @@ class PhaseTimer:
             self._running.pop()
 
     def wrap(self, owner: Any, method: str, name: str) -> None:
-        """Counts the calls of a method of an object as a phase."""
+        """Count the calls of a method of an object as a phase."""
         inner: Callable = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -58,7 +58,7 @@ class PhaseTimer:
 
 
 def measure_phases(config: str | None, *, rounds: int) -> dict[str, Any]:
-    """Trains and tests a config for a while in this process, without loader processes, and times the phases.
+    """Train and test a config for a while in this process, without loader processes, and time the phases.
 
     Args:
         config: Path of a config; by default that of the demo. Its data must be there.

@@ -80,7 +80,7 @@ PREFERRED = ("r50", "r18", "resnet50", "_s_", "-t_", "_tiny", "-t-", "-s")
 
 
 def config_folder(package: str) -> Path:
-    """The folder of configs inside an installed package."""
+    """Return the folder of configs inside an installed package."""
     spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.origin is not None
@@ -88,7 +88,7 @@ def config_folder(package: str) -> Path:
 
 
 def families(package: str) -> Iterator[tuple[str, list[Path]]]:
-    """Yields the name of every family and its configs, best first.
+    """Yield the name of every family and its configs, best first.
 
     That is a model with a plain backbone and a short name; HTC, which runs three stages of masks, is left to its own.
     """
@@ -108,7 +108,7 @@ def families(package: str) -> Iterator[tuple[str, list[Path]]]:
 
 
 def options(cfg: Config, language: Path | None = None) -> dict[str, str]:
-    """What makes a config, plugged and pointed at the folder, run for two iterations on small images.
+    """Return what makes a config, plugged and pointed at the folder, run for two iterations on small images.
 
     Args:
         cfg: The config that runs.
@@ -181,7 +181,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def write_data(folder: Path) -> None:
-    """Writes what the families are trained on: objects in COCO format, label images, a language model of two words."""
+    """Write what the families are trained on: objects in COCO format, label images, a language model of two words."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
     write_coco(folder / "mmdet", NUM_TRAIN, num_val=NUM_VAL, image_size=size, seed=0)
     write_ade(folder / "mmseg", NUM_TRAIN, num_val=NUM_VAL, image_size=size, seed=0)
@@ -190,7 +190,7 @@ def write_data(folder: Path) -> None:
 
 
 def _write_language_model(folder: Path) -> None:
-    """Writes a BERT of random weights that knows few words, as wide as the published one."""
+    """Write a BERT of random weights that knows few words, as wide as the published one."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder.mkdir(parents=True)
@@ -205,7 +205,7 @@ class StepError(Exception):
 
 
 def run_tool(tool: str, arguments: Sequence[str], log: Path, *, seconds: float, gigabytes: float) -> str:
-    """Runs one of tools/ in a process of its own, with limits, and returns what it printed.
+    """Run one of tools/ in a process of its own, with limits, and return what it printed.
 
     Raises:
         StepError: Its exit code was not 0.
@@ -243,7 +243,7 @@ def _tool_process(tool: str, arguments: list[str], log: Path, seconds: float, gi
 
 
 def run_config(config: str, data: Path, folder: Path, report: Any, *, arch: str | None = ARCH, **limits: float) -> None:
-    """Runs the commands on a config; ``report(step)`` is called before each. Without ``arch`` nothing is plugged."""
+    """Run the commands on a config; ``report(step)`` is called before each. Without ``arch`` nothing is plugged."""
     package = config.split("::")[0]
     report("plug")
     cfg = read_config(config, change=(lambda cfg: plug_backbone(cfg, arch)) if arch else None)
@@ -289,7 +289,7 @@ def _last_checkpoint(work_dir: Path) -> str:
 
 
 def try_config(package: str, path: Path, data: Path, *, arch: str | None = ARCH, **limits: float) -> dict[str, Any]:
-    """Runs a config in a folder that is deleted afterwards; the result names the last step begun and any error."""
+    """Run a config in a folder that is deleted afterwards; the result names the last step begun and any error."""
     steps, error, begin = ["plug"], "", time.monotonic()
     config = f"{package}::{path.relative_to(config_folder(package))}"
     folder = Path(tempfile.mkdtemp())
@@ -304,7 +304,7 @@ def try_config(package: str, path: Path, data: Path, *, arch: str | None = ARCH,
 
 
 def run_family(package: str, configs: Sequence[Path], data: Path, **limits: float) -> dict[str, Any]:
-    """Runs the first config that can be plugged; if none can, the result is that of the first."""
+    """Run the first config that can be plugged; if none can, the result is that of the first."""
     first: dict[str, Any] = {}
     for config in configs[:3]:
         result = try_config(package, config, data, **limits)
@@ -330,13 +330,13 @@ NOT_SWAPPABLE = {
 
 
 def not_swappable(result: Mapping[str, Any]) -> str:
-    """The kind of the reason, or nothing for what counts."""
+    """Return the kind of the reason, or nothing for what counts."""
     kinds = (kind for pattern, kind in NOT_SWAPPABLE.items() if re.search(pattern, result["error"]))
     return "" if result["reached"] == "done" else next(kinds, "")
 
 
 def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The results as a page of Markdown."""
+    """Return the results as a page of Markdown."""
     dates = sorted({row["date"] for row in results.values()})
     hours = sum(row["seconds"] for row in results.values()) / 3600
     lines = [
@@ -390,7 +390,7 @@ def _reason(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Reads the arguments, runs what has no result yet, and writes the table."""
+    """Read the arguments, run what has no result yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="FAMILY", help="families such as mmdet/retinanet")
     parser.add_argument("--redo", action="store_true", help="run again what did not end well")

@@ -27,7 +27,7 @@ METRICS = ("coco/bbox_mAP", "coco/bbox_mAP_50", "coco/segm_mAP", "coco/segm_mAP_
 
 
 def main() -> None:
-    """Reads the arguments, runs what is missing, and prints and writes the result."""
+    """Read the arguments, run what is missing, and print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: %(default)s")
     parser.add_argument(
@@ -59,7 +59,7 @@ def measure(
     metrics: Sequence[str],
     summarise: Callable[[dict], dict],
 ) -> None:
-    """Trains a demo config, unless the result has it, and adds its last evaluation to the result."""
+    """Train a demo config, unless the result has it, and add its last evaluation to the result."""
     if work_dir.name in result["runs"]:
         return
     start = time.time()
@@ -86,7 +86,7 @@ def summarise(runs: dict) -> dict:
 
 
 def command(*arguments: str) -> None:
-    """Runs one of the tools; stops when it does."""
+    """Run one of the tools; stop when it does."""
     subprocess.run([sys.executable, *arguments], check=True)
 
 

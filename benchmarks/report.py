@@ -18,7 +18,7 @@ WORK = {"forward": "forward", "training": "forward + backward", "optimizer": "tr
 
 
 def main() -> None:
-    """Replaces what stands between the two marks in the page, and draws the chart."""
+    """Replace what stands between the two marks in the page, and draw the chart."""
     results = [result for path in sorted(RESULTS.glob("speed_*.json")) for result in json.loads(path.read_text())]
     page = PAGE.read_text()
     tables = f"{BEGIN}\n{write_tables(results)}\n{END}"

@@ -33,7 +33,7 @@ def run_task(
     warmups: int,
     config: str | None,
 ) -> dict[str, Any]:
-    """Measures; the arguments are those of tools/benchmark.py.
+    """Measure; the arguments are those of tools/benchmark.py.
 
     Returns:
         The measurement with hardware, versions and date, as it is written to benchmarks/results.
@@ -88,7 +88,7 @@ def _setting(device: str) -> dict[str, Any]:
 
 
 def summarise(result: dict[str, Any]) -> str:
-    """A table in plain text."""
+    """Return a table in plain text."""
     size = "x".join(map(str, result["size"]))
     lines = [f"{result['task']}, {result['arch']}, {size}, {result['precision']}, {result['setting']['hardware']}"]
     if result["setting"]["device"] == "cpu" and result["task"] != "phases":

@@ -33,7 +33,7 @@ def draw_sizes(number: int, divisor: int) -> list[tuple[int, int]]:
 def measure_sizes(
     arch: str, images: int, *, device: str, precision: str, number: int = NUM_SIZES, divisor: int = 1
 ) -> dict[str, Any]:
-    """Trains the backbone for one step per size, eager and compiled as ``CompileBackboneHook`` does it.
+    """Train the backbone for one step per size, eager and compiled as ``CompileBackboneHook`` does it.
 
     Returns:
         Of each: seconds in all, seconds of the first step, number of graphs compiled in the first step and after it,

@@ -11,7 +11,7 @@ from torch import nn
 def measure_in_turns(
     ways: Mapping[str, Callable[[], object]], *, device: str, rounds: int, warmups: int
 ) -> dict[str, dict[str, float]]:
-    """Calls every way once per round, in an order that rotates.
+    """Call every way once per round, in an order that rotates.
 
     Args:
         ways: What to call, by name.

@@ -13,7 +13,7 @@ _PARTIAL = ".partial"
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives the path of a file beside ``path`` to write to; at the end it is on disk and has taken the name ``path``.
+    """Return the path of a file beside ``path`` to write to; at the end it is on disk and has taken the name ``path``.
 
     After an error, or if the process is killed at any moment, ``path`` is what it was before.
     """
@@ -32,14 +32,14 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_partial_files(folder: str | os.PathLike) -> None:
-    """Removes what processes that were killed while writing have left in a folder."""
+    """Remove what processes that were killed while writing have left in a folder."""
     for partial in Path(folder).glob(f".*{_PARTIAL}"):
         partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def names_unwritable(path: str | os.PathLike) -> Iterator[None]:
-    """Runs what writes a file.
+    """Run what writes a file.
 
     Raises:
         UserError: It cannot be written; the message says why.

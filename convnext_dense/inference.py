@@ -57,7 +57,7 @@ def predict(
     device: str | None = None,
     batch_size: int = 1,
 ) -> list[dict[str, Any]]:
-    """Runs a detector, a segmenter or a classifier on images.
+    """Run a detector, a segmenter or a classifier on images.
 
     Args:
         config: Config that the checkpoint was trained with; its heads are sized to the classes in the checkpoint, and
@@ -96,7 +96,7 @@ def iterate_predictions(
     device: str | None = None,
     batch_size: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Does what ``predict`` does, one batch after the other, so that many images need not fit into memory."""
+    """Do what ``predict`` does, one batch after the other, so that many images need not fit into memory."""
     yield from Predictor(config, checkpoint, options=options, device=device).iterate(images, batch_size=batch_size)
 
 
@@ -183,7 +183,7 @@ class Predictor:
             self._dtypes, self._mean = None, (cfg.model.get("data_preprocessor") or {}).get("mean") or ()
 
     def iterate(self, images: Iterable[Image], *, batch_size: int = 1) -> Iterator[dict[str, Any]]:
-        """Gives one result per image, see ``predict``.
+        """Return one result per image, see ``predict``.
 
         Raises:
             UserError: An image cannot be read, or is of another kind than the model takes.
@@ -202,7 +202,7 @@ class Predictor:
                 yield self._plain_result(sample)
 
     def picture(self, image: Image) -> np.ndarray:
-        """Gives the pixels that the model sees of an image as an (H, W, 3) picture in BGR order."""
+        """Return the pixels that the model sees of an image as an (H, W, 3) picture in BGR order."""
         if isinstance(image, str | os.PathLike) and self._reader is not None:
             return to_picture(self._reader(image))
         return _view(image)
@@ -228,8 +228,9 @@ class Predictor:
 
 
 def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *, score_thr: float = 0.3) -> None:
-    """Writes a picture of an image with boxes, masks, names and scores, or with coloured classes and a legend, or with
-    the names of the most probable classes.
+    """Write a picture of an image with what was found in it.
+
+    That is boxes, masks, names and scores, or coloured classes and a legend, or the names of the most probable classes.
 
     Args:
         image: As for ``predict``; arrays of any type are drawn on, stretched to what can be seen.
@@ -280,7 +281,7 @@ def _draw_objects(pixels: np.ndarray, result: dict[str, Any], *, scale: int, sco
 
 
 def _test_dataset(cfg: Config) -> ConfigDict:
-    """The data set whose pipeline images go through."""
+    """Return the data set whose pipeline images go through."""
     for loader in ("test_dataloader", "val_dataloader"):
         if cfg.get(loader) is not None:
             return next(leaf_datasets(cfg[loader].dataset))
@@ -288,7 +289,7 @@ def _test_dataset(cfg: Config) -> ConfigDict:
 
 
 def _drop_untrained_parts(cfg: Config, weights: Mapping[str, Any]) -> None:
-    """Takes heads for masks and stuff out where a checkpoint lacks them: training had none to learn from either."""
+    """Take heads for masks and stuff out where a checkpoint lacks them: training had none to learn from either."""
     parts = ("bbox_head", "mask_head", "semantic_head")
     has_boxes, has_masks, has_stuff = (any(f"{part}." in name for name in weights) for part in parts)
     if has_boxes and not has_stuff and any("semantic_head" in node for node in config_dicts(cfg.model)):
@@ -299,13 +300,13 @@ def _drop_untrained_parts(cfg: Config, weights: Mapping[str, Any]) -> None:
 
 
 def _classifier_input(cfg: Config) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The config's test transform, for BGR arrays."""
+    """Return the config's test transform, for BGR arrays."""
     transform = build_transform(_test_dataset(cfg).transform)
     return lambda sample: dict(inputs=transform(PIL.Image.fromarray(np.ascontiguousarray(sample["img"][..., ::-1]))))
 
 
 def _read_image(image: Image) -> np.ndarray:
-    """An image as a classifier gets it, but as an array in BGR order."""
+    """Return an image as a classifier gets it, but as an array in BGR order."""
     if not isinstance(image, str | os.PathLike):
         return to_array(image)
     open_image(image)  # says what is wrong with a file, and trusts no size
@@ -313,7 +314,7 @@ def _read_image(image: Image) -> np.ndarray:
 
 
 def _view(image: Image) -> np.ndarray:
-    """An image as a picture, whatever its kind of pixels."""
+    """Return an image as a picture, whatever its kind of pixels."""
     if isinstance(image, np.ndarray):
         return to_picture(image)
     if isinstance(image, PIL.Image.Image):

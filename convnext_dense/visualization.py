@@ -32,7 +32,7 @@ def draw_objects(
     names: Sequence[str],
     zoom: float,
 ) -> np.ndarray:
-    """Copies an enlarged (H, W, 3) image and draws the masks, boxes and names of its objects on it.
+    """Copy an enlarged (H, W, 3) image and draw the masks, boxes and names of its objects on it.
 
     Args:
         image: The picture, ``zoom`` times as large as the image of the annotations.
@@ -68,7 +68,7 @@ def draw_objects(
 def draw_labels(
     labels: np.ndarray, names: Sequence[str], colours: np.ndarray, *, image: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draws an (H, W) label image in colours, with the names of the classes that occur.
+    """Draw an (H, W) label image in colours, with the names of the classes that occur.
 
     Args:
         labels: Positions in ``names`` and ``colours``.
@@ -86,7 +86,7 @@ def draw_labels(
 
 
 def to_picture(pixels: np.ndarray) -> np.ndarray:
-    """Turns what a loading step gives into an (H, W, 3) picture to look at.
+    """Turn what a loading step gives into an (H, W, 3) picture to look at.
 
     Grey and the first of two channels become grey, of four and more the first three are shown. What is not of 8 bits is
     stretched from its least to its greatest value.
@@ -105,20 +105,20 @@ def to_picture(pixels: np.ndarray) -> np.ndarray:
 
 
 def enlarge(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:
-    """Scales a picture to a longer side of that many pixels, and says by how much."""
+    """Scale a picture to a longer side of that many pixels, and say by how much."""
     zoom = side / max(image.shape[:2])
     size = tuple(max(1, round(zoom * length)) for length in image.shape[1::-1])
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if zoom > 1 else cv2.INTER_AREA), zoom
 
 
 def enlarge_whole(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Enlarges a small picture by a whole number, until its longer side is about that many pixels."""
+    """Enlarge a small picture by a whole number, until its longer side is about that many pixels."""
     scale = max(1, round(side / max(pixels.shape[:2])))
     return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else pixels
 
 
 def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
-    """Puts the image, the image under its classes' colours, and a legend of those that occur, side by side."""
+    """Put the image, the image under its classes' colours, and a legend of those that occur, side by side."""
     height, width = pixels.shape[:2]
     labels = cv2.resize(result["label_map"].astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
     colours = np.array(result["palette"], np.uint8)[:, ::-1]  # BGR
@@ -142,7 +142,7 @@ def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
 
 
 def draw_classes(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
-    """Writes the most probable classes below the image."""
+    """Write the most probable classes below the image."""
     line = 24  # pixels from one row of text to the next
     rows = [f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True)]
     legend = np.full((line * len(rows) + 12, pixels.shape[1], 3), 255, np.uint8)
@@ -152,14 +152,14 @@ def draw_classes(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
 
 
 def write_caption(image: np.ndarray, text: str) -> np.ndarray:
-    """Puts a line of text below a picture, cut at its width."""
+    """Put a line of text below a picture, cut at its width."""
     strip = np.full((18, image.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (2, 13), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return np.vstack([image, strip])
 
 
 def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *, num_columns: int) -> Path:
-    """Writes groups of (H, W, 3) BGR pictures as one sheet, ``num_columns`` groups in a row, and gives its path.
+    """Write groups of (H, W, 3) BGR pictures as one sheet, ``num_columns`` groups in a row, and return its path.
 
     Raises:
         UserError: It cannot be written.
@@ -182,7 +182,7 @@ def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *,
 
 
 def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
-    """Writes a picture, and its folder if need be; the ending gives the format.
+    """Write a picture, and its folder if need be; the ending gives the format.
 
     Args:
         path: The file.

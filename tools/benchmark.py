@@ -15,7 +15,7 @@ from convnext_dense.cli.command_line import run_command
 
 
 def main() -> None:
-    """Reads the arguments, measures, prints a table and on wish adds the result to a file."""
+    """Read the arguments, measure, print a table and on request add the result to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=TASKS, default="backbone", help="what to measure (default: %(default)s)")
     parser.add_argument("--arch", default="tiny", help="size of the backbone (default: %(default)s)")

@@ -48,7 +48,7 @@ class Architecture:
 
 
 def describe(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Reads the architecture off tensors under the official names. A block counts if its depthwise weight is there."""
+    """Read the architecture off tensors under the official names. A block counts if its depthwise weight is there."""
     depths: dict[int, int] = {}
     channels: dict[int, int] = {}
     for name, tensor in tensors.items():

@@ -83,7 +83,7 @@ class Checkpoint:
         return self.path is not None and is_mapped(self.path)
 
     def remapped(self) -> "Checkpoint":
-        """Opens the file anew. What was read of a mapped file counts as this process's memory until then."""
+        """Open the file anew. What was read of a mapped file counts as this process's memory until then."""
         again = Checkpoint(self.path or self.source)
         again.source, again.digest = self.source, self.digest
         return again
@@ -91,5 +91,5 @@ class Checkpoint:
     def fit(
         self, wanted: Mapping[str, Tensor], *, prefix: str | None = None, classes: ClassRows | None = None
     ) -> tuple[LoadReport, dict[str, Tensor]]:
-        """Finds the tensors of a model in it, see ``match_weights``."""
+        """Find the tensors of a model in it, see ``match_weights``."""
         return match_weights(wanted, self.content, self.source, prefix=prefix, classes=classes, digest=self.digest)

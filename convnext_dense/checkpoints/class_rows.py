@@ -29,13 +29,13 @@ class ClassDim(NamedTuple):
     width: int = 1
 
     def num_classes(self, length: int) -> int | None:
-        """Gives K for a length of the dimension; None if there is none."""
+        """Return K for a length of the dimension; None if there is none."""
         number, rest = divmod(length, self.groups * self.width)
         number -= self.before + self.after
         return number if rest == 0 and number >= 0 else None
 
     def entries(self, classes: Sequence[int], num_classes: int) -> Tensor:
-        """Gives the indices of what stands before the classes, of the given classes in turn, and of what is behind."""
+        """Return the indices of what stands before the classes, of the given classes in turn, and of what is behind."""
         kept = [*range(self.before), *(self.before + index for index in classes)]
         kept += range(self.before + num_classes, self.before + num_classes + self.after)
         length = self.before + num_classes + self.after
@@ -46,7 +46,7 @@ class ClassDim(NamedTuple):
 def measure_class_dims(
     some: Mapping[str, Sequence[int]], one_more: Mapping[str, Sequence[int]], num_classes: int
 ) -> dict[str, tuple[ClassDim, ...]]:
-    """Finds which tensors count classes, from the shapes of one model built for two numbers of classes.
+    """Find which tensors count classes, from the shapes of one model built for two numbers of classes.
 
     How entries are ordered does not show in a shape. Convolutions that predict several boxes per position keep those of
     one box together, linear layers those of one class. Background, and "no object", stand behind the classes; where
@@ -88,7 +88,7 @@ def _measure_dim(dim: int, length: int, longer: int, num_classes: int, *, is_map
 
 
 def read_class_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Gives the class names that a checkpoint was trained on, as mmengine and mmdet 2 or mmseg 0 keep them, or None."""
+    """Return the class names of a checkpoint, as mmengine, mmdet 2 and mmseg 0 keep them, or None."""
     meta = content.get("meta")
     if not isinstance(meta, Mapping):
         return None
@@ -117,7 +117,7 @@ class ClassRows:
     filled: list[str] = field(default_factory=list)
 
     def fill(self, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Replaces the tensors of a file that count classes by the model's own with the rows of known classes.
+        """Replace the tensors of a file that count classes by the model's own with the rows of known classes.
 
         Args:
             found: The file's tensors, by the model's names.
@@ -172,7 +172,7 @@ class ClassRows:
         return {index: place for index, place in places.items() if place is not None}
 
     def __str__(self) -> str:
-        """Says which classes start from their rows, and which tensors are concerned."""
+        """Say which classes start from their rows, and which tensors are concerned."""
         if not self.filled and not self.new:
             return ""
         if self.names is None or self.names_in_file is None:
@@ -186,7 +186,7 @@ class ClassRows:
 
 
 def _grid(indices: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
-    """Indices of every combination of entries of the dimensions."""
+    """Return indices of every combination of entries of the dimensions."""
     return torch.meshgrid([index.to(device) for index in indices], indexing="ij")
 
 

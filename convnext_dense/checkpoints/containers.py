@@ -33,7 +33,7 @@ Packed = Path | io.BytesIO
 
 
 def unpack(path: Path) -> tuple[str, Packed]:
-    """Gives the name and the content of the one checkpoint in an archive; of other files, those of the file.
+    """Return the name and the content of the one checkpoint in an archive; of other files, those of the file.
 
     Args:
         path: A ``.zip``, ``.tar``, ``.tar.gz``, ``.gz``, ``.bz2`` or ``.xz`` file, told from its content, or any other.
@@ -51,7 +51,7 @@ def unpack(path: Path) -> tuple[str, Packed]:
 
 
 def read_index(path: Path) -> dict[str, list[str]]:
-    """Reads which tensors are in which file, as transformers and safetensors write it.
+    """Read which tensors are in which file, as transformers and safetensors write it.
 
     Returns:
         Names of tensors by the name of the file, which lies beside the index.
@@ -77,7 +77,7 @@ def read_index(path: Path) -> dict[str, list[str]]:
 
 
 def check_whole(path: Path) -> None:
-    """Raises ValueError if a file is by its name one of several parts of a checkpoint."""
+    """Raise ValueError if a file is by its name one of several parts of a checkpoint."""
     part = _PART.fullmatch(path.name)
     if part and int(part[2]) > 1:
         raise UserError(
@@ -142,7 +142,7 @@ def _unpack_tar(file: Packed, path: Path) -> tuple[str, io.BytesIO] | None:
 
 
 def _choose(names: Iterable[str], archive: Path) -> str:
-    """Picks the one file that can be a checkpoint; what systems add for themselves does not count."""
+    """Pick the one file that can be a checkpoint; what systems add for themselves does not count."""
     paths = {name: PurePosixPath(name) for name in names}
     files = [name for name, path in paths.items() if not path.name.startswith(".") and "__MACOSX" not in path.parts]
     likely = [name for name in files if name.endswith(_ENDINGS)] or files

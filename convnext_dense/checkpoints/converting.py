@@ -26,7 +26,7 @@ _OUTPUT_NORM = re.compile(r"norm\d\.")
 
 
 def convert_state_dict(state_dict: Mapping[str, Any], to: str = "official", *, part: str = "all") -> dict[str, Tensor]:
-    """Renames and reshapes the weights of a ConvNeXt into another layout. No value is changed.
+    """Rename and reshape the weights of a ConvNeXt into another layout. No value is changed.
 
     Args:
         state_dict: Weights in any layout, or a training file that has them in it.
@@ -76,7 +76,7 @@ def _convert(checkpoint: Checkpoint, to: str, *, part: str) -> dict[str, Tensor]
 
 
 def convert_checkpoint(source: str | os.PathLike, out: str | os.PathLike, *, to: str, part: str = "all") -> str:
-    """Converts a file.
+    """Convert a file.
 
     Beside the weights it carries ``source``, ``sha256`` (of the source) and ``licence``: in the header of a
     ``.safetensors`` file; in a ``.pth`` file under ``meta``, where the layout has a dict around the weights, and else

@@ -60,7 +60,7 @@ class OfficialWeights:
 
 
 def find_layouts(names: Iterable[str]) -> list[Match]:
-    """Finds every ConvNeXt among the keys of a checkpoint, in whatever layout and under whatever prefix."""
+    """Find every ConvNeXt among the keys of a checkpoint, in whatever layout and under whatever prefix."""
     names = list(names)
     matches = []
     for layout in LAYOUTS:
@@ -71,7 +71,7 @@ def find_layouts(names: Iterable[str]) -> list[Match]:
 
 
 def detect_layout(state_dict: Mapping[str, object]) -> str:
-    """Names the layout of a state dict, or of the one in a training file, from its keys alone.
+    """Name the layout of a state dict, or of the one in a training file, from its keys alone.
 
     Raises:
         UserError: There is no ConvNeXt in it, or more than one.
@@ -80,7 +80,7 @@ def detect_layout(state_dict: Mapping[str, object]) -> str:
 
 
 def find_layout(names: Iterable[str]) -> Match:
-    """Finds the one ConvNeXt among the keys of a checkpoint.
+    """Find the one ConvNeXt among the keys of a checkpoint.
 
     Raises:
         UserError: There is none, or more than one.
@@ -95,7 +95,7 @@ def find_layout(names: Iterable[str]) -> Match:
 
 
 def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool = True) -> OfficialWeights:
-    """Renames a ConvNeXt to the official names and brings its tensors into the shapes of the models here.
+    """Rename a ConvNeXt to the official names and bring its tensors into the shapes of the models here.
 
     Args:
         tensors: Content of a checkpoint.
@@ -130,7 +130,7 @@ def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool
 
 
 def from_official(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Renames official names to those of a layout, in its shapes and its order of names as they come.
+    """Rename official names to those of a layout, in its shapes and its order of names as they come.
 
     Returns:
         The tensors, and the official names that the layout has no place for.
@@ -194,7 +194,7 @@ def _rename(name: str, rules: Rules) -> str | None:
 
 
 def _pairs(layout: Layout) -> Iterator[tuple[str, str]]:
-    """Yields (layout's name, official name) with the stage filled in, written names first."""
+    """Yield (layout's name, official name) with the stage filled in, written names first."""
     stem, downsample, block = layout.official
     yield from zip(layout.stem, stem, strict=True)
     for stage in range(4):
@@ -217,7 +217,7 @@ def _at_stage(pairs: Iterable[tuple[str, str]], stage: int) -> Iterator[tuple[st
 
 
 def _compile(pairs: Iterable[tuple[str, str]]) -> Rules:
-    """Makes rules that rename the first name of each pair to the second; of equal names the first pair counts."""
+    """Make rules that rename the first name of each pair to the second; of equal names the first pair counts."""
     rules: dict[str, str] = {}
     for from_name, to_name in pairs:
         pattern = re.escape(from_name).replace(r"\{b\}", r"(?P<block>\d+)").replace(r"\*", "(?P<kind>weight|bias)")
@@ -254,6 +254,6 @@ def _outer_write_rules(layout_name: str) -> Rules:
 
 @cache
 def _block_pattern(block: str, mark: str) -> re.Pattern:
-    """Matches the depthwise weight of any block: every file has some, and no two layouts call it the same."""
+    """Match the depthwise weight of any block: every file has some, and no two layouts call it the same."""
     name = re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(block + mark))
     return re.compile(rf"(.*\.)?{name}")

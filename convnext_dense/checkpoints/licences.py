@@ -36,7 +36,7 @@ _BY_LAYOUT = {
 
 
 def find_licence(source: str, layout: str) -> str:
-    """Gives the licence of the weights.
+    """Return the licence of the weights.
 
     Args:
         source: Path, address or ``timm:`` / ``hf:`` name of the file.

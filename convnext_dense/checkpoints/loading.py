@@ -25,7 +25,7 @@ def load_weights(
     classes: ClassRows | None = None,
     allow_partial: bool = False,
 ) -> LoadReport:
-    """Loads a checkpoint, in any published layout of ConvNeXt, into a backbone or a whole model.
+    """Load a checkpoint, in any published layout of ConvNeXt, into a backbone or a whole model.
 
     Args:
         model: A ConvNeXt backbone, or any model whose own state dict was saved. The stem is fitted to its number of
@@ -65,7 +65,7 @@ def load_weights(
 
 
 def _groups(sizes: dict[str, int]) -> Iterator[list[str]]:
-    """Splits names, given with their bytes, into groups of about the same size in memory."""
+    """Split names, given with their bytes, into groups of about the same size in memory."""
     group: list[str] = []
     num_bytes = 0
     for name, size in sizes.items():

@@ -76,7 +76,7 @@ class LoadReport:
         return self.digest.result() if self.digest else ""
 
     def raise_if_incomplete(self) -> None:
-        """Raises ValueError, naming up to ten tensors, when one of the model's is missing or has another shape."""
+        """Raise ``UserError``, naming up to ten tensors, when one of the model's is missing or has another shape."""
         names = [*self.mismatched, *self.missing]
         if not names:
             return
@@ -105,7 +105,7 @@ def match_weights(
     classes: ClassRows | None = None,
     digest: Future[str] | None = None,
 ) -> tuple[LoadReport, dict[str, Tensor]]:
-    """Finds the tensors of a model in a checkpoint.
+    """Find the tensors of a model in a checkpoint.
 
     A backbone takes the one ConvNeXt in the file, in any layout and under any prefix. In a whole model the tensors of
     its ConvNeXt are looked for in the same way, and all others by their own names.
@@ -168,7 +168,7 @@ def match_weights(
 
 
 def _strip(tensors: dict[str, Tensor], prefix: str | None, source: str | os.PathLike) -> dict[str, Tensor]:
-    """Keeps the tensors under the prefix and takes it off."""
+    """Keep the tensors under the prefix and take it off."""
     if not prefix:
         return tensors
     prefix = prefix if prefix.endswith(".") else prefix + "."
@@ -179,7 +179,7 @@ def _strip(tensors: dict[str, Tensor], prefix: str | None, source: str | os.Path
 
 
 def _choose(matches: list[Match], home: Match, found: dict[str, Tensor], source: str | os.PathLike) -> Match | None:
-    """Picks the ConvNeXt to load out of those in the file; None in a whole model whose file has none."""
+    """Pick the ConvNeXt to load out of those in the file; None in a whole model whose file has none."""
     if len(matches) == 1:
         return matches[0]
     same_place = [match for match in matches if match.prefix == home.prefix]
@@ -217,7 +217,7 @@ def _compare(
     reshaped: set[str] | None = None,
     variants: tuple[Architecture | None, Architecture | None] = (None, None),
 ) -> LoadReport:
-    """Sorts the tensors of a model and of a file.
+    """Sort the tensors of a model and of a file.
 
     Batch norm's count of batches is not asked for: it came with torch 0.4.1 and does not change a result.
     """

@@ -26,7 +26,7 @@ _LEGACY_PICKLES = (
 
 
 def to_protocol_2(file: Path | io.BytesIO) -> Path | io.BytesIO:
-    """Gives a file of ``torch.save`` as it would be with ``pickle_protocol=2``; the same where it is already.
+    """Return a file of ``torch.save`` as it would be with ``pickle_protocol=2``; the same where it is already.
 
     Raises:
         UnpicklingError: An instruction does not make sense.
@@ -72,12 +72,12 @@ def is_archive_of_torch(file: Path | io.BytesIO) -> bool:
 
 
 def pickle_name(names: list[str]) -> str | None:
-    """The record of a zip file of ``torch.save`` that holds the pickle; None of other zip files."""
+    """Return the record of a zip file of ``torch.save`` that holds the pickle; None of other zip files."""
     return next((name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")), None)
 
 
 def _rewrite(stream: io.BytesIO) -> bytes:
-    """Rewrites the pickle at the place of a stream, which is behind it afterwards.
+    """Rewrite the pickle at the place of a stream, which is behind it afterwards.
 
     Strings are written when something follows that is about them, and never memorised: the names of a class, which
     protocol 4 takes from the stack, are written into one instruction instead.

@@ -42,7 +42,7 @@ class _Namespace:
 
 
 def read_checkpoint(source: str | os.PathLike, *, mapped: bool = True) -> dict[str, Any]:
-    """Reads a checkpoint onto the CPU.
+    """Read a checkpoint onto the CPU.
 
     Args:
         source: See ``fetch``; a file of ``torch.save`` or safetensors under whatever name, packed in an archive or not,
@@ -95,7 +95,7 @@ def _read_file(path: Path, mapped: bool) -> dict[str, Any]:
 
 
 def _load(name: str, file: Path | io.BytesIO, mapped: bool) -> Any:
-    """Loads what is in no archive any more."""
+    """Load what is in no archive any more."""
     if name.endswith(".safetensors") or _is_safetensors(file):
         if isinstance(file, Path):
             return load_file(file) if mapped else load_safetensors(file.read_bytes())
@@ -135,7 +135,7 @@ def _faults_named(path: Path) -> Iterator[None]:
 
 
 def read_metadata(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives what a checkpoint says about itself: safetensors' header, or ``meta`` of or on the content."""
+    """Return what a checkpoint says about itself: safetensors' header, or ``meta`` of or on the content."""
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -149,7 +149,7 @@ def is_mapped(path: Path) -> bool:
 
 
 def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, Tensor]:
-    """Takes the state dict out of a training file.
+    """Take the state dict out of a training file.
 
     Args:
         content: What a file holds: weights, or a dict that has them in it, or dicts of dicts. ``state_dict``,
@@ -179,7 +179,7 @@ def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, 
 
 
 def split_wrapper(content: Mapping[str, Any], prefix: str | None) -> tuple[str | None, str | None]:
-    """Splits a prefix such as ``model_ema.backbone.`` into the wrappers that it begins with, if any, and the rest."""
+    """Split a prefix such as ``model_ema.backbone.`` into the wrappers that it begins with, if any, and the rest."""
     if not prefix:
         return None, None
     first, _, rest = prefix.partition(".")
@@ -195,7 +195,7 @@ def split_wrapper(content: Mapping[str, Any], prefix: str | None) -> tuple[str |
 
 
 def _taken_key(content: Mapping[str, Any]) -> str | None:
-    """The key under which the weights are; None if they are here, or there is none, or several and none is known."""
+    """Return the key under which the weights are; None if they are here, or if no one key is known to hold them."""
     for key in _WRAPPERS:
         inner = content.get(key)
         if isinstance(inner, Mapping) and (
@@ -226,7 +226,7 @@ def _is_weight(name: Any, value: Any) -> bool:
 
 
 def _without_wrappers(name: str) -> str:
-    """Takes off what DataParallel, torch.compile, FSDP and activation checkpointing put into names."""
+    """Take off what DataParallel, torch.compile, FSDP and activation checkpointing put into names."""
     return _MODULE.sub("", _WRAPPING.sub("", name))
 
 
@@ -255,7 +255,7 @@ def _check_first_bytes(start: bytes, path: Path) -> None:
 
 
 def _asked_for(error: pickle.UnpicklingError) -> str:
-    """What a refused file asked for."""
+    """Return what a refused file asked for."""
     text = str(error).split("WeightsUnpickler error:")[-1].strip()
     named = re.search(r"GLOBAL (\S+)", text)
     if named:

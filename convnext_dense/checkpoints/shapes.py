@@ -23,7 +23,7 @@ _BIAS = re.compile(r"(stages|blocks|stem|downsample_layers)\..*\.bias")
 
 
 def to_model_shape(name: str, tensor: Tensor) -> Tensor:
-    """Brings a tensor into the shape that it has in the models here; others than those below come back as they are.
+    """Bring a tensor into the shape that it has in the models here; others than those below come back as they are.
 
     Layer scale is (C,), each parameter of GRN (4C,), pointwise weights (O, M), biases (O,).
     """
@@ -35,7 +35,7 @@ def to_model_shape(name: str, tensor: Tensor) -> Tensor:
 
 
 def to_layout_shape(name: str, tensor: Tensor, layout: Layout, *, conv_mlp: bool) -> Tensor:
-    """Brings a tensor from the shape that it has in the models here into that of a layout.
+    """Bring a tensor from the shape that it has in the models here into that of a layout.
 
     Args:
         name: The official name.
@@ -53,12 +53,12 @@ def to_layout_shape(name: str, tensor: Tensor, layout: Layout, *, conv_mlp: bool
 
 
 def flatten_grn(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Brings the parameters of GRN, wherever they stand, into the shape that they have in the models here."""
+    """Bring the parameters of GRN, wherever they stand, into the shape that they have in the models here."""
     return {name: tensor.reshape(-1) if _GRN.fullmatch(name) else tensor for name, tensor in tensors.items()}
 
 
 def unroll_kernel(kernel: Tensor) -> Tensor:
-    """Turns a MinkowskiEngine kernel into the weight of a convolution.
+    """Turn a MinkowskiEngine kernel into the weight of a convolution.
 
     Args:
         kernel: (K * K, M, O), or (K * K, C) of a depthwise convolution; the row runs fastest in the first dimension.
@@ -76,7 +76,7 @@ def unroll_kernel(kernel: Tensor) -> Tensor:
 
 
 def fit_input_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """Makes the stem's weight fit another number of input channels, so that activations keep their scale.
+    """Make the stem's weight fit another number of input channels, so that activations keep their scale.
 
     With fewer channels than the file has, each takes the mean over the file's. With more, the file's are repeated in
     turn, and each is shared out among its copies. Either way the weights of all channels are multiplied such that an

@@ -23,7 +23,7 @@ _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".pth.tar", ".index.
 
 
 def fetch(source: str | os.PathLike) -> Path:
-    """Gives the local path of a source, downloading it once if it is not here.
+    """Return the local path of a source, downloading it once if it is not here.
 
     Args:
         source: A path, or that of a folder with one checkpoint in it, whole or in parts with an index; an
@@ -50,12 +50,12 @@ def fetch(source: str | os.PathLike) -> Path:
 
 
 def hash_file(path: Path) -> str:
-    """Gives the sha256 of a file in hexadecimal digits."""
+    """Return the sha256 of a file in hexadecimal digits."""
     return _hash(path.open("rb", buffering=0))
 
 
 def hash_in_background(path: Path) -> Future[str]:
-    """Starts what ``hash_file`` does in a thread: on an xlarge it takes longer than loading does.
+    """Start what ``hash_file`` does in a thread: on an xlarge it takes longer than loading does.
 
     The file is opened at once, so that it may be moved or deleted afterwards.
     """

@@ -50,7 +50,7 @@ ISOTROPIC_VARIANTS: dict[str, IsotropicVariant] = {
 
 
 def get_variant(arch: str | Mapping[str, Any]) -> Variant:
-    """Looks a variant up by name, or checks one given as ``dict(depths=..., channels=...)``.
+    """Look a variant up by name, or check one given as ``dict(depths=..., channels=...)``.
 
     Raises:
         UserError: The name is unknown (the nearest one is given), or the dict is not four depths and four widths.
@@ -68,7 +68,7 @@ def get_variant(arch: str | Mapping[str, Any]) -> Variant:
 
 
 def get_isotropic_variant(arch: str | Mapping[str, Any]) -> IsotropicVariant:
-    """Looks an isotropic variant up by name, or checks one given as ``dict(depth=..., channels=...)``.
+    """Look an isotropic variant up by name, or check one given as ``dict(depth=..., channels=...)``.
 
     Raises:
         UserError: The name is unknown, or the dict has other keys, or the width is no multiple of 4.

@@ -1,4 +1,4 @@
-"""Checks the data that a config reads: python tools/check_dataset.py CONFIG [--data DIR]
+"""Check the data that a config reads: python tools/check_dataset.py CONFIG [--data DIR].
 
 Prints one table of what it found, draws a sheet of images with their ground truth, and feeds the ground truth through
 the config's evaluation, which must give an AP, mIoU or accuracy of 1. The exit code is 1 where there is an error.
@@ -21,7 +21,7 @@ from convnext_dense.data.own.tasks import use_whole_folder
 
 
 def main() -> None:
-    """Reads the arguments, checks and prints.
+    """Read the arguments, check and print.
 
     Raises:
         SystemExit: With code 1, there is an error in the data.

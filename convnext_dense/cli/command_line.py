@@ -15,7 +15,7 @@ from convnext_dense.plug import take_step
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that train and test have in common, by the names that mmdet's and mmseg's users know."""
+    """Add the arguments that train and test have in common, by the names that mmdet's and mmseg's users know."""
     add_data_arguments(parser)
     parser.add_argument("--work-dir", metavar="D", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes start")
@@ -23,14 +23,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say which data a config reads."""
+    """Add the arguments that say which data a config reads."""
     parser.add_argument("--data", metavar="DIR", help="folder of your own data that replaces the config's")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label, for segmentation")
     add_options_argument(parser)
 
 
 def add_options_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds the argument that overrides values of a config."""
+    """Add the argument that overrides values of a config."""
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -41,18 +41,18 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_road_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that choose a step of the road from ResNet to ConvNeXt."""
+    """Add the arguments that choose a step of the road from ResNet to ConvNeXt."""
     parser.add_argument("--step", metavar="STEP", help="step of a roadmap config, such as kernel_7")
     parser.add_argument("--regime", metavar="REGIME", help="where the road begins: resnet50 or resnet200")
 
 
 def change_step(args: argparse.Namespace) -> Callable[[Config], Config] | None:
-    """Gives the change of a config that the arguments of the road ask for."""
+    """Return the change of a config that the arguments of the road ask for."""
     return take_step(args.step, args.regime) if args.step or args.regime else None
 
 
 def run_command(function: Callable[[], object]) -> None:
-    """Runs a command. A ``UserError`` is printed as one sentence, any other error as it is.
+    """Run a command. A ``UserError`` is printed as one sentence, any other error as it is.
 
     The exit code is 1 after an error, and after a signal that of ``EXIT_CODES``.
     """
@@ -72,5 +72,5 @@ def run_command(function: Callable[[], object]) -> None:
 
 
 def set_local_rank(local_rank: int) -> None:
-    """Tells mmengine this process's place on its node where the launcher gave it as an argument."""
+    """Tell mmengine this process's place on its node where the launcher gave it as an argument."""
     os.environ.setdefault("LOCAL_RANK", str(local_rank))

@@ -11,7 +11,7 @@ from convnext_dense.models.probe import probe_checkpoint
 
 
 def main() -> None:
-    """Reads the arguments, and converts or probes."""
+    """Read the arguments, and convert or probe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="IN", help="path, http(s):// address, timm:NAME or hf:OWNER/NAME")
     parser.add_argument("out", metavar="OUT", nargs="?", help="file to write: .safetensors, .pth or .pt")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main() -> None:
-    """Reads the arguments and prints."""
+    """Read the arguments and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", metavar="CONFIG", nargs="?", help="config file")
     parser.add_argument("--table", choices=list(TABLES), help="table of published and computed values")

@@ -11,7 +11,7 @@ from convnext_dense.inference import Predictor, draw_result
 
 
 def main() -> None:
-    """Reads the arguments, predicts, and writes one picture per image."""
+    """Read the arguments, predict, and write one picture per image."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="path or address of the weights")
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def describe(result: dict, score_thr: float) -> str:
-    """Says in a few words what was found."""
+    """Say in a few words what was found."""
     if "label_map" in result:
         labels, counts = np.unique(result["label_map"], return_counts=True)
         order = np.argsort(-counts)

@@ -1,4 +1,4 @@
-"""Writes the generated demo data set: python tools/make_shapes.py data/shapes --preview 24"""
+"""Write the generated data of the demos: python tools/make_shapes.py data/shapes --preview 24."""
 
 import argparse
 import logging
@@ -17,7 +17,7 @@ LAYOUTS: dict[str, tuple[Callable[..., bool], Callable[..., object]]] = {
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the arguments."""
+    """Read the arguments."""
     parser = argparse.ArgumentParser(description="Write a small data set of drawn shapes.")
     parser.add_argument("out", help="folder to fill")
     parser.add_argument(
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Reads the arguments and writes the data set."""
+    """Read the arguments and write the data set."""
     args = parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     write, preview = LAYOUTS[args.layout]

@@ -10,7 +10,7 @@ from convnext_dense.plug import diff_configs, plug_backbone
 
 
 def main() -> None:
-    """Reads the arguments and writes the config."""
+    """Read the arguments and write the config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", metavar="CONFIG", help="file, or mmdet::NAME or mmseg::NAME of a config they ship")
     parser.add_argument("out", metavar="OUT.py", help="file to write; it stands alone")

@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: python tools/test.py CONFIG CHECKPOINT"""
+"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from convnext_dense.engine import evaluate_model
 
 
 def main() -> None:
-    """Reads the arguments and tests."""
+    """Read the arguments and test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="path or address of the weights")

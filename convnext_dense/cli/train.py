@@ -1,4 +1,4 @@
-"""Trains a model: python tools/train.py CONFIG
+"""Train a model: python tools/train.py CONFIG.
 
 CONFIG is a file, or one of mmdet's or mmseg's own, such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py. With
 --backbone its backbone is replaced by ConvNeXt.
@@ -15,7 +15,7 @@ from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
 
 
 def main() -> None:
-    """Reads the arguments and trains."""
+    """Read the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="path of the config")
     parser.add_argument("--backbone", metavar="NAME", help="convnext-ARCH or convnextv2-ARCH, such as convnext-tiny")

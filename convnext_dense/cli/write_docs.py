@@ -9,6 +9,6 @@ from convnext_dense.description.documents import write_documents
 
 
 def main() -> None:
-    """Writes and says what."""
+    """Write and say what."""
     for path in write_documents(Path(__file__).parents[2]):
         print(path)

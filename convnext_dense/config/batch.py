@@ -14,7 +14,7 @@ _WORLD_SIZE = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}
 
 
 def accumulate_to_effective_batch(cfg: Config) -> list[str]:
-    """Derives ``optim_wrapper.accumulative_counts`` from the config's ``effective_batch``.
+    """Derive ``optim_wrapper.accumulative_counts`` from the config's ``effective_batch``.
 
     A moving average follows the steps of the optimizer, not the batches between them.
 
@@ -48,7 +48,7 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
 
 
 def moving_averages(cfg: Config) -> Iterator[Any]:
-    """Finds the configs of mmengine's hooks that average the weights."""
+    """Find the configs of mmengine's hooks that average the weights."""
     for hook in cfg.get("custom_hooks") or []:
         if hook.get("type") == "EMAHook":
             yield hook

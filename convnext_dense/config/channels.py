@@ -9,7 +9,7 @@ _MODULE, _OURS = "convnext_dense.models.detector_input", "convnext_dense.DetData
 
 
 def fit_to_channels(cfg: Config) -> list[str]:
-    """Lets a detector take images that have neither one nor three channels, or are grey under a config for colours.
+    """Let a detector take images that have neither one nor three channels, or are grey under a config for colours.
 
     Args:
         cfg: Changed in place: mmdet's data preprocessor, which asserts one or three values of ``mean``, becomes ours.

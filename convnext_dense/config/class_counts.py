@@ -43,7 +43,7 @@ class Count(NamedTuple):
 
 
 def class_counts(model: ConfigDict, current: int | None = None) -> list[Count]:
-    """Finds the parts of a model's config that count the classes of its data.
+    """Find the parts of a model's config that count the classes of its data.
 
     Args:
         model: The model's config.
@@ -58,12 +58,12 @@ def class_counts(model: ConfigDict, current: int | None = None) -> list[Count]:
 
 
 def num_classes(model: ConfigDict) -> int | None:
-    """Gives the number of classes in a model's config, stuff included; None where no part counts them."""
+    """Return the number of classes in a model's config, stuff included; None where no part counts them."""
     return next((count.value + count.node.get(_STUFF, 0) for count in class_counts(model)), None)
 
 
 def set_num_classes(model: ConfigDict, num_classes: int, *, current: int | None = None) -> None:
-    """Sets the number of classes of every part of a model's config, in place.
+    """Set the number of classes of every part of a model's config, in place.
 
     Weights per class follow where they are the same for every class. Others were chosen for other classes: they are
     left out, which is logged, unless there is one for each of the new ones. A part that counts things and stuff is
@@ -102,7 +102,7 @@ def set_num_classes(model: ConfigDict, num_classes: int, *, current: int | None 
 
 
 def check_class_counts(model: ConfigDict, classes: Sequence[str], source: Any) -> None:
-    """Holds the numbers of classes in a model's config, and its lists with one entry per class, against class names.
+    """Hold the numbers of classes in a model's config, and its lists with one entry per class, against class names.
 
     Args:
         model: The model's config.
@@ -129,7 +129,7 @@ def check_class_counts(model: ConfigDict, classes: Sequence[str], source: Any) -
 
 
 def task_of(cfg: Config) -> str | None:
-    """Tells what a config's model is for by the class that it names: a key of ``tasks.TASKS``, or None."""
+    """Tell what a config's model is for by the class that it names: a key of ``tasks.TASKS``, or None."""
     model = cfg.model.get("module") or cfg.model  # the former within test-time augmentation
     kind = model.get("type")
     if isinstance(kind, str):
@@ -158,7 +158,7 @@ def _find_counts(node: Any, place: str = "") -> Iterator[Count]:
 
 
 def _per_class_lists(node: ConfigDict) -> Iterator[tuple[str, Any]]:
-    """Finds the lists of a part, those of parts within that count classes themselves left out."""
+    """Find the lists of a part, those of parts within that count classes themselves left out."""
     for key, child in _children(node):
         if key in _PER_CLASS and isinstance(child, list | tuple):
             yield key, node

@@ -19,7 +19,7 @@ _STUFF_PARTS = ("semantic_head", "semantic_roi_extractor")
 
 
 def use_coco_objects(cfg: Config, loaders: Sequence[str] = ("train", "val", "test")) -> None:
-    """Makes a detection config, in place, read objects in COCO format, learn from them and be evaluated on them.
+    """Make a detection config, in place, read objects in COCO format, learn from them and be evaluated on them.
 
     Args:
         cfg: The config.
@@ -43,7 +43,7 @@ def use_coco_objects(cfg: Config, loaders: Sequence[str] = ("train", "val", "tes
 
 
 def _without_stuff(step: ConfigDict) -> ConfigDict:
-    """A loading step, for boxes and masks in the annotation file."""
+    """Return a loading step, for boxes and masks in the annotation file."""
     kind = str(step.get("type")).rpartition(".")[2]
     if kind == "LoadPanopticAnnotations":
         return ConfigDict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=step.get("with_mask", True))
@@ -75,7 +75,7 @@ def _join_copies(node: Any) -> None:
 
 
 def drop_stuff(cfg: Config) -> None:
-    """Takes out what a model learns from maps of stuff: there are none."""
+    """Take out what a model learns from maps of stuff: there are none."""
     dropped = []
     for node in config_dicts(cfg.model):
         if "panoptic_fusion_head" in node and "roi_head" in node:  # Panoptic FPN: a Mask R-CNN with a branch for stuff

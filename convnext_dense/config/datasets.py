@@ -12,7 +12,7 @@ TRAINING_SPLITS = {"train": "train", "val": "val", "test": "val"}
 
 
 def config_dicts(node: Any) -> Iterator[Any]:
-    """Goes through every dict of a config, the outer ones first, lists included."""
+    """Go through every dict of a config, the outer ones first, lists included."""
     if isinstance(node, Mapping):
         yield node
         node = list(node.values())
@@ -22,7 +22,7 @@ def config_dicts(node: Any) -> Iterator[Any]:
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """Goes through wrappers (repeat, concatenate, balance) down to the data sets that read files."""
+    """Go through wrappers (repeat, concatenate, balance) down to the data sets that read files."""
     if "datasets" in dataset:
         for child in dataset.datasets:
             yield from leaf_datasets(child)
@@ -33,18 +33,18 @@ def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
 
 
 def evaluators(cfg: Config, loader: str) -> list[ConfigDict]:
-    """Gives the configs of the metrics of ``'val'`` or ``'test'``; there may be none."""
+    """Return the configs of the metrics of ``'val'`` or ``'test'``; there may be none."""
     found = cfg.get(f"{loader}_evaluator") or []
     return list(found) if isinstance(found, list | tuple) else [found]
 
 
 def class_names(dataset: ConfigDict) -> Sequence[str] | None:
-    """Gives the class names of a data set's config: its own, or its type's, such as COCO's 80."""
+    """Return the class names of a data set's config: its own, or its type's, such as COCO's 80."""
     return (dataset.get("metainfo") or {}).get("classes") or known_class_names(dataset)
 
 
 def known_class_names(dataset: ConfigDict) -> Sequence[str] | None:
-    """Gives the class names that the type of a data set brings along, such as ADE20K's 150."""
+    """Return the class names that the type of a data set brings along, such as ADE20K's 150."""
     with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
         return getattr(registry.get(dataset.type), "METAINFO", {}).get("classes")
 
@@ -55,6 +55,6 @@ def leads_out(name: str) -> bool:
 
 
 def quote(names: Sequence[str], limit: int = 10) -> str:
-    """Writes up to ``limit`` names for a message."""
+    """Write up to ``limit`` names for a message."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(f"'{name}'" for name in names[:limit]) + more

@@ -13,7 +13,7 @@ from convnext_dense.errors import UserError
 
 
 def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
-    """Changes what the device, or a single process, cannot run.
+    """Change what the device, or a single process, cannot run.
 
     - Mixed precision on a CPU becomes full precision. On a GPU it runs in bfloat16 where the card has it, else in
       float16 with dynamic loss scaling; a ``dtype`` in the config is kept.
@@ -55,7 +55,7 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
 
 
 def fit_to_strategy(cfg: Config) -> list[str]:
-    """Changes what a config with a ``strategy``, which runs on mmengine's FlexibleRunner, cannot have.
+    """Change what a config with a ``strategy``, which runs on mmengine's FlexibleRunner, cannot have.
 
     Args:
         cfg: Changed in place.

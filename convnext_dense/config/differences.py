@@ -18,7 +18,7 @@ class ConfigDiff(list[tuple[str, Any, Any]]):
 
 
 def diff_configs(before: Config, after: Config) -> ConfigDiff:
-    """Lists what is different in ``after``."""
+    """List what is different in ``after``."""
     return ConfigDiff(_differences(before.to_dict(), after.to_dict(), ""))
 
 

@@ -19,7 +19,7 @@ def can_drop_masks(model: ConfigDict) -> bool:
 
 
 def drop_masks(cfg: Config) -> None:
-    """Takes the mask head, the reading of masks and the mask AP out of a config, in place."""
+    """Take the mask head, the reading of masks and the mask AP out of a config, in place."""
     for part in _MASK_PARTS:
         cfg.model.roi_head.pop(part, None)
     for node in config_dicts(list(cfg.values())):

@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 
 def wrapper_configs(cfg: Config) -> Iterator[Any]:
-    """Finds the configs of optimizer wrappers: the config's own, or where it names several, each of them."""
+    """Find the configs of optimizer wrappers: the config's own, or where it names several, each of them."""
     node = cfg.get("optim_wrapper")
     if node is None:
         return

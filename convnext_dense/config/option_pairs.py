@@ -12,7 +12,7 @@ _OF_WORKERS = {"persistent_workers": False, "prefetch_factor": None, "timeout": 
 
 
 def fit_loaders(cfg: Config, loaders: Sequence[str]) -> list[str]:
-    """Takes out of data loaders without workers what is only for workers, and checks the options of all of them.
+    """Take out of data loaders without workers what is only for workers, and check the options of all of them.
 
     Args:
         cfg: Changed in place.
@@ -61,7 +61,7 @@ def _check_samplers(loader: dict[str, Any], name: str) -> None:
 
 
 def check_units(cfg: Config) -> list[str]:
-    """Holds what is counted in epochs against a run that is counted in iterations.
+    """Hold what is counted in epochs against a run that is counted in iterations.
 
     There, mmengine steps a scheduler that counts epochs once, at the end: the learning rate would stay where a warm-up
     begins.

@@ -28,7 +28,7 @@ _ABSENT = object()
 def apply_options(
     cfg: Config, options: Mapping[str, Any] | None, path: str | os.PathLike, *, is_draft: bool = False
 ) -> None:
-    """Overrides single values of a config.
+    """Override single values of a config.
 
     Args:
         cfg: Changed in place.
@@ -56,13 +56,13 @@ def apply_options(
 
 
 def option_value(options: Mapping[str, Any] | None, key: str) -> Any:
-    """Gives what the options say about a key, as a value of its own or inside a dict; None if nothing."""
+    """Return what the options say about a key, as a value of its own or inside a dict; None if nothing."""
     found = _lookup_option(options, key)
     return None if found is _ABSENT else found
 
 
 def check_flag(options: Mapping[str, Any] | None, key: str, value: Any, flag: str) -> None:
-    """Holds an argument of the command line against an option that says the same.
+    """Hold an argument of the command line against an option that says the same.
 
     Args:
         options: See ``apply_options``.

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def image_step(pipeline: Sequence[Mapping[str, Any]]) -> int:
-    """Gives the position of the step that loads images: the first named ``Load...Image...``, or else the first."""
+    """Return the position of the step that loads images: the first named ``Load...Image...``, or else the first."""
     names = [step_name(step) for step in pipeline]
     return next((i for i, name in enumerate(names) if name.startswith("Load") and "Image" in name), 0)
 
@@ -17,6 +17,6 @@ def loads_annotations(step: Mapping[str, Any]) -> bool:
 
 
 def step_name(step: Mapping[str, Any]) -> str:
-    """Gives the name of a step's class, without its package."""
+    """Return the name of a step's class, without its package."""
     kind = step.get("type", "")
     return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]

@@ -13,7 +13,7 @@ _WRITERS = ("CocoMetric", "CocoPanopticMetric", "IoUMetric")
 
 
 def only_predict(cfg: Config, loader: str) -> None:
-    """Makes a config, in place, predict the images of ``'val'`` or ``'test'`` without looking for ground truth."""
+    """Make a config, in place, predict the images of ``'val'`` or ``'test'`` without looking for ground truth."""
     for metric in evaluators(cfg, loader):
         if str(metric.get("type")).rpartition(".")[2] in _WRITERS:
             metric.format_only = True
@@ -25,7 +25,7 @@ def only_predicts(cfg: Config, loader: str) -> bool:
 
 
 def check_is_written(cfg: Config, source: str) -> None:
-    """Holds a test that measures nothing against what is written.
+    """Hold a test that measures nothing against what is written.
 
     Args:
         cfg: The config.
@@ -43,7 +43,7 @@ def check_is_written(cfg: Config, source: str) -> None:
 
 
 def leave_out_labels(cfg: Config, loader: str) -> None:
-    """Takes the reading of label images out of the pipelines of a segmentation config, in place."""
+    """Take the reading of label images out of the pipelines of a segmentation config, in place."""
     for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
         dataset.pipeline = _without_labels(dataset.get("pipeline") or [])
     if loader == "test" and "tta_pipeline" in cfg:
@@ -51,7 +51,7 @@ def leave_out_labels(cfg: Config, loader: str) -> None:
 
 
 def _without_labels(steps: Any) -> list[Any]:
-    """Goes through a pipeline, and through the lists of steps in one for test-time augmentation."""
+    """Go through a pipeline, and through the lists of steps in one for test-time augmentation."""
     kept = []
     for step in steps:
         if isinstance(step, list | tuple):

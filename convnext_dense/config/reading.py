@@ -21,7 +21,7 @@ def read_config(
     *,
     use_data: Callable[[Config], Any] | None = None,
 ) -> Config:
-    """Reads a config and overrides single values.
+    """Read a config and override single values.
 
     Args:
         path: A Python config file of mmengine, or ``PACKAGE::FOLDER/FILE.py`` for one that an installed mmdet or mmseg
@@ -55,7 +55,7 @@ def read_config(
 
 
 def _shipped_config(name: str) -> Path:
-    """Finds the file of a name such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``."""
+    """Find the file of a name such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``."""
     package, _, path = name.partition("::")
     spec = importlib.util.find_spec(package) if package in {"mmdet", "mmseg"} else None
     if spec is None or spec.origin is None:

@@ -39,11 +39,11 @@ class CorruptImages:
         return self._count.value
 
     def start_epoch(self) -> None:
-        """Starts counting anew."""
+        """Start counting anew."""
         self._count.value = 0
 
     def decode(self, content: bytes, name: str) -> Image.Image | None:
-        """Decodes an image file by ``to_rgb``; None if it is corrupt.
+        """Decode an image file by ``to_rgb``; None if it is corrupt.
 
         Raises:
             UserError: More than the stated share of the images is corrupt.
@@ -56,7 +56,7 @@ class CorruptImages:
             return None
 
     def skip(self, name: str, error: BaseException) -> None:
-        """Counts and names a corrupt image.
+        """Count and name a corrupt image.
 
         Raises:
             UserError: As for ``decode``.

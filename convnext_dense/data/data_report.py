@@ -26,7 +26,7 @@ def report_data(
     overlay: Path | None = None,
     follow: Callable[[Sequence[Any], str], Any] | None = None,
 ) -> tuple[bool, str]:
-    """Checks data sets of a config, evaluates their ground truth, and draws it.
+    """Check data sets of a config, evaluate their ground truth, and draw it.
 
     Args:
         cfg: The config; changed where masks or the ground truth of a test are missing.
@@ -66,7 +66,7 @@ def report_data(
 
 
 def format_findings(inspection: Inspection) -> str:
-    """Writes what was found as a table, errors first, and how much there is of each severity."""
+    """Write what was found as a table, errors first, and how much there is of each severity."""
     if not inspection.findings:
         return "Nothing was found: 0 errors, 0 warnings."
     head = ("severity", "check", "count", "first example")

@@ -17,7 +17,7 @@ from convnext_dense.errors import UserError
 def to_array(
     image: Any, channels: int = 3, *, dtypes: Sequence[type] | None = (np.uint8,), mean: Sequence[float] = ()
 ) -> np.ndarray:
-    """Fits an image to what a model's files are read as.
+    """Fit an image to what a model's files are read as.
 
     Args:
         image: A Pillow image, or an array of shape (H, W, C) in the order of OpenCV (B, G, R, alpha), or (H, W) for
@@ -78,7 +78,7 @@ def _wanted(channels: int, dtypes: Sequence[type] | None) -> str:
 
 
 def _from_pillow(image: Image.Image, channels: int, *, keeps_depth: bool) -> np.ndarray:
-    """Gives what OpenCV would read from the image's file."""
+    """Return what OpenCV would read from the image's file."""
     if not all(image.size):
         return np.empty((*image.size[::-1], channels), np.uint8)  # refused by its size
     if channels == 3 or (channels == 1 and not keeps_depth):

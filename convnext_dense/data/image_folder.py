@@ -62,7 +62,7 @@ class ImageFolder(Dataset):
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def start_epoch(self, seed: int, epoch: int, batch_size: int = 1) -> None:
-        """Says which epoch of which run the next images are for; the training loop does so.
+        """Say which epoch of which run the next images are for; the training loop does so.
 
         The batch size is for data sets that deal batches to workers; here the sampler does.
         """
@@ -73,7 +73,7 @@ class ImageFolder(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Gives ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
+        """Return ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
 
         Raises:
             UserError: More than ``max_corrupt_rate`` of the images are corrupt.
@@ -93,7 +93,7 @@ class ImageFolder(Dataset):
 
 
 def class_folders(root: Path) -> list[str]:
-    """Lists the folders in a folder.
+    """List the folders in a folder.
 
     Raises:
         UserError: It does not exist.
@@ -104,7 +104,7 @@ def class_folders(root: Path) -> list[str]:
 
 
 def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
-    """Lists the images of a folder with their labels.
+    """List the images of a folder with their labels.
 
     Args:
         root: Folder with one folder per class.

@@ -50,7 +50,7 @@ class ImageReader:
         return _NUM_OF_COLOUR.get(self.color_type.removesuffix("_ignore_orientation"))
 
     def open(self, path: str | os.PathLike) -> OpenedImage:
-        """Opens a file with care, and says what it is; what Pillow does not know is left to a step of another kind.
+        """Open a file with care, and say what it is; what Pillow does not know is left to a step of another kind.
 
         Raises:
             UserError: As for ``open_image``.
@@ -64,7 +64,7 @@ class ImageReader:
             return OpenedImage(height, width, "", 1)
 
     def __call__(self, path: str | os.PathLike) -> np.ndarray:
-        """Gives the (H, W) or (H, W, C) array that a pipeline goes on with.
+        """Return the (H, W) or (H, W, C) array that a pipeline goes on with.
 
         Raises:
             UserError: The step cannot read the file.
@@ -80,7 +80,7 @@ class ImageReader:
 
 
 def decoding_fault(path: str | os.PathLike, color_type: str = "color") -> str:
-    """Says in a sentence why a loading step cannot read a file."""
+    """Say in a sentence why a loading step cannot read a file."""
     try:
         opened = open_image(path)
     except UserError as error:
@@ -94,5 +94,5 @@ def decoding_fault(path: str | os.PathLike, color_type: str = "color") -> str:
 
 
 def reader_of(pipeline: Sequence[Mapping[str, Any]] | None) -> ImageReader | None:
-    """Gives the reader of a data set's pipeline, or None where it has none."""
+    """Return the reader of a data set's pipeline, or None where it has none."""
     return ImageReader(pipeline[image_step(pipeline)]) if pipeline else None

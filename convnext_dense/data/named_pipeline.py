@@ -45,7 +45,7 @@ class NamedPipeline(Compose):
 
 
 def _explain(error: Exception, step: Any, path: Any, size: tuple[int, ...] | None) -> str | None:
-    """Gives the sentence for an error of a step, or None for one that is not about the image."""
+    """Return the sentence for an error of a step, or None for one that is not about the image."""
     name = type(step).__name__
     if size is None and isinstance(error, cv2.error | AssertionError | OSError) and name.startswith("Load"):
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.EACCES, errno.EISDIR):

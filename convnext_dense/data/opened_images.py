@@ -48,7 +48,7 @@ def pixel_limit() -> int:
 
 
 def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
-    """Reads and decodes an image whole, after its size.
+    """Read and decode an image whole, after its size.
 
     Args:
         path: The file.
@@ -105,7 +105,7 @@ def inspect_image(
     is_skipped: bool = False,
     reader: "ImageReader | None" = None,
 ) -> OpenedImage | None:
-    """Opens an image of a data set, reads it as training does, and notes what is wrong or silently changed by that.
+    """Open an image of a data set, read it as training does, and note what is wrong or silently changed by that.
 
     Args:
         path: Its file.

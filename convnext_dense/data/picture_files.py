@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def picture_names(images: Iterable[str | os.PathLike], *, keeps_suffix: bool = False) -> dict[str, str]:
-    """Gives every image file a name of its own, to which an ending is added, for what is written about it.
+    """Return every image file a name of its own, to which an ending is added, for what is written about it.
 
     It is the file's name without its suffix. Where two would have one name, it is the name with the suffix, and where
     that does not tell them apart, with as many of the folders around it as do: ``a``, ``a.jpg``, ``one/a.jpg``. Names
@@ -37,7 +37,7 @@ def picture_names(images: Iterable[str | os.PathLike], *, keeps_suffix: bool = F
 
 
 def _parts(path: str | os.PathLike) -> tuple[str, ...]:
-    """The folders and the name of an absolute path, its root left out."""
+    """Return the folders and the name of an absolute path, its root left out."""
     return Path(os.path.abspath(path)).parts[1:]
 
 
@@ -50,7 +50,7 @@ def _key(name: str) -> str:
 
 
 def _clashes(files: list[tuple[str, ...]], levels: dict[tuple[str, ...], int]) -> list[tuple[str, ...]]:
-    """The files whose names are those of others too, and could be longer."""
+    """Return the files whose names are those of others too, and could be longer."""
     keys = {parts: _key(_name_at(parts, levels[parts])) for parts in files}
     counts = Counter(keys.values())
     return [parts for parts in files if counts[keys[parts]] > 1 and levels[parts] < len(parts)]

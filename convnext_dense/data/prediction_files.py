@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".g
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """Lists the files that are named, and the images in folders, sorted; a file that is named twice is taken once.
+    """List the files that are named, and the images in folders, sorted; a file that is named twice is taken once.
 
     Raises:
         UserError: A path does not exist, or a folder has no image.
@@ -44,7 +44,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
 
 
 def name_pictures(images: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
-    """Gives every image a picture of its own, see ``picture_names``.
+    """Return every image a picture of its own, see ``picture_names``.
 
     Raises:
         UserError: A picture would overwrite an image.
@@ -77,7 +77,7 @@ class CocoResults:
         self._has_masks = False
 
     def add(self, image_id: int | str, result: Mapping[str, Any]) -> None:
-        """Takes one dict of ``inference.predict``. Categories are numbered from 1 on in the order of the classes."""
+        """Take one dict of ``inference.predict``. Categories are numbered from 1 on in the order of the classes."""
         from pycocotools import mask as masks
 
         self._has_masks |= "masks" in result
@@ -98,7 +98,7 @@ class CocoResults:
                 self._masks.append(dict(found, segmentation=segmentation))
 
     def write(self) -> list[Path]:
-        """Writes what was taken, and gives the files.
+        """Write what was taken, and return the files.
 
         Raises:
             UserError: A file cannot be written.
@@ -114,7 +114,7 @@ class CocoResults:
 
 
 def write_label_image(path: Path, label_map: np.ndarray, *, first: int) -> None:
-    """Writes (H, W) class numbers as a grey PNG, of 16 bits where 8 do not hold them.
+    """Write (H, W) class numbers as a grey PNG, of 16 bits where 8 do not hold them.
 
     Args:
         path: The file.
@@ -152,7 +152,7 @@ class PredictionWriter:
         self._names = {image: names[os.fspath(image)] for image in images}
 
     def add(self, image: Path, result: Mapping[str, Any]) -> None:
-        """Takes the prediction for an image."""
+        """Take the prediction for an image."""
         if self._objects is not None:
             self._objects.add(self._names[image], result)
         else:
@@ -161,5 +161,5 @@ class PredictionWriter:
             )
 
     def write(self) -> str:
-        """Writes what is not yet written, and says where everything is."""
+        """Write what is not yet written, and say where everything is."""
         return self._out if self._objects is None else ", ".join(map(str, self._objects.write()))

@@ -75,7 +75,7 @@ class ImageShards(IterableDataset):
         self._epoch[2] = 1
 
     def start_epoch(self, seed: int, epoch: int, batch_size: int = 1) -> None:
-        """Says which epoch of which run comes next, and how many images make a batch, so that workers end on one."""
+        """Say which epoch of which run comes next, and how many images make a batch, so that workers end on one."""
         self._epoch.copy_(torch.tensor([seed, epoch, batch_size]))
         self.corrupt.start_epoch()
 
@@ -83,7 +83,7 @@ class ImageShards(IterableDataset):
         return self.num_images // self.world_size
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yields this worker's images: ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
+        """Yield this worker's images: ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
 
         Raises:
             UserError: A shard is truncated or holds something else, there are fewer shards than workers, or more than
@@ -151,7 +151,7 @@ class ImageShards(IterableDataset):
 
 
 def _expand(shards: str | Sequence[str]) -> list[str]:
-    """Gives the single shards; those on this machine must be there, and whole."""
+    """Return the single shards; those on this machine must be there, and whole."""
     import webdataset
 
     if isinstance(shards, str):

@@ -33,7 +33,7 @@ _JSON_WORDS = ("true", "false", "null", "NaN", "Infinity", "-Infinity")
 
 
 def read_text(path: str | os.PathLike, kind: str = "Text file") -> str:
-    r"""Reads a text file; lines end in ``\n`` whatever they end in there, and byte order marks are gone.
+    r"""Read a text file; lines end in ``\n`` whatever they end in there, and byte order marks are gone.
 
     Args:
         path: The file.
@@ -55,12 +55,12 @@ def read_text(path: str | os.PathLike, kind: str = "Text file") -> str:
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:
-    """Reads a text file of names, one per line; blank lines and space around names count for nothing."""
+    """Read a text file of names, one per line; blank lines and space around names count for nothing."""
     return [line.strip() for line in read_text(path).split("\n") if line.strip()]
 
 
 def read_json(path: str | os.PathLike, kind: str = "JSON file") -> Any:
-    """Reads a JSON file.
+    """Read a JSON file.
 
     Args:
         path: The file.
@@ -87,12 +87,12 @@ class MarkedTextBackend(LocalBackend):
     """mmengine's local files, whose texts may begin with a byte order mark."""
 
     def get_text(self, filepath: str | Path, encoding: str = "utf-8") -> str:
-        """Reads text."""
+        """Read text."""
         return read_text(filepath) if encoding.lower() in ("utf-8", "utf8") else super().get_text(filepath, encoding)
 
     @contextlib.contextmanager
     def get_local_path(self, filepath: str | Path) -> Iterator[str | Path]:
-        """Gives the path, or for a text with a mark that of a copy in plain UTF-8, which is gone at the end."""
+        """Return the path, or for a text with a mark that of a copy in plain UTF-8, which is gone at the end."""
         if not str(filepath).lower().endswith(_SUFFIXES) or not _has_mark(filepath):
             yield filepath
             return

@@ -20,7 +20,7 @@ TRANSFORMS.register_module(module=Mixup)
 
 
 def build_transform(transform: Mapping[str, Any]) -> Any:
-    """Builds what turns a PIL image into a normalised tensor ``(3, H, W)``.
+    """Build what turns a PIL image into a normalised tensor ``(3, H, W)``.
 
     Args:
         transform: Arguments of timm's ``create_transform``.
@@ -40,14 +40,14 @@ def build_transform(transform: Mapping[str, Any]) -> Any:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **kwargs: Any) -> Image.Image:
-    """Does what timm's posterize did until Pillow 13 refused to keep no bit, which RandAugment draws now and then."""
+    """Do what timm's posterize did until Pillow 13 refused to keep no bit, which RandAugment draws now and then."""
     if bits_to_keep == 0:
         return Image.new(image.mode, image.size)
     return auto_augment.posterize(image, bits_to_keep, **kwargs)
 
 
 def seed_generators(*key: int) -> None:
-    """Sets python's, numpy's and torch's generators, on the CPU, to a function of the key."""
+    """Set python's, numpy's and torch's generators, on the CPU, to a function of the key."""
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -56,7 +56,7 @@ def seed_generators(*key: int) -> None:
 
 @contextlib.contextmanager
 def random_state_of(*key: int) -> Iterator[None]:
-    """Makes python's, numpy's and torch's random numbers inside of the block a function of the key alone.
+    """Make python's, numpy's and torch's random numbers inside of the block a function of the key alone.
 
     An augmentation that is drawn so does not depend on the number of workers, nor on whether the run was resumed.
     Outside of a data loader's worker, all three go on afterwards from where they were.

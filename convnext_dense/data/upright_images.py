@@ -25,7 +25,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turns a Pillow image upright, and into RGB of 8 bits.
+    """Turn a Pillow image upright, and into RGB of 8 bits.
 
     16 bits are cut to their upper 8, as OpenCV, libpng and Pillow itself (for colours) do it; Pillow would cut grey
     values at 255, which leaves white. An alpha channel is dropped.
@@ -53,7 +53,7 @@ def has_16_bits(image: Image.Image) -> bool:
 
 
 def read_bgr(path: str | os.PathLike) -> np.ndarray:
-    """Gives a file by ``to_rgb`` as an (H, W, 3) array in BGR order.
+    """Return a file by ``to_rgb`` as an (H, W, 3) array in BGR order.
 
     Raises:
         UserError: It is none that Pillow knows, or has 32 bits per pixel.

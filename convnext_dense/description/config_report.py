@@ -28,7 +28,7 @@ def describe_config(
     change: Callable[[Config], Config] | None = None,
     image_size: tuple[int, int] | None = None,
 ) -> str:
-    """Describes a config.
+    """Describe a config.
 
     Args:
         config: Path of the config.
@@ -139,7 +139,7 @@ def _features(model: Any, image_size: tuple[int, int]) -> str:
 
 
 def _learning_rates(cfg: Config, model: nn.Module) -> str:
-    """The groups that the run's own constructor makes."""
+    """Return the groups that the run's own constructor makes."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get("constructor", "DefaultOptimWrapperConstructor")
     if not kind.startswith("convnext_dense."):

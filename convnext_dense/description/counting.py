@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_parameters(*modules: nn.Module) -> int:
-    """Number of parameters, those of shared modules once."""
+    """Return number of parameters, those of shared modules once."""
     return sum(param.numel() for param in {param for module in modules for param in module.parameters()})
 
 

@@ -25,7 +25,7 @@ NUM_MASK_PROPOSALS = 100
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
-    """Builds the model of a config without drawing or loading weights."""
+    """Build the model of a config without drawing or loading weights."""
     scope = cfg.get("default_scope", "convnext_dense")
     with DefaultScope.overwrite_default_scope(scope), torch.device("meta"):
         return MODELS.build(cfg.model).eval()
@@ -68,7 +68,7 @@ def _in_channels(model: Any) -> int:
 
 
 def _runs(model: Any, images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yields the parts that see whole images or proposals, each with a function that runs it once."""
+    """Yield the parts that see whole images or proposals, each with a function that runs it once."""
     features = model.backbone(images)
     yield "backbone", partial(model.backbone, images)
     if getattr(model, "neck", None) is not None:
@@ -87,7 +87,7 @@ def _runs(model: Any, images: Tensor) -> Iterator[tuple[str, Callable[[], object
 
 
 def _roi_runs(roi_head: Any) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yields box and mask heads, on proposals that RoIAlign has already cut out: it counts no MAC."""
+    """Yield box and mask heads, on proposals that RoIAlign has already cut out: it counts no MAC."""
     for name, kind, num_proposals in (
         ("box heads", "bbox", NUM_BOX_PROPOSALS),
         ("mask heads", "mask", NUM_MASK_PROPOSALS),

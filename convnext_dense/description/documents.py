@@ -22,7 +22,7 @@ and an exit code that is not 0. Three dots stand for a path, a number or the res
 
 
 def write_documents(root: Path) -> list[Path]:
-    """Writes all of them.
+    """Write all of them.
 
     Args:
         root: The repository.
@@ -44,7 +44,7 @@ def write_documents(root: Path) -> list[Path]:
 
 
 def describe_bad_inputs() -> str:
-    """Gives the page of bad inputs, from the table that the tests go through."""
+    """Return the page of bad inputs, from the table that the tests go through."""
     rows = read_bad_inputs().values()
     header = ("input", "message", "met by")
     cells = [(row["input"], row["message"].replace("|", "\\|"), f"`{row['command']}`") for row in rows]
@@ -52,7 +52,7 @@ def describe_bad_inputs() -> str:
 
 
 def replace_table(text: str, name: str, table: str) -> str:
-    """Puts a table between its markers in a document.
+    """Put a table between its markers in a document.
 
     Raises:
         UserError: The document lacks the markers.

@@ -25,7 +25,7 @@ _BAR = 0.38  # height of one of the two bars of a step, whose rows are 1 apart
 
 
 def draw_roadmap(facts: Mapping[str, Any], gmacs: Mapping[str, Mapping[str, float]], path: str | os.PathLike) -> None:
-    """Draws a picture 1200 pixels wide.
+    """Draw a picture 1200 pixels wide.
 
     Args:
         facts: ``roadmap`` of the published values, whose accuracies are drawn.

@@ -8,10 +8,10 @@ _FOLDER = Path(__file__).parent
 
 
 def read_published() -> dict[str, Any]:
-    """Returns what ``published.json`` holds."""
+    """Return what ``published.json`` holds."""
     return json.loads((_FOLDER / "published.json").read_text(encoding="utf-8"))
 
 
 def read_bad_inputs() -> dict[str, dict[str, str]]:
-    """Returns the rows of ``bad_inputs.json`` by the name of the input."""
+    """Return the rows of ``bad_inputs.json`` by the name of the input."""
     return json.loads((_FOLDER / "bad_inputs.json").read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ _COUNTED = "MACs are those of convolutions and linear layers; one MAC is one FLO
 
 
 def build_table(name: str, root: Path) -> str:
-    """Computes one table.
+    """Compute one table.
 
     Args:
         name: One of ``TABLES``.
@@ -101,12 +101,12 @@ def _arch_row(title: str, backbone: nn.Module, facts: Mapping[str, Any]) -> list
 
 
 def _printed_params(facts: Mapping[str, Any]) -> float:
-    """Published millions of parameters, with the most digits that are published."""
+    """Return published millions of parameters, with the most digits that are published."""
     return facts.get("params_M_finer", facts["params_M"])
 
 
 def _rounding_note(computed: float, published: float) -> str:
-    """Says whether a difference is that of the printed digits."""
+    """Say whether a difference is that of the printed digits."""
     digits = len(_text(published).partition(".")[2])
     if round(computed, digits) == published:
         return f"{computed:.2f} prints as {_text(published)}"
@@ -211,7 +211,7 @@ def _computed_columns(cfg: Any, facts: Mapping[str, Any], key: str, image_size: 
 
 
 def _recipe(cfg: Any) -> str:
-    """The values that differ between configs of one task, in one line."""
+    """Return the values that differ between configs of one task, in one line."""
     wrapper = cfg.optim_wrapper
     decay = wrapper.get("paramwise_cfg", {}).get("decay_rate", "-")
     drop_path = cfg.model.backbone.get("drop_path_rate", 0.0)

@@ -14,10 +14,10 @@ class AtomicBackend(LocalBackend):
     """mmengine's local files, written whole or not at all; a checkpoint hook uses it by ``backend_args``."""
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
-        """Writes bytes."""
+        """Write bytes."""
         with written_whole(filepath) as partial:
             partial.write_bytes(obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
-        """Writes text."""
+        """Write text."""
         self.put(obj.encode(encoding), filepath)

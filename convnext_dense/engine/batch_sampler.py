@@ -68,7 +68,7 @@ class PositionedBatchSampler:
         self.start(0, 0)
 
     def start(self, seed: int, epoch: int, first: int = 0, *, endless: bool = False) -> None:
-        """Says what the next iteration gives.
+        """Say what the next iteration gives.
 
         Args:
             seed: The run's, the same in every process.
@@ -99,12 +99,12 @@ class PositionedBatchSampler:
                 self.sampler.set_epoch(num_passes)
 
     def indices_of(self, number: int) -> list:
-        """Gives the indices in one of the last batches; none where it is not known."""
+        """Return the indices in one of the last batches; none where it is not known."""
         return self._given.get(number, [])
 
 
 def with_positions(dataloader: Any) -> Any:
-    """Puts ``PositionedBatchSampler`` into the config of a data loader.
+    """Put ``PositionedBatchSampler`` into the config of a data loader.
 
     Returns:
         A new config; what has no sampler (streams of shards), or is a data loader already, as it is.
@@ -121,7 +121,7 @@ def with_positions(dataloader: Any) -> Any:
 
 
 def seed_step(seed: int, iteration: int) -> None:
-    """Makes what the model draws in one iteration of one process, on every device, a function of its place."""
+    """Make what the model draws in one iteration of one process, on every device, a function of its place."""
     key = (MODEL, seed, get_rank(), iteration)
     seed_generators(*key)
     if torch.cuda.is_available():

@@ -32,7 +32,7 @@ class CheckpointGuardHook(Hook):
     priority = "VERY_HIGH"  # before the moving average, which takes its copy from the renamed checkpoint
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Puts the model's own names into the checkpoint.
+        """Put the model's own names into the checkpoint.
 
         Raises:
             UserError: A tensor of the model is missing in the checkpoint or has another shape there, or a run that is
@@ -52,7 +52,7 @@ class CheckpointGuardHook(Hook):
 
 
 def _class_rows(runner: Any, checkpoint: Checkpoint) -> ClassRows | None:
-    """What a training takes over from a model of other classes; None where they are, or have to be, the same."""
+    """Return what a training takes over from a model of other classes; None where they are, or have to be, the same."""
     is_training = isinstance(runner.__dict__.get("_train_loop"), BaseLoop)  # mmengine builds the loop that it runs
     if runner._resume or not is_training or runner.cfg.get("model") is None:
         return None
@@ -65,7 +65,7 @@ def _class_rows(runner: Any, checkpoint: Checkpoint) -> ClassRows | None:
 
 
 def find_class_dims(model: ConfigDict, num_classes: int) -> dict[str, tuple[ClassDim, ...]]:
-    """Finds the tensors of a model that count classes, by building it for one class more.
+    """Find the tensors of a model that count classes, by building it for one class more.
 
     Args:
         model: The model's config, for ``num_classes``.
@@ -86,7 +86,7 @@ def _shapes(model: ConfigDict) -> dict[str, tuple[int, ...]]:
 
 
 def _whole_state_dict(model: Any) -> dict[str, Tensor]:
-    """The state dict of the model within wrappers, in every process also where it is sharded."""
+    """Return the state dict of the model within wrappers, in every process also where it is sharded."""
     while not isinstance(model, FullyShardedDataParallel) and (
         is_model_wrapper(model) or isinstance(model, BaseTTAModel)
     ):

@@ -53,7 +53,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._is_validated = False
 
     def before_train(self, runner: Any) -> None:
-        """Prepares the folder, as mmengine does, and removes what killed processes have left in it."""
+        """Prepare the folder, as mmengine does, and remove what killed processes have left in it."""
         super().before_train(runner)
         for name, param in _parameters(runner.model):
             if name in self._gradients:
@@ -65,7 +65,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             remove_partial_files(self.out_dir)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Tells the loop of a resumed run where it is; the message hub, which has the best score, is mmengine's part.
+        """Tell the loop of a resumed run where it is; the message hub, which has the best score, is mmengine's part.
 
         Raises:
             UserError: See ``EpochBasedTrainLoop.continue_from``.
@@ -78,7 +78,7 @@ class CheckpointHook(MMEngineCheckpointHook):
                 runner.train_loop.continue_from(checkpoint["meta"])
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Notes the position in the run, which mmengine's FlexibleRunner counts wrongly between two epochs."""
+        """Note the position in the run, which mmengine's FlexibleRunner counts wrongly between two epochs."""
         checkpoint["meta"].update(self._position)
         wrappers = optim_wrappers(runner)
         if "" not in wrappers:  # several optimizers, whose batches mmengine does not count by iterations
@@ -87,7 +87,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             checkpoint["gradients"] = {name: gradient.cpu() for name, gradient in self._gradients.items()}
 
     def save_interrupted(self, runner: Any, *, epoch: int, iteration: int) -> str | None:
-        """Saves the run as it is after so many iterations, of which the last ones may be inside epoch ``epoch``.
+        """Save the run as it is after so many iterations, of which the last ones may be inside epoch ``epoch``.
 
         Returns:
             The path of the last whole checkpoint: this one, or where it could not be written the one before, if any.
@@ -139,7 +139,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _write(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
-        """Writes a checkpoint that a run can go on from, and then the pointer to it."""
+        """Write a checkpoint that a run can go on from, and then the pointer to it."""
         self._has_written = True
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
@@ -166,7 +166,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir, "last_checkpoint"))
 
     def _try(self, runner: Any, save: Callable[[], None]) -> None:
-        """Saves, or reports in every process why the main one could not, with the message hub as it was before."""
+        """Save, or report in every process why the main one could not, with the message hub as it was before."""
         entries = dict(runner.message_hub.runtime_info)
         saved = copy.deepcopy({key: value for key, value in entries.items() if key.startswith(_HUB_KEYS)})
         own = self.last_ckpt, deque(self.keep_ckpt_ids), self._best_paths if self.save_best else {}
@@ -211,7 +211,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 def checkpoint_hook_of(runner: Any) -> CheckpointHook | None:
-    """Finds the hook that saves what an interrupted run goes on from; a config may have another one instead."""
+    """Find the hook that saves what an interrupted run goes on from; a config may have another one instead."""
     return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
 
 

@@ -34,7 +34,7 @@ class CompileBackboneHook(Hook):
         self._compiled = False
 
     def before_run(self, runner: Any) -> None:
-        """Wraps the backbone's call; compilation itself happens at its first use.
+        """Wrap the backbone's call; compilation itself happens at its first use.
 
         Raises:
             UserError: The model has no backbone, or gradients are to be accumulated in the memory of CUDA graphs.

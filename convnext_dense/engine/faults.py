@@ -45,7 +45,7 @@ class RunningHook(Hook):
 
 @contextlib.contextmanager
 def name_config_faults(cfg: Config, running: RunningHook | None = None) -> Iterator[None]:
-    """Runs what builds objects from a config.
+    """Run what builds objects from a config.
 
     Args:
         cfg: The config.
@@ -72,7 +72,7 @@ def name_config_faults(cfg: Config, running: RunningHook | None = None) -> Itera
 
 @contextlib.contextmanager
 def name_run_faults(work_dir: str) -> Iterator[None]:
-    """Runs a training or a test.
+    """Run a training or a test.
 
     Raises:
         UserError: Another process is gone, the disk is full, or an image cannot be read; the message names the last
@@ -105,7 +105,7 @@ def name_run_faults(work_dir: str) -> Iterator[None]:
 
 
 def explain_lost_process(error: RuntimeError, last_checkpoint: str | None) -> str | None:
-    """Says in one sentence that another process is gone or stuck, if that is what the error of a collective means."""
+    """Say in one sentence that another process is gone or stuck, if that is what the error of a collective means."""
     if get_world_size() == 1 or not (isinstance(error, DistError) or any(sign in str(error) for sign in _GLOO_SIGNS)):
         return None
     return (
@@ -116,7 +116,7 @@ def explain_lost_process(error: RuntimeError, last_checkpoint: str | None) -> st
 
 
 def check_widths(model: Any, cfg: Config) -> None:
-    """Holds the channels that a neck expects against those of the backbone.
+    """Hold the channels that a neck expects against those of the backbone.
 
     Raises:
         UserError: They differ, as after a change of ``arch`` alone.

@@ -35,12 +35,12 @@ class FSDPStrategy(MMEngineFSDPStrategy):
         return super()._wrap_model(model)
 
     def save_checkpoint(self, filename: str, **kwargs) -> None:
-        """Saves as mmengine does, in the main process to a file that is whole or not there at all."""
+        """Save as mmengine does, in the main process to a file that is whole or not there at all."""
         with written_whole(filename) if is_main_process() else nullcontext(filename) as path:
             super().save_checkpoint(str(path), **kwargs)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Loads the optimizer's state; mmengine calls torch with the order of arguments of torch 2.0.0."""
+        """Load the optimizer's state; mmengine calls torch with the order of arguments of torch 2.0.0."""
         optimizer = self.optim_wrapper.optimizer
         sharded = FullyShardedDataParallel.optim_state_dict_to_load(self.model, optimizer, state_dict)
         self.optim_wrapper.load_state_dict(sharded)

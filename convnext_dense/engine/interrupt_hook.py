@@ -43,7 +43,7 @@ class InterruptHook(Hook):
         self._num_shared = 0
 
     def before_train(self, runner: Any) -> None:
-        """Takes the signals over, and keeps them from the workers, none of which is started yet."""
+        """Take the signals over, and keep them from the workers, none of which is started yet."""
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
             self._previous = {number: signal.signal(number, self._note) for number in EXIT_CODES}
@@ -52,29 +52,29 @@ class InterruptHook(Hook):
             shield_workers(runner.val_dataloader)
 
     def after_train(self, runner: Any) -> None:
-        """Gives the signals back."""
+        """Return the signals back."""
         self.release()
 
     def release(self) -> None:
-        """Gives the signals back, however training ended."""
+        """Return the signals back, however training ended."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Leaves between two steps of the optimizer; several ones may never be there at once."""
+        """Leave between two steps of the optimizer; several ones may never be there at once."""
         if (is_between_steps(runner) or "" not in optim_wrappers(runner)) and self._is_signalled():
             self._leave(runner, epoch=runner.epoch, iteration=runner.iter + 1)
 
     def before_val_epoch(self, runner: Any) -> None:
-        """Finds how many batches every process has; some may have one more."""
+        """Find how many batches every process has; some may have one more."""
         if get_world_size() > 1:
             num_batches = torch.tensor(length_of(runner.val_dataloader) or 0)
             all_reduce(num_batches, op="min")
             self._num_shared = int(num_batches)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Leaves in the middle of a validation."""
+        """Leave in the middle of a validation."""
         is_shared = get_world_size() == 1 or batch_idx < self._num_shared
         if is_shared and self._is_signalled():
             runner.call_hook("after_val_epoch", metrics={})  # EMAHook gives the model its own weights back

@@ -51,7 +51,7 @@ def train_model(
     auto_scale_lr: bool = False,
     launcher: str = "none",
 ) -> None:
-    """Trains a model.
+    """Train a model.
 
     Args:
         config: Path of the config.
@@ -115,7 +115,7 @@ def evaluate_model(
     out: str | None = None,
     launcher: str = "none",
 ) -> dict[str, float]:
-    """Evaluates a checkpoint on the config's test split.
+    """Evaluate a checkpoint on the config's test split.
 
     Args:
         config: Path of the config.
@@ -186,7 +186,7 @@ def evaluate_model(
 def _build_runner(
     cfg: Config, notes: list[str], *, load_from: str | None, resume: bool, recipe: Config | None = None
 ) -> Runner | FlexibleRunner:
-    """Builds what runs.
+    """Build what runs.
 
     Args:
         cfg: What is built.
@@ -220,7 +220,7 @@ def _build_runner(
 
 
 def _show_hook(cfg: Config, show_dir: str, config: str | os.PathLike) -> dict[str, Any]:
-    """Gives the config of a ``ShowHook``. It does not stand in the run's config, which is written into the work dir."""
+    """Return the config of a ``ShowHook``, which does not stand in the config that is written into the work dir."""
     hook = cfg.default_hooks.get("visualization")
     if hook is None:
         raise UserError(f"--show-dir needs a visualization hook in default_hooks, and {config} has none.")

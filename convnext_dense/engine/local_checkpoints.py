@@ -8,7 +8,7 @@ from convnext_dense.checkpoints import read_checkpoint
 
 
 def read_local_checkpoint(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Reads a file for ``load_from``, ``resume`` and the ``Pretrained`` of others' modules.
+    """Read a file for ``load_from``, ``resume`` and the ``Pretrained`` of others' modules.
 
     Args:
         filename: See ``sources.fetch``.

@@ -36,12 +36,12 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         self._seed = 0
 
     def position(self, epoch: int, iter: int) -> dict[str, Any]:
-        """What a checkpoint tells ``continue_from`` besides mmengine's own epoch and iteration."""
+        """Return what a checkpoint tells ``continue_from`` besides mmengine's own epoch and iteration."""
         batch = iter - self._begin if epoch == self._epoch else 0
         return dict(batch_in_epoch=batch, batches_per_epoch=len(self.dataloader))
 
     def continue_from(self, meta: Mapping[str, Any]) -> None:
-        """Sets where a resumed run begins inside its epoch.
+        """Set where a resumed run begins inside its epoch.
 
         Args:
             meta: The ``meta`` of its checkpoint; mmengine reads epoch and iteration from there.
@@ -60,7 +60,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         self._is_validation_pending = not meta.get("validated", True) and not self._first_batch
 
     def run(self) -> nn.Module:
-        """Trains and validates from where the run is.
+        """Train and validate from where the run is.
 
         Raises:
             UserError: Processes do not agree on where that is, or on the size of the data.
@@ -73,7 +73,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Trains for the rest of an epoch."""
+        """Train for the rest of an epoch."""
         self._begin = self._iter - self._first_batch
         self.runner.call_hook("before_train_epoch")
         self.runner.model.train()
@@ -84,7 +84,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         self._begin, self._first_batch = self._iter, 0
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Trains on one batch."""
+        """Train on one batch."""
         seed_step(self._seed, self._iter)
         super().run_iter(idx, data_batch)
 
@@ -112,7 +112,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         return self._epoch, self._max_epochs
 
     def _batches(self, *, endless: bool = False) -> Iterator[Any]:
-        """Gives the batches from ``_first_batch`` on."""
+        """Return the batches from ``_first_batch`` on."""
         loader, sampler = self.dataloader, self.dataloader.batch_sampler
         positioned = isinstance(sampler, PositionedBatchSampler)
         if hasattr(loader.dataset, "start_epoch"):
@@ -148,12 +148,12 @@ class IterBasedTrainLoop(EpochBasedTrainLoop):
         return {}
 
     def continue_from(self, meta: Mapping[str, Any]) -> None:
-        """Sets the first batch of a resumed run."""
+        """Set the first batch of a resumed run."""
         self._first_batch = meta["iter"]
         self._is_validation_pending = not meta.get("validated", True)
 
     def run(self) -> nn.Module:
-        """Trains and validates from where the run is."""
+        """Train and validate from where the run is."""
         self._prepare()
         self.runner.call_hook("before_train_epoch")
         batches = self._batches(endless=True)

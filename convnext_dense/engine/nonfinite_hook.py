@@ -70,14 +70,14 @@ class NonFiniteHook(Hook):
         self._handles = []
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Keeps the batch until the step is done."""
+        """Keep the batch until the step is done."""
         if self._handles:
             self._counts = {name: wrapper._inner_count for name, wrapper in optim_wrappers(runner).items()}
             self._batches.append((batch_idx, data_batch))
             del self._batches[: -accumulative_counts(runner)]  # several optimizers may never be done at once
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Looks at the loss.
+        """Look at the loss.
 
         Raises:
             UserError: It is not finite, or too many steps in a row were skipped.
@@ -126,7 +126,7 @@ class NonFiniteHook(Hook):
             self._losses = output
 
     def _stop(self, runner: Any, what: str, *, is_unchanged: bool) -> None:
-        """Writes everything and ends the run.
+        """Write everything and end the run.
 
         Args:
             runner: The runner.
@@ -169,13 +169,13 @@ class NonFiniteHook(Hook):
 
 
 def _scaler(wrapper: OptimWrapper) -> Any:
-    """The loss scaler of mixed precision, where one is at work."""
+    """Return the loss scaler of mixed precision, where one is at work."""
     scaler = getattr(wrapper, "loss_scaler", None)
     return scaler if scaler is not None and scaler.is_enabled() else None
 
 
 def _losses(runner: Any) -> Iterator[tuple[str, float]]:
-    """Gives the loss that mmengine has logged; a model with a training step of its own may call it by other names."""
+    """Return the loss that mmengine has logged; a model with a training step of its own may call it by other names."""
     scalars = runner.message_hub.log_scalars
     names = ["train/loss"] if "train/loss" in scalars else [key for key in scalars if _LOSS.match(key)]
     for name in names:
@@ -196,7 +196,7 @@ def _gradient_norm(runner: Any, wrapper: OptimWrapper) -> float:
 
 
 def _names(runner: Any, number: int, batch: Any) -> list[Any]:
-    """Files of a batch as far as they are known, else indices in the data set."""
+    """Return the files of a batch as far as they are known, else indices in the data set."""
     paths = [sample.metainfo["img_path"] for sample in _samples(batch) if "img_path" in sample.metainfo]
     sampler = runner.train_dataloader.batch_sampler
     if paths or not isinstance(sampler, PositionedBatchSampler):
@@ -215,7 +215,7 @@ def _samples(value: Any) -> Iterator[BaseDataElement]:
 
 
 def _plain(value: Any) -> Any:
-    """Turns data samples, boxes and masks into tensors and plain values, which are read without their classes."""
+    """Turn data samples, boxes and masks into tensors and plain values, which are read without their classes."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     if isinstance(value, np.ndarray) and value.dtype != object:

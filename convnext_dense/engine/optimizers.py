@@ -6,7 +6,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 
 
 def optim_wrappers(runner: Any) -> dict[str, OptimWrapper]:
-    """Gives the optimizer wrappers of a run by name; the name of a single one is empty."""
+    """Return the optimizer wrappers of a run by name; the name of a single one is empty."""
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapperDict):
         return dict(wrapper.items())
@@ -19,5 +19,5 @@ def is_between_steps(runner: Any) -> bool:
 
 
 def accumulative_counts(runner: Any) -> int:
-    """Gives the number of batches per step, the largest one of several optimizers."""
+    """Return the number of batches per step, the largest one of several optimizers."""
     return max((wrapper._accumulative_counts for wrapper in optim_wrappers(runner).values()), default=1)

@@ -30,7 +30,7 @@ _REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
 
 
 def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation]:
-    """Returns what is done to the config of a training, in this order."""
+    """Return what is done to the config of a training, in this order."""
     return [
         partial(fit_to_device, amp=amp),
         fit_to_strategy,
@@ -46,7 +46,7 @@ def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation
 
 
 def test_preparations(checkpoint: str, trained: Sequence[str] | None) -> list[Preparation]:
-    """Returns what is done to the config of a test, in this order.
+    """Return what is done to the config of a test, in this order.
 
     Args:
         checkpoint: The file that is tested.
@@ -64,7 +64,7 @@ def test_preparations(checkpoint: str, trained: Sequence[str] | None) -> list[Pr
 
 
 def prepare(cfg: Config, preparations: Sequence[Preparation]) -> list[str]:
-    """Runs preparations in their order."""
+    """Run preparations in their order."""
     return [note for preparation in preparations for note in preparation(cfg)]
 
 
@@ -81,7 +81,7 @@ def read_run(
     launcher: str,
     amp: bool = False,
 ) -> tuple[Config, list[str]]:
-    """Reads the config of a run, and says how it is started and where it writes.
+    """Read the config of a run, and say how it is started and where it writes.
 
     Args:
         config: See ``read_config``.
@@ -128,7 +128,7 @@ def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_d
 
 
 def add_hooks(cfg: Config, names: Sequence[str]) -> list[str]:
-    """Adds hooks of ours to a config, unless it has them, as one that a run has written does."""
+    """Add hooks of ours to a config, unless it has them, as one that a run has written does."""
     given = list(cfg.get("custom_hooks") or [])
     types = [hook.get("type") for hook in given]
     own = [f"convnext_dense.{name}" for name in names]
@@ -137,7 +137,7 @@ def add_hooks(cfg: Config, names: Sequence[str]) -> list[str]:
 
 
 def scale_learning_rate(cfg: Config) -> list[str]:
-    """Asks mmengine to scale the learning rate to the batch that runs.
+    """Ask mmengine to scale the learning rate to the batch that runs.
 
     Raises:
         UserError: The config does not say which batch its rate is for.
@@ -149,7 +149,7 @@ def scale_learning_rate(cfg: Config) -> list[str]:
 
 
 def make_resumable(cfg: Config) -> list[str]:
-    """Puts our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
+    """Put our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
     if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
         raise UserError("The config has nothing to train on (train_cfg, train_dataloader).")
     hooks = cfg.setdefault("default_hooks", {})
@@ -172,7 +172,7 @@ def make_resumable(cfg: Config) -> list[str]:
 
 
 def check_classes(cfg: Config, checkpoint: str, trained: Sequence[str] | None) -> list[str]:
-    """Holds the class names stored in a checkpoint against those of the test set.
+    """Hold the class names stored in a checkpoint against those of the test set.
 
     Raises:
         UserError: They differ.
@@ -188,7 +188,7 @@ def check_classes(cfg: Config, checkpoint: str, trained: Sequence[str] | None) -
 
 
 def use_tta(cfg: Config, config: str | os.PathLike) -> None:
-    """Puts the config's test-time augmentation in charge; its ``module`` holds what the model does differently then.
+    """Put the config's test-time augmentation in charge; its ``module`` holds what the model does differently then.
 
     Raises:
         UserError: The config has none.
@@ -203,7 +203,7 @@ def use_tta(cfg: Config, config: str | os.PathLike) -> None:
 
 
 def write_predictions_to(cfg: Config, out: str) -> None:
-    """Tells the metric of a test where to write predictions.
+    """Tell the metric of a test where to write predictions.
 
     Raises:
         UserError: Predictions of this task are not written, or ``out`` has another ending.

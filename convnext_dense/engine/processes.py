@@ -8,7 +8,7 @@ from convnext_dense.errors import UserError
 
 
 def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
-    """Compares what every process is about to train on, and from where.
+    """Compare what every process is about to train on, and from where.
 
     Raises:
         UserError: Processes differ.
@@ -33,7 +33,7 @@ def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
 
 
 def check_batches(loader: Any, name: str) -> None:
-    """Sees to it that a data loader has something to give.
+    """See to it that a data loader has something to give.
 
     Args:
         loader: The data loader.
@@ -51,7 +51,7 @@ def check_batches(loader: Any, name: str) -> None:
 
 
 def length_of(data: Any) -> int | None:
-    """Gives the number of images or batches; None where it is not known."""
+    """Return the number of images or batches; None where it is not known."""
     try:
         return len(data)
     except TypeError:  # a stream

@@ -22,7 +22,7 @@ _SCHEDULED = {"lr", "momentum", "betas"}
 def find_start(
     cfg: Config, options: Mapping[str, Any] | None, resume: str | None
 ) -> tuple[bool, str | None, list[str]]:
-    """Decides what a training starts from.
+    """Decide what a training starts from.
 
     Args:
         cfg: The config of the run; its ``resume`` and ``load_from`` mean what they do in mmengine.
@@ -54,7 +54,7 @@ def find_start(
 
 
 def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """Finds the newest checkpoint that can be resumed from.
+    """Find the newest checkpoint that can be resumed from.
 
     Args:
         work_dir: The folder of the run; its file ``last_checkpoint`` names the newest.
@@ -96,7 +96,7 @@ def _flaw(path: Path) -> str | None:
 
 
 def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> None:
-    """Compares the schedule of a resumed run with the config's; its length may be changed, which is logged.
+    """Compare the schedule of a resumed run with the config's; its length may be changed, which is logged.
 
     mmengine takes schedulers and parameter groups from the checkpoint as they are, whatever the config says by now.
 

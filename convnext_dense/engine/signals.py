@@ -17,7 +17,7 @@ EXIT_CODES = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
 
 @contextlib.contextmanager
 def leaving_on_signals() -> Iterator[None]:
-    """Leaves at once on a signal, by its exit code. In threads other than the main one nothing is changed.
+    """Leave at once on a signal, by its exit code. In threads other than the main one nothing is changed.
 
     Raises:
         SystemExit: A signal came.
@@ -34,7 +34,7 @@ def leaving_on_signals() -> Iterator[None]:
 
 
 def shield_workers(loader: Any) -> None:
-    """Keeps the workers of a data loader alive when the whole process group is sent a signal.
+    """Keep the workers of a data loader alive when the whole process group is sent a signal.
 
     Their process decides when they are needed no more: it tells them, and torch sends SIGTERM to one that does not
     listen, which is obeyed. Without their process they end by themselves, as torch sees to.
@@ -52,7 +52,7 @@ def shield_workers(loader: Any) -> None:
 
 
 def _start_workers(start: Callable[[], Any]) -> Any:
-    """Starts workers with the signals blocked, which they inherit: there is no moment in which one would end them."""
+    """Start workers with the signals blocked, which they inherit: there is no moment in which one would end them."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
     try:
         return start()

@@ -44,7 +44,7 @@ class SingleValueHook(Hook):
         self._handles = []
 
     def tell(self, name: str) -> None:
-        """Says once per run where it happens.
+        """Say once per run where it happens.
 
         Args:
             name: The batch norm.

@@ -37,7 +37,7 @@ class Accuracy(BaseMetric):
             raise UserError(f"topk={topk!r} must be whole numbers from 1 on, such as (1, 5).")
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Notes the rank of the true class, from 0, for each image of a batch."""
+        """Note the rank of the true class, from 0, for each image of a batch."""
         for label, sample in zip(data_batch["labels"], data_samples, strict=True):
             order = sample["scores"].argsort(descending=True, stable=True)
             if not 0 <= int(label) < len(order):
@@ -45,7 +45,7 @@ class Accuracy(BaseMetric):
             self.results.append(int((order == label).nonzero()))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
-        """Evaluates what ``process`` collected."""
+        """Evaluate what ``process`` collected."""
         ranks = torch.tensor(results)
         metrics = {f"top{k}": float((ranks < k).double().mean()) for k in self.topk}
         values = "  ".join(f"top-{k} {metrics[f'top{k}']:.4f}" for k in self.topk)

@@ -39,7 +39,7 @@ class Item(NamedTuple):
 
 
 def items_of(proposal_nums: Sequence[int]) -> dict[str, Item]:
-    """Gives every figure by its name.
+    """Return every figure by its name.
 
     As in pycocotools, ``mAP`` counts 100 detections and what is about one threshold or size counts the third smallest
     of ``proposal_nums``, or the largest where there are fewer.
@@ -55,7 +55,7 @@ def items_of(proposal_nums: Sequence[int]) -> dict[str, Item]:
 
 
 def main_limit(proposal_nums: Sequence[int]) -> int:
-    """Gives the third smallest number, as pycocotools, or the largest where there are fewer."""
+    """Return the third smallest number, as pycocotools, or the largest where there are fewer."""
     return sorted(proposal_nums)[:3][-1]
 
 
@@ -94,7 +94,7 @@ class Truth:
         limits: Sequence[int],
         per_class: bool = True,
     ) -> "Figures":
-        """Matches detections with objects.
+        """Match detections with objects.
 
         Args:
             detections: In COCO's result format, with the ids of the annotation file.
@@ -121,7 +121,7 @@ class Truth:
     def fast_recalls(
         self, predictions: Iterable[Mapping[str, Any]], *, iou_thrs: np.ndarray, limits: Sequence[int]
     ) -> dict[int, float]:
-        """Gives the recall of boxes whatever their class, averaged over thresholds; -1 where there is no object.
+        """Return the recall of boxes whatever their class, averaged over thresholds; -1 where there is no object.
 
         Pairs are made by falling IoU, each box and object once.
 
@@ -181,11 +181,11 @@ class Figures:
         self._limits = list(limits)
 
     def __getitem__(self, item: Item) -> float:
-        """Gives the mean over all classes that have objects; -1 where there is none, or no such threshold."""
+        """Return the mean over all classes that have objects; -1 where there is none, or no such threshold."""
         return self._mean(item, slice(None))
 
     def of_class(self, label: int, limit: int) -> float:
-        """Gives the AP of one class, or -1."""
+        """Return the AP of one class, or -1."""
         return self._mean(Item("precision", limit), slice(label, label + 1))
 
     def _mean(self, item: Item, classes: slice) -> float:
@@ -197,7 +197,7 @@ class Figures:
 
 
 def _number(ids: Iterable[Hashable]) -> dict[Hashable, int]:
-    """Counts ids in the order in which pycocotools goes through them: it decides where scores are equal."""
+    """Count ids in the order in which pycocotools goes through them: it decides where scores are equal."""
     unique = set(ids)
     try:
         ordered = sorted(unique)  # type: ignore[type-var]
@@ -207,7 +207,7 @@ def _number(ids: Iterable[Hashable]) -> dict[Hashable, int]:
 
 
 def _paired(ious: np.ndarray) -> np.ndarray:
-    """Gives the IoU of every object with the box that it gets, 0 where it gets none; changes ``ious``."""
+    """Return the IoU of every object with the box that it gets, 0 where it gets none; change ``ious``."""
     num_objects, num_boxes = ious.shape
     paired = np.zeros(num_objects, np.float32)
     for position in range(min(num_objects, num_boxes)):

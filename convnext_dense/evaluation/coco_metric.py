@@ -93,7 +93,7 @@ class CocoMetric(MMDetCocoMetric):
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Evaluates what ``process`` collected: a list of (ground truth, prediction) per image."""
+        """Evaluate what ``process`` collected: a list of (ground truth, prediction) per image."""
         truths, predictions = zip(*results, strict=True)
         _agree_on_masks(predictions, are_needed="segm" in self.metrics)
         with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +203,7 @@ def _key(kind: str, item: str) -> str:
 
 
 def _agree_on_masks(predictions: Sequence[dict], *, are_needed: bool) -> None:
-    """Sees to it that either all images have ``masks`` or none; those without any box may have left them out.
+    """See to it that either all images have ``masks`` or none; those without any box may have left them out.
 
     Raises:
         UserError: They are needed and not there.
@@ -235,7 +235,7 @@ def _tell_of_crowded_images(truth: Truth, largest: int) -> None:
 
 
 def _category_ids(categories: list[dict], class_names: Sequence[str]) -> list:
-    """Gives the annotation file's id of every class, in the order of the model's classes."""
+    """Return the annotation file's id of every class, in the order of the model's classes."""
     ids = {category["name"]: category["id"] for category in categories}
     absent = [name for name in class_names if name not in ids]
     if absent:

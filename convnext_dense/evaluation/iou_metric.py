@@ -79,7 +79,7 @@ class IoUMetric(BaseMetric):
         self._written: dict[str, str] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Counts the pixels of a batch, whose ``pred_sem_seg`` and ``gt_sem_seg`` are (1, H, W) class numbers."""
+        """Count the pixels of a batch, whose ``pred_sem_seg`` and ``gt_sem_seg`` are (1, H, W) class numbers."""
         num_classes = len(self.dataset_meta["classes"])
         for sample in data_samples:
             predicted = _labels(sample["pred_sem_seg"])
@@ -100,7 +100,7 @@ class IoUMetric(BaseMetric):
                 write_label_image(file, predicted.cpu().numpy() + first, num_classes + first)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Turns the pixels of all images, see ``count_pixels``, into metrics and tables."""
+        """Turn the pixels of all images, see ``count_pixels``, into metrics and tables."""
         if self.output_dir is not None:
             for _, img_path in results:  # of all processes
                 self._file_of(img_path)
@@ -145,7 +145,7 @@ class IoUMetric(BaseMetric):
 
 
 def count_pixels(predicted: torch.Tensor, truth: torch.Tensor, num_classes: int, *, ignore_index: int) -> torch.Tensor:
-    """Counts the pixels of every class that are right, in either, predicted and true: (4, classes), whole numbers.
+    """Count the pixels of every class that are right, in either, predicted and true: (4, classes), whole numbers.
 
     Whole numbers, because single precision counts one by one up to 2**24 only.
     """
@@ -163,7 +163,7 @@ def count_pixels(predicted: torch.Tensor, truth: torch.Tensor, num_classes: int,
 
 
 def class_shares(counts: np.ndarray, metrics: Sequence[str], *, beta: float) -> dict[str, np.ndarray]:
-    """Gives the shares of every class, not a number where a class does not occur.
+    """Return the shares of every class, not a number where a class does not occur.
 
     Args:
         counts: Of ``count_pixels``, of all images.
@@ -186,7 +186,7 @@ def class_shares(counts: np.ndarray, metrics: Sequence[str], *, beta: float) -> 
 
 
 def write_label_image(path: Path, labels: np.ndarray, num_values: int) -> None:
-    """Writes a PNG of 8 bits, or of 16 where there are more than 256 values.
+    """Write a PNG of 8 bits, or of 16 where there are more than 256 values.
 
     Raises:
         UserError: A label is negative or does not fit, or the file could not be written.
@@ -206,7 +206,7 @@ def write_label_image(path: Path, labels: np.ndarray, num_values: int) -> None:
 
 
 def _labels(field: dict[str, Any]) -> torch.Tensor:
-    """Gives class numbers (H, W) as whole numbers that no other label can turn into."""
+    """Return class numbers (H, W) as whole numbers that no other label can turn into."""
     data = field["data"]
     return data.reshape(data.shape[-2:]).long()
 

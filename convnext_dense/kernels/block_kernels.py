@@ -12,7 +12,7 @@ def add_kernel(
     shortcut_ptr, branch_ptr, scale_ptr, out_ptr, rows, positions, channels: tl.constexpr,
     has_scale: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """shortcut + scale of the image * branch."""
+    """Add the shortcut to the branch times the scale of its image."""
     row = tl.program_id(0).to(tl.int64) * rows_block + tl.arange(0, rows_block)
     c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
     place = row[:, None] * channels + c[None, :]
@@ -29,7 +29,7 @@ def branch_grad_kernel(
     grad_ptr, scale_ptr, branch_grad_ptr, partial_ptr, rows, positions, parts, channels: tl.constexpr,
     has_scale: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """scale of the image * grad, and its sum over every so many tiles of rows."""
+    """Scale the gradient of each image, and sum it over every so many tiles of rows."""
     part = tl.program_id(0)
     c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
     total = tl.zeros((rows_block, channels_block), dtype=tl.float32)

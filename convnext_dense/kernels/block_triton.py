@@ -48,7 +48,7 @@ class Parameters(NamedTuple):
 
     @classmethod
     def of(cls, block: Any) -> "Parameters":
-        """Gathers those of a ``ConvNeXtBlock``."""
+        """Gather those of a ``ConvNeXtBlock``."""
         parts = (block.dwconv, block.norm, block.pwconv1, block.pwconv2)
         return cls._make([*(param for part in parts for param in (part.weight, part.bias)), block.gamma])
 
@@ -77,7 +77,7 @@ def _split_narrow(narrow: Tensor, hidden: int, channels: int) -> tuple[Tensor, .
 def _forward(
     x: Tensor, scale: Tensor | None, parameters: Parameters, eps: float, dtype: torch.dtype, keeps: bool
 ) -> tuple[Tensor, ...]:
-    """The block's output, and what its gradients need, see ``block``; ``x`` is contiguous."""
+    """Return the block's output, and what its gradients need, see ``block``; ``x`` is contiguous."""
     channels, rows = x.shape[-1], x.numel() // x.shape[-1]
     narrow, taps = _narrow(parameters, dtype)
     convolved = torch.empty_like(x, dtype=dtype)
@@ -174,14 +174,14 @@ def _backward(
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """``a @ b`` in a wider precision, to which cuBLAS need not round before."""
+    """Return ``a @ b`` in a wider precision, to which cuBLAS need not round before."""
     if a.is_cuda and a.dtype != dtype:
         return torch.mm(a, b, out_dtype=dtype)
     return torch.mm(a, b).to(dtype)
 
 
 @torch.library.custom_op("convnext_dense::block_triton", mutates_args=())
-def block(
+def block(  # noqa: D417 - the parameters of the block are those of `Parameters`
     x: Tensor,
     scale: Tensor | None,
     eps: float,
@@ -197,7 +197,7 @@ def block(
     bias2: Tensor,
     gamma: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """``x + scale * branch(x)``.
+    """Return ``x + scale * branch(x)``.
 
     Args:
         x: ``(N, H, W, C)``, contiguous, in float32, bfloat16 or float16.
@@ -311,7 +311,7 @@ class BlockTriton(torch.autograd.Function):
         rebuilds: bool,
         *parameters: Tensor | None,
     ) -> Tensor:
-        """Keeps 6 E, or 2 E and rebuilds the rest."""
+        """Keep 6 E, or 2 E and rebuild the rest."""
         given = Parameters(*parameters)  # type: ignore[arg-type]
         out, *kept = _forward(x, scale, given, eps, dtype, keeps=True)
         ctx.save_for_backward(scale, *parameters, *kept[:-3], *((None,) * 3 if rebuilds else kept[-3:]))

@@ -29,7 +29,7 @@ FASTER_FROM: Mapping[tuple[tuple[int, int], torch.dtype], Mapping[str, float]] =
 
 
 def read_choice(environment: Mapping[str, str]) -> str:
-    """Reads the switch.
+    """Read the switch.
 
     Raises:
         UserError: It is none of ``CHOICES``.
@@ -84,12 +84,12 @@ def on_device_of(x: Tensor) -> AbstractContextManager:
 
 
 def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up; Triton's own takes as long as a launch of a kernel."""
+    """Return a / b, rounded up; Triton's own takes as long as a launch of a kernel."""
     return -(-a // b)
 
 
 def needs_torchs_operators() -> bool:
-    """Function transforms need rules for every operator, and what is exported runs where ours are not known."""
+    """Tell whether operators of ours would be in the way: of function transforms, tracing and export."""
     return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 

@@ -178,7 +178,7 @@ def _save_inputs(ctx, inputs, output) -> None:
 
 
 def _differentiate_again(ctx, weight_like: Tensor) -> tuple[Tensor, Tensor, None]:
-    """The gradient of the weights is linear in the input and in the output's gradient."""
+    """Differentiate the gradient of the weights, which is linear in the input and in the output's gradient."""
     x_nchw, grad_nchw = ctx.saved_tensors
     return _convolve(grad_nchw, weight_like.flip(2, 3)), _convolve(x_nchw, weight_like), None
 

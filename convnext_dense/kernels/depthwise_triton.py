@@ -35,7 +35,7 @@ _PARTS = 396  # three programs of this size at once on each of 132 multiprocesso
 
 @triton.jit
 def _load_shifted(ptr, x, width, in_channels, channels: tl.constexpr, kernel_size: tl.constexpr):
-    """What the kernel's columns see of a row: K blocks of columns, each one further to the right."""
+    """Return what the kernel's columns see of a row: K blocks of columns, each one further to the right."""
     values = ()
     for j in tl.static_range(kernel_size):
         shift = j - kernel_size // 2
@@ -49,7 +49,7 @@ def _convolve_row(
     values, weights, sums, empty, y, first, last, place, row_size, in_map, added_ptr, copy_ptr, out_ptr,
     kernel_size: tl.constexpr, adds: tl.constexpr, copies: tl.constexpr,
 ):  # fmt: skip
-    """Adds a row of the input to the sums, and stores the row of the output that is finished with it."""
+    """Add a row of the input to the sums, and store the row of the output that is finished with it."""
     halo: tl.constexpr = kernel_size // 2
     if copies:
         mask = (y >= first) & (y < last) & in_map
@@ -80,7 +80,7 @@ def _convolve_kernel(
     channels: tl.constexpr, kernel_size: tl.constexpr, flipped: tl.constexpr, has_bias: tl.constexpr,
     adds: tl.constexpr, copies: tl.constexpr, columns_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """A block of channels and one of columns in a strip of one image's rows per program."""
+    """Return a block of channels and one of columns in a strip of one image's rows per program."""
     halo: tl.constexpr = kernel_size // 2
     channel_blocks: tl.constexpr = (channels + channels_block - 1) // channels_block
     c = tl.program_id(0) % channel_blocks * channels_block + tl.arange(0, channels_block)
@@ -132,7 +132,7 @@ def _convolve_kernel(
 
 @triton.jit
 def _weigh_row(values, grad, sums, grads, kernel_size: tl.constexpr):
-    """Moves the rows of the output's gradient on by one, and adds their products with a row of the input."""
+    """Move the rows of the output's gradient on by one, and add their products with a row of the input."""
     moved = ()
     for i in tl.static_range(kernel_size - 1):
         moved = moved + (grads[i + 1],)
@@ -150,7 +150,7 @@ def _weight_grad_kernel(
     x_ptr, grad_ptr, partial_ptr, height, width, strips, rows, column_blocks, units, parts,
     channels: tl.constexpr, kernel_size: tl.constexpr, columns_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """A block of channels, and of the blocks of columns in strips of rows every so many; tap K * K is the bias."""
+    """Sum over a block of channels and every so many blocks of columns in strips of rows; tap K * K is the bias."""
     halo: tl.constexpr = kernel_size // 2
     c = tl.program_id(0) * channels_block + tl.arange(0, channels_block)
     part = tl.program_id(1)
@@ -219,7 +219,7 @@ def convolve(
     added: Tensor | None = None,
     copy: Tensor | None = None,
 ) -> None:
-    """Writes the convolution of a map, plus what is added, into ``out``, and the map itself into ``copy``.
+    """Write the convolution of a map, plus what is added, into ``out``, and the map itself into ``copy``.
 
     Args:
         x_nhwc: ``(N, H, W, C)``, contiguous.
@@ -249,7 +249,7 @@ def number_of_parts(images: int, height: int, width: int, channels: int) -> int:
 
 
 def weight_grad(x_nhwc: Tensor, grad_nhwc: Tensor, kernel_size: int, partial: Tensor) -> None:
-    """Writes partial sums of the gradients of the taps and, as the last row, of the bias.
+    """Write partial sums of the gradients of the taps and, as the last row, of the bias.
 
     Args:
         x_nhwc: ``(N, H, W, C)``, contiguous.

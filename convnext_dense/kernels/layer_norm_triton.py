@@ -108,7 +108,7 @@ def _blocks_of(channels: int) -> tuple[int, int]:
 
 
 def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """The output in the precision given, and the mean and the inverse deviation of each row; ``x`` is contiguous."""
+    """Return the output in a given precision, and mean and inverse deviation of each row; ``x`` is contiguous."""
     channels = x.shape[-1]
     rows = x.numel() // channels
     out = torch.empty_like(x, dtype=dtype)
@@ -162,7 +162,7 @@ class LayerNormTriton(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        """Keeps the input and the statistics."""
+        """Keep the input and the statistics."""
         x = x.contiguous()
         out, mean, rstd = normalise(x, weight, bias, eps, dtype)
         ctx.save_for_backward(x, weight, mean, rstd)

@@ -15,7 +15,7 @@ def to_autocast(device: str, *tensors: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def precision_of(x: Tensor, weight: Tensor) -> torch.dtype | None:
-    """What the product of a map and weights is calculated in; None of types that differ, which torch refuses."""
+    """Return what the product of a map and weights is calculated in; None of types that differ, which torch refuses."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype if x.dtype == weight.dtype else None

@@ -61,7 +61,7 @@ class ConvNeXtBlock(nn.Module):
         self.rebuild_hidden = rebuild_hidden
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Maps ``(N, C, H, W)`` to the same shape, in channels-last memory."""
+        """Map ``(N, C, H, W)`` to the same shape, in channels-last memory."""
         if runs_on_triton("block", x_nchw, self.norm.weight) and self._is_stock():
             return self._run_on_triton(x_nchw)
         x_nhwc = self.dwconv(x_nchw).permute(0, 2, 3, 1)
@@ -69,7 +69,7 @@ class ConvNeXtBlock(nn.Module):
         return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
 
     def _branch(self, x: Tensor) -> Tensor:
-        """What follows the depthwise convolution, position by position unless there is a GRN; ``(..., C)``."""
+        """Return what follows the depthwise convolution, position by position unless there is a GRN; ``(..., C)``."""
         if self.rebuild_hidden and x.requires_grad:
             return checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False)
         return self._mlp(x)

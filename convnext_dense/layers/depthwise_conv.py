@@ -17,5 +17,5 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Maps ``(N, C, H, W)`` to the same shape; the fast path's result is channels-last."""
+        """Map ``(N, C, H, W)`` to the same shape; the fast path's result is channels-last."""
         return depthwise_conv2d(x_nchw, self.weight, self.bias)

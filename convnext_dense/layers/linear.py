@@ -10,7 +10,7 @@ class ScaledLinear(nn.Linear):
     """``nn.Linear`` whose output can be scaled per channel at the price of scaling its weights."""
 
     def forward(self, x: Tensor, scale: Tensor | None = None, *, fold: bool = False) -> Tensor:
-        """Maps ``(..., in)`` to ``(..., out)``, times ``scale`` of shape ``(out,)`` if there is one.
+        """Map ``(..., in)`` to ``(..., out)``, times ``scale`` of shape ``(out,)`` if there is one.
 
         ``scale * (W x + b) = (scale W) x + (scale b)``: the same function of the same parameters, without a pass over
         the output, forward or backward, and without keeping the output for the gradient of the scale. That is cheaper

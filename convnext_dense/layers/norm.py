@@ -30,7 +30,7 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(channels, eps=LAYER_NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises ``(..., C)``; a 16-bit input gives a 16-bit output."""
+        """Normalise ``(..., C)``; a 16-bit input gives a 16-bit output."""
         return layer_norm(x, self.weight, self.bias, self.eps)
 
 
@@ -45,7 +45,7 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps=LAYER_NORM_EPS)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Normalises ``(N, C, H, W)``; the result is a channels-last tensor of the same shape."""
+        """Normalise ``(N, C, H, W)``; the result is a channels-last tensor of the same shape."""
         x_nhwc = layer_norm(x_nchw.permute(0, 2, 3, 1), self.weight, self.bias, self.eps, widens=True)
         return x_nhwc.permute(0, 3, 1, 2)
 
@@ -69,7 +69,7 @@ class GlobalResponseNorm(nn.LayerNorm):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
-        """Normalises ``(N, H, W, C)``, in float32 also under autocast: the squares of the norm overflow float16.
+        """Normalise ``(N, H, W, C)``, in float32 also under autocast: the squares of the norm overflow float16.
 
         Types are promoted to float32 by the norm; autocast changes none of these operators. A factor per image and
         channel is all that the statistics come to, so that ``x_nhwc`` is read twice, and is kept for the backward pass
@@ -81,7 +81,7 @@ class GlobalResponseNorm(nn.LayerNorm):
         return (x_nhwc * factor + self.beta).to(x_nhwc.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Takes parameters with dimensions of one before their own; torch and mmengine load through here."""
+        """Take parameters with dimensions of one before their own; torch and mmengine load through here."""
         for name in (f"{prefix}gamma", f"{prefix}beta"):
             tensor = state_dict.get(name)
             if isinstance(tensor, Tensor) and tensor.dim() > 1 and tensor.shape[-1] == tensor.numel():

@@ -29,7 +29,7 @@ class PatchConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Maps ``(N, C, H, W)`` to ``(N, out_channels, H // P, W // P)``."""
+        """Map ``(N, C, H, W)`` to ``(N, out_channels, H // P, W // P)``."""
         side = self.kernel_size[0]
         if torch.compiler.is_compiling():
             # (N, C, H // P, W // P, P, P); unlike a slice, `unfold` says nothing about whether P divides the size.

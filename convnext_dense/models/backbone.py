@@ -62,7 +62,7 @@ class Backbone(BaseModule):
         self.gap_before_final_norm = gap_before_final_norm
 
     def init_weights(self) -> None:
-        """Does what ``init_cfg`` says; the constructor has already initialised the rest.
+        """Do what ``init_cfg`` says; the constructor has already initialised the rest.
 
         Raises:
             UserError: The checkpoint does not hold every tensor of this backbone, or cannot be read.
@@ -132,7 +132,7 @@ class StagedBackbone(Backbone):
         self._frozen_at_random = self._freeze_stages()
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, ...]:
-        """Maps images to feature maps.
+        """Map images to feature maps.
 
         Args:
             x_nchw: ``(N, in_channels, H, W)`` with H and W at least 32 when stage 3 is asked for.
@@ -159,13 +159,13 @@ class StagedBackbone(Backbone):
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> "StagedBackbone":
-        """Sets the mode; frozen stages stay in evaluation mode, that is without dropping paths."""
+        """Set the mode; frozen stages stay in evaluation mode, that is without dropping paths."""
         super().train(mode)
         self._freeze_stages()
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
-        """Notes which frozen weights are loaded. torch and mmengine call it whatever the way that weights come by."""
+        """Note which frozen weights are loaded. torch and mmengine call it whatever the way that weights come by."""
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._frozen_at_random -= {
             name
@@ -231,7 +231,7 @@ def _fits(tensor: Tensor, param: Tensor) -> bool:
 
 
 def _locate(name: str, prefix: str) -> tuple[str | None, int, int]:
-    """Splits a parameter name into 'downsample_layers' or 'stages' (None elsewhere), stage and index in it."""
+    """Split a parameter name into 'downsample_layers' or 'stages' (None elsewhere), stage and index in it."""
     parts = name.removeprefix(prefix).split(".") if name.startswith(prefix) else []
     if parts and parts[0] in ("downsample_layers", "stages"):
         return parts[0], int(parts[1]), int(parts[2])
@@ -241,7 +241,7 @@ def _locate(name: str, prefix: str) -> tuple[str | None, int, int]:
 def check_arguments(
     *, drop_path_rate: float, out_indices: int | Sequence[int], output_norms: str, frozen_stages: int = 0
 ) -> tuple[int, ...]:
-    """Checks what every backbone takes.
+    """Check what every backbone takes.
 
     Args:
         drop_path_rate: In [0, 1).
@@ -286,7 +286,7 @@ def drop_path_rates(drop_path_rate: float, depths: Sequence[int]) -> list[list[f
 
 
 def reset_parameters(module: nn.Module) -> None:
-    """Draws the weights of one layer as the official code does."""
+    """Draw the weights of one layer as the official code does."""
     # std .02 is the code's value; the paper's table 5 prints .2.
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -67,7 +67,7 @@ class ImageClassifier(BaseModel):
             self.mixup = TRANSFORMS.build(dict(mixup, **fixed))
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None, mode: str = "tensor") -> Any:
-        """Classifies images, by the contract of ``mmengine.model.BaseModel``.
+        """Classify images, by the contract of ``mmengine.model.BaseModel``.
 
         Args:
             inputs: Images, ``(N, 3, H, W)``, normalised.
@@ -103,7 +103,7 @@ class ImageClassifier(BaseModel):
         return dict(loss=functional.cross_entropy(self._logits(mixed), targets))
 
     def init_weights(self) -> None:
-        """Loads the checkpoint of ``init_cfg`` into the whole classifier, or lets the backbone load its own.
+        """Load the checkpoint of ``init_cfg`` into the whole classifier, or let the backbone load its own.
 
         Raises:
             UserError: The checkpoint does not hold every tensor, other than a head for another number of classes.

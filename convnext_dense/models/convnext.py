@@ -125,5 +125,5 @@ class ConvNeXt(StagedBackbone):
 
 
 def separate_downsampling(in_channels: int, out_channels: int) -> nn.Sequential:
-    """What stands between two stages: LayerNorm and a 2x2 convolution with stride 2."""
+    """Return what stands between two stages: LayerNorm and a 2x2 convolution with stride 2."""
     return nn.Sequential(LayerNorm2d(in_channels), PatchConv2d(in_channels, out_channels, patch_size=2))

@@ -13,7 +13,7 @@ _PRETRAINED_KEYS = {"type", "checkpoint", "prefix", "map_location"}
 
 
 def initialise(module: BaseModule, *, classes: ClassRows | None = None) -> None:
-    """Does what ``module.init_cfg`` says: initialisers in turn, and a checkpoint last, as mmengine does.
+    """Do what ``module.init_cfg`` says: initialisers in turn, and a checkpoint last, as mmengine does.
 
     mmengine itself would load what fits of the checkpoint and go on.
 
@@ -41,7 +41,7 @@ def initialise(module: BaseModule, *, classes: ClassRows | None = None) -> None:
 
 
 def _split(init_cfg: Any) -> tuple[list[Any], Mapping[str, Any] | None]:
-    """Splits a config or a list of them into initialisers and the one that names a checkpoint."""
+    """Split a config or a list of them into initialisers and the one that names a checkpoint."""
     entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or ())
     for entry in entries:
         if not isinstance(entry, Mapping) or "type" not in entry:

@@ -80,7 +80,7 @@ class IsotropicConvNeXt(Backbone):
         self.apply(reset_parameters)
 
     def forward(self, x_nchw: Tensor) -> tuple[Tensor, ...]:
-        """Maps images to feature maps.
+        """Map images to feature maps.
 
         Args:
             x_nchw: ``(N, in_channels, H, W)`` with H and W at least 16, or 32 when level 3 is asked for.
@@ -112,7 +112,7 @@ class IsotropicConvNeXt(Backbone):
 
 
 def _build_level(level: int, width: int) -> nn.Module:
-    """Brings the map of stride 16 to the stride of a level."""
+    """Bring the map of stride 16 to the stride of a level."""
     if level == 0:
         return nn.Sequential(
             nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2),

@@ -55,5 +55,5 @@ class LastStage(BaseModule):
         self.apply(reset_parameters)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Maps ``(N, channels[2], H, W)`` to ``(N, channels[3], H // 2, W // 2)``."""
+        """Map ``(N, channels[2], H, W)`` to ``(N, channels[3], H // 2, W // 2)``."""
         return self.norm(self.blocks(self.downsample(x_nchw)))

@@ -19,7 +19,7 @@ _MMPRETRAIN_EPS = 1e-5  # what build_norm_layer fills in where a config has no e
 def set_layers(
     network: nn.Module, norm_cfg: Mapping[str, Any] | None = None, act_cfg: Mapping[str, Any] | None = None
 ) -> None:
-    """Gives the LayerNorms and GELUs of a network the settings of a config; None leaves them as they are.
+    """Return the LayerNorms and GELUs of a network the settings of a config; None leaves them as they are.
 
     Args:
         network: The network; GRN has a constant of its own.
@@ -39,7 +39,7 @@ def set_layers(
 
 
 def check_stem(stem_patch_size: int) -> None:
-    """Raises ValueError unless the stem is the paper's, which the strides of the four maps follow from."""
+    """Raise ValueError unless the stem is the paper's, which the strides of the four maps follow from."""
     if stem_patch_size != STEM_PATCH_SIZE:
         raise UserError(
             f"stem_patch_size={stem_patch_size!r} must be {STEM_PATCH_SIZE}: the maps have the strides 4, 8, 16, 32."
@@ -68,7 +68,7 @@ def _read_approximate(act_cfg: Mapping[str, Any]) -> str:
 
 
 def _settings(argument: str, cfg: Mapping[str, Any], names: tuple[str, ...], allowed: str) -> dict[str, Any]:
-    """Takes the type off, which may be a class, or a name with the registry's scope before it."""
+    """Take the type off, which may be a class, or a name with the registry's scope before it."""
     kind = cfg.get("type") if isinstance(cfg, Mapping) else None
     name = getattr(kind, "__name__", str(kind)).split(".")[-1]
     if name not in names:

@@ -16,7 +16,7 @@ _ALIKE = 1.25
 
 
 def probe_checkpoint(source: str | os.PathLike) -> str:
-    """Runs one fixed image through the weights of a file and through a random network of the same size.
+    """Run one fixed image through the weights of a file and through a random network of the same size.
 
     Args:
         source: See ``checkpoints.fetch``.
@@ -54,7 +54,7 @@ def probe_checkpoint(source: str | os.PathLike) -> str:
 
 
 def build_network(variant: Architecture) -> ConvNeXt:
-    """Builds the backbone of an architecture, without output norms, with the same random weights at every call."""
+    """Build the backbone of an architecture, without output norms, with the same random weights at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return ConvNeXt(
@@ -67,7 +67,7 @@ def build_network(variant: Architecture) -> ConvNeXt:
 
 
 def fixed_image(in_channels: int) -> Tensor:
-    """Draws rings, a grid and a ramp, (1, in_channels, 224, 224); mean 0, deviation 1, as normalised images have."""
+    """Draw rings, a grid and a ramp, (1, in_channels, 224, 224); mean 0, deviation 1, as normalised images have."""
     rows = torch.linspace(-1, 1, IMAGE_SIZE[0])[:, None]
     columns = torch.linspace(-1, 1, IMAGE_SIZE[1])[None, :]
     radius = (rows**2 + columns**2).sqrt()

@@ -82,7 +82,7 @@ STEPS: dict[str, Mapping[str, Any]] = {
 
 
 def get_decisions(step: str, regime: str) -> Decisions:
-    """Adds the changes of all steps up to and including ``step``.
+    """Add the changes of all steps up to and including ``step``.
 
     Raises:
         UserError: There is no such step or regime.
@@ -190,7 +190,7 @@ class RoadmapNet(StagedBackbone):
         self.ends_with_norm = decisions.separate_downsampling
 
     def train(self, mode: bool = True) -> "RoadmapNet":
-        """Sets the mode; with ``norm_eval`` BatchNorm stays in evaluation mode."""
+        """Set the mode; with ``norm_eval`` BatchNorm stays in evaluation mode."""
         super().train(mode)
         if self.norm_eval:
             for module in self.modules():
@@ -258,7 +258,7 @@ class RoadmapBlock(nn.Module):
         self.activation = nn.Identity() if decisions.fewer_activations else _activation(decisions)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Maps ``(N, in_channels, H, W)`` to the block's output, smaller by the stride (rounded up)."""
+        """Map ``(N, in_channels, H, W)`` to the block's output, smaller by the stride (rounded up)."""
         branch = self.branch(x_nchw)
         if self.gamma is not None:
             branch = self.gamma[:, None, None] * branch

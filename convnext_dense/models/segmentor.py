@@ -58,7 +58,7 @@ class TiledEncoderDecoder(EncoderDecoder):
         return data_samples
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
-        """Gives (N, C, h, w) logits; a side of less than 32 pixels is padded for the network, and cut again."""
+        """Return (N, C, h, w) logits; a side of less than 32 pixels is padded for the network, and cut again."""
         height, width = inputs.shape[2:]
         if min(height, width) >= _LEAST_SIDE:
             return super().encode_decode(inputs, batch_img_metas)
@@ -70,7 +70,7 @@ class TiledEncoderDecoder(EncoderDecoder):
     def iterate_logits(
         self, inputs: Tensor, data_samples: Sequence[SegDataSample]
     ) -> Iterator[Iterator[tuple[int, Tensor]]]:
-        """Gives, for every image, logits of its rows at the original size.
+        """Return, for every image, logits of its rows at the original size.
 
         Yields:
             An iterator over pairs of the first row's number and (C, rows, W) logits; together they cover the image.
@@ -87,7 +87,7 @@ class TiledEncoderDecoder(EncoderDecoder):
             yield _unflip(rows, meta)
 
     def _slide(self, image: Tensor, meta: dict[str, Any]) -> Iterator[Tensor]:
-        """Yields finished logits from top to bottom, (C, rows, w) each, averaged over the windows that saw them."""
+        """Yield finished logits from top to bottom, (C, rows, w) each, averaged over the windows that saw them."""
         _, _, height, width = image.shape
         tops, heights = _windows(height, self.test_cfg.crop_size[0], self.test_cfg.stride[0])
         lefts, widths = _windows(width, self.test_cfg.crop_size[1], self.test_cfg.stride[1])
@@ -139,7 +139,7 @@ class TiledTTAModel(BaseTTAModel):
         return self.merge_preds([(sample, total) for sample, total in zip(samples, scores, strict=True)])
 
     def merge_preds(self, data_samples_list: list[tuple[SegDataSample, Tensor]]) -> list[SegDataSample]:
-        """Gives every sample the classes of the greatest mean probability."""
+        """Return every sample the classes of the greatest mean probability."""
         for sample, scores in data_samples_list:
             is_binary = self.module.out_channels == 1
             classes = scores[0] > self.module.decode_head.threshold if is_binary else scores.argmax(0)
@@ -167,7 +167,7 @@ def _chunk_rows(num_classes: int, width: int) -> int:
 
 
 def _crop(blocks: Iterator[Tensor], *, top: int, left: int, height: int, width: int) -> Iterator[Tensor]:
-    """Takes padding away from (C, rows, w) blocks that follow one another from top to bottom."""
+    """Take padding away from (C, rows, w) blocks that follow one another from top to bottom."""
     first = 0
     for block in blocks:
         rows = block[:, max(0, top - first) : max(0, top + height - first), left : left + width]
@@ -179,7 +179,7 @@ def _crop(blocks: Iterator[Tensor], *, top: int, left: int, height: int, width: 
 def _resize(
     blocks: Iterator[Tensor], size_in: tuple[int, int], size_out: tuple[int, int], *, align_corners: bool
 ) -> Iterator[tuple[int, Tensor]]:
-    """Resizes an image that comes as (C, rows, w) blocks, bilinearly, as ``F.interpolate`` resizes the whole.
+    """Resize an image that comes as (C, rows, w) blocks, bilinearly, as ``F.interpolate`` resizes the whole.
 
     Yields:
         The number of the first row, and (C, rows, W).
@@ -208,7 +208,7 @@ def _resize(
 
 
 def _neighbours(length_in: int, length_out: int, *, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The two input rows that every output row lies between, and the weight of the second, in torch's float32."""
+    """Return the two input rows around every output row, and the weight of the second, in torch's float32."""
     positions = torch.arange(length_out, dtype=torch.float32)
     if align_corners:
         positions = positions * ((length_in - 1) / max(length_out - 1, 1))
@@ -219,7 +219,7 @@ def _neighbours(length_in: int, length_out: int, *, align_corners: bool) -> tupl
 
 
 def _unflip(rows: Iterator[tuple[int, Tensor]], meta: dict[str, Any]) -> Iterator[tuple[int, Tensor]]:
-    """Turns logits of a flipped image back; those of a vertically flipped one come from the bottom up."""
+    """Turn logits of a flipped image back; those of a vertically flipped one come from the bottom up."""
     for top, logits in rows:
         if not meta.get("flip"):
             yield top, logits

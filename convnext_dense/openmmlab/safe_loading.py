@@ -36,7 +36,7 @@ def _get_statistic(owner: Any, name: str) -> Any:
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Adds what mmengine pickles to torch's allow-list; does nothing where mmengine is not installed."""
+    """Add what mmengine pickles to torch's allow-list; do nothing where mmengine is not installed."""
     if find_spec("mmengine") is None:
         return
     from mmengine.logging.history_buffer import HistoryBuffer

@@ -61,7 +61,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise UserError(f"decay_type='{cfg['decay_type']}' must be one of {', '.join(_METHODS)}.")
 
     def add_params(self, params: list[dict], module: nn.Module, **_: object) -> None:
-        """Appends the groups of every trainable parameter of ``module`` to ``params``."""
+        """Append the groups of every trainable parameter of ``module`` to ``params``."""
         groups = self._group(module)
         print_log(_table(groups, self.base_lr, self.paramwise_cfg), logger="current")
         params.extend(
@@ -76,7 +76,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         )
 
     def summary(self, module: nn.Module) -> str:
-        """The table that is logged when the groups of ``module`` are built."""
+        """Return the table that is logged when the groups of ``module`` are built."""
         return _table(self._group(module), self.base_lr, self.paramwise_cfg)
 
     def _group(self, module: nn.Module) -> list[_Group]:
@@ -105,7 +105,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _find_backbones(model: nn.Module, method: str) -> dict[str, nn.Module]:
-    """Maps the name prefix of every outermost module that knows layer ids to the module."""
+    """Map the name prefix of every outermost module that knows layer ids to the module."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""

@@ -48,7 +48,7 @@ class ForeignOutputsError(TypeError):
 
 
 def measure_backbone(cfg: Mapping[str, Any]) -> Levels:
-    """Builds a backbone, without weights, and reads channels and strides of its outputs for square images.
+    """Build a backbone, without weights, and read channels and strides of its outputs for square images.
 
     The images are small unless the backbone runs on images of its ``img_size`` only.
 
@@ -65,7 +65,7 @@ def measure_backbone(cfg: Mapping[str, Any]) -> Levels:
 
 
 def measure_neck(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
-    """Builds a neck and reads channels and strides of what it makes of maps."""
+    """Build a neck and read channels and strides of what it makes of maps."""
     maps = tuple(
         torch.zeros(1, width, _IMAGE_SIZE // stride, _IMAGE_SIZE // stride)
         for width, stride in zip(inputs.channels, inputs.strides, strict=True)
@@ -74,12 +74,12 @@ def measure_neck(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
 
 
 def measure_shared_head(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
-    """Builds what C4 detectors run on regions and reads its channels and its stride from the image."""
+    """Build what C4 detectors run on regions and read its channels and its stride from the image."""
     return _levels(_run(cfg, torch.zeros(1, inputs.channels[0], _REGION_SIZE, _REGION_SIZE)), _REGION_SIZE)
 
 
 def match_stages(strides: Sequence[int]) -> list[int]:
-    """Gives the ConvNeXt stage for each old output.
+    """Return the ConvNeXt stage for each old output.
 
     It is the stage of the nearest stride. Where that gives a stage twice although the old backbone goes deeper from
     output to output, as a dilated one does, the outputs are the last stages in turn.
@@ -92,7 +92,7 @@ def match_stages(strides: Sequence[int]) -> list[int]:
 
 
 def first_line(error: Exception) -> str:
-    """The kind of an error and the first line of its text."""
+    """Return the kind of an error and the first line of its text."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
 
@@ -122,7 +122,7 @@ def _run(cfg: Mapping[str, Any], inputs: Any) -> Any:
 
 
 def _build(cfg: Mapping[str, Any]) -> Any:
-    """Builds a module without weights, to infer."""
+    """Build a module without weights, to infer."""
     module = MODELS.build({key: value for key, value in copy.deepcopy(dict(cfg)).items() if key not in _WEIGHTS})
     module.eval()  # returns None in some of mmdet's backbones
     return module

@@ -36,7 +36,7 @@ def plug_backbone(
     layer_decay: float | None = None,
     **backbone_kwargs: Any,
 ) -> Config:
-    """Replaces the backbone of a config by ConvNeXt.
+    """Replace the backbone of a config by ConvNeXt.
 
     Args:
         cfg: Config of mmdet or mmseg; it is not changed. ``diff_configs`` shows what is different in the result.
@@ -78,7 +78,7 @@ def plug_backbone(
 
 
 def parse_backbone(name: str) -> tuple[str, dict[str, Any]]:
-    """Splits a name such as ``convnext-tiny`` or ``convnextv2-base`` into ``arch`` and arguments of ``ConvNeXt``.
+    """Split a name such as ``convnext-tiny`` or ``convnextv2-base`` into ``arch`` and arguments of ``ConvNeXt``.
 
     Raises:
         UserError: The name has another form; the nearest one is given.
@@ -107,7 +107,7 @@ def _check_names(backbone_kwargs: Mapping[str, Any]) -> None:
 
 
 def _find_owner(model: Mapping[str, Any]) -> list[str]:
-    """Finds the keys that lead to the dict that holds the backbone: the outermost, and a detector before others."""
+    """Find the keys that lead to the dict that holds the backbone: the outermost, and a detector before others."""
     level: list[tuple[list[str], Mapping[str, Any]]] = [([], model)]
     while level:
         for path, node in level:
@@ -129,7 +129,7 @@ def _descend(node: Any, path: Sequence[str]) -> Any:
 
 
 def _import_custom_modules(cfg: Config) -> None:
-    """Imports what the config asks for; mmpretrain, asked for by backbones that are replaced, only where it exists."""
+    """Import what the config asks for; mmpretrain, asked for by backbones that are replaced, only where it exists."""
     custom = cfg.get("custom_imports")
     if not custom:
         return
@@ -144,7 +144,7 @@ def _import_custom_modules(cfg: Config) -> None:
 
 
 def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wiring:
-    """Measures the old backbone, chooses the stages that stand for its outputs, and puts the new one in its place."""
+    """Measure the old backbone, choose the stages that stand for its outputs, and put the new one in its place."""
     name = owner.backbone["type"]
     old = {key: value for key, value in owner.backbone.items() if key != "frozen_stages"}
     if name in {"mmpretrain.ConvNeXt", "mmcls.ConvNeXt"}:
@@ -176,7 +176,7 @@ def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wirin
 
 
 def _set_normalisation(model: Any, path: Sequence[str]) -> None:
-    """Sets mean, deviation and the order of channels in every data preprocessor on the way to the backbone."""
+    """Set mean, deviation and the order of channels in every data preprocessor on the way to the backbone."""
     preprocessors = []
     for depth in range(len(path) + 1):
         node = _descend(model, path[:depth]).get("data_preprocessor")

@@ -12,7 +12,7 @@ _PYRAMID_MAKERS = {"Feature2Pyramid"}
 
 
 def rewire_necks(owner: Any, wiring: Wiring, place: str) -> Wiring:
-    """Rewires the neck, or each of a list of necks, and returns what the heads read."""
+    """Rewire the neck, or each of a list of necks, and return what the heads read."""
     neck = owner.get("neck")
     if neck is None:
         return wiring
@@ -60,7 +60,7 @@ def _rewire_neck(neck: Any, wiring: Wiring, place: str) -> Wiring:
 
 
 def _rewire_lists(node: Any, wiring: Wiring) -> None:
-    """Rewrites lists of the old channels, whole, reversed, without the first levels, or continued by further ones."""
+    """Rewrite lists of the old channels, whole, reversed, without the first levels, or continued by further ones."""
     before, after = list(wiring.before.channels), wiring.channels
     for key, value in list(node.items()):
         if isinstance(value, Mapping):
@@ -76,7 +76,7 @@ def _rewire_lists(node: Any, wiring: Wiring) -> None:
 
 
 def _new_width(width: int, wiring: Wiring, place: str) -> int:
-    """Translates one number of channels: that of a level, or the sum of all."""
+    """Translate one number of channels: that of a level, or the sum of all."""
     before = wiring.before.channels
     new = {wiring.channels[i] for i, channels in enumerate(before) if channels == width}
     if len(new) == 1:
@@ -88,7 +88,7 @@ def _new_width(width: int, wiring: Wiring, place: str) -> int:
 
 
 def rewire_heads(owner: Any, wiring: Wiring, place: str, arch: Any, backbone_kwargs: Mapping[str, Any]) -> None:
-    """Rewires the heads that read what changed."""
+    """Rewire the heads that read what changed."""
     for name, head in owner.items():
         if name in {"decode_head", "auxiliary_head"}:
             several = isinstance(head, list | tuple)
@@ -115,7 +115,7 @@ def _rewire_head(head: Any, wiring: Wiring, place: str) -> None:
 
 
 def _rewire_segmentation_head(head: Any, wiring: Wiring, place: str) -> None:
-    """Rewires by ``in_index``, which says which maps a head of mmseg reads; heads may hold heads (K-Net)."""
+    """Rewire by ``in_index``, which says which maps a head of mmseg reads; heads may hold heads (K-Net)."""
     for key, child in list(head.items()):
         if isinstance(child, Mapping) and "in_index" in child:
             _rewire_segmentation_head(child, wiring, f"{place}.{key}")
@@ -144,7 +144,7 @@ def _rewire_segmentation_head(head: Any, wiring: Wiring, place: str) -> None:
 
 
 def _rewire_roi_head(roi_head: Any, wiring: Wiring, place: str, arch: Any, backbone_kwargs: Mapping[str, Any]) -> None:
-    """Rewires regions that are cut out of the backbone's own map, and what comes after them."""
+    """Rewire regions that are cut out of the backbone's own map, and what comes after them."""
     for key in ("bbox_roi_extractor", "mask_roi_extractor"):
         if isinstance(roi_head.get(key), Mapping):
             width = roi_head[key]["out_channels"]
@@ -160,7 +160,7 @@ def _rewire_roi_head(roi_head: Any, wiring: Wiring, place: str, arch: Any, backb
 def _replace_shared_head(
     roi_head: Any, wiring: Wiring, place: str, arch: Any, backbone_kwargs: Mapping[str, Any]
 ) -> Wiring:
-    """Puts ConvNeXt's last stage where the old backbone's was, behind the regions of a C4 detector."""
+    """Put ConvNeXt's last stage where the old backbone's was, behind the regions of a C4 detector."""
     if len(wiring.after.channels) != 1 or wiring.after.strides != (16,):
         raise UserError(f"{place} cannot be rewired: it is ConvNeXt's last stage only on the map of stride 16.")
     names = ("drop_path_rate", "layer_scale_init_value", "use_grn")

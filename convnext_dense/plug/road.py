@@ -14,7 +14,7 @@ from convnext_dense.plug.rewiring import rewire_heads, rewire_necks
 
 
 def take_step(step: str | None = None, regime: str | None = None) -> Callable[[Config], Config]:
-    """Returns what gives a config another step, for ``read_config``'s ``change``.
+    """Return what gives a config another step, for ``read_config``'s ``change``.
 
     Necks and heads follow the widths of the step. The work dir and the source of weights have ``REGIME_STEP`` in their
     names. ``drop_path_rates`` of the config says what each regime is trained with, where that differs.

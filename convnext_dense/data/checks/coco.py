@@ -37,7 +37,7 @@ class CocoSplit(NamedTuple):
 
 
 def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
-    """Holds every COCO-format data set that is going to be read against the config.
+    """Hold every COCO-format data set that is going to be read against the config.
 
     Args:
         cfg: The config of the run, changed in place and with a line about it. Where no object of the training data (of
@@ -70,7 +70,7 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
 
 
 def coco_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[CocoSplit]:
-    """Goes through the data sets in COCO format, each pair of files once for training and once for evaluation."""
+    """Go through the data sets in COCO format, each pair of files once for training and once for evaluation."""
     seen = set()
     for loader in loaders:
         if cfg.get(f"{loader}_dataloader") is None:
@@ -198,7 +198,7 @@ def _inspect_images(images: list[dict], split: CocoSplit, inspection: Inspection
 
 
 def _inspect_learnt_classes(objects: list[tuple[CocoSplit, Objects]], inspection: Inspection) -> None:
-    """Names the classes that no training data has; several files may be trained on together."""
+    """Name the classes that no training data has; several files may be trained on together."""
     trained = [split for split, _ in objects if split.loader == "train"]
     learnt = {name for split, counts in objects if split.loader == "train" for name in counts.per_class}
     absent = [name for name in class_names(trained[0].dataset) or () if name not in learnt] if trained else []

@@ -32,7 +32,7 @@ class Objects(NamedTuple):
 
 
 def inspect_entries(content: Mapping[str, Any], path: Path, inspection: Inspection) -> None:
-    """Looks for ids and names that stand twice, and says which oddities are allowed."""
+    """Look for ids and names that stand twice, and say which oddities are allowed."""
     for kind, found in (("image", content["images"]), ("category", content["categories"])):
         twice = _twice(entry["id"] for entry in found)
         if twice:
@@ -66,7 +66,7 @@ def inspect_objects(
     has_masks: bool,
     is_trained: bool,
 ) -> Objects:
-    """Looks at every annotation.
+    """Look at every annotation.
 
     Args:
         content: Of the file, see ``read_annotations``.

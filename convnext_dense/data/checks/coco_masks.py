@@ -16,7 +16,7 @@ def is_number(value: Any) -> bool:
 
 
 def mask_fault(mask: Any, height: int, width: int) -> str | None:
-    """Says what is wrong with the mask of an object, or None.
+    """Say what is wrong with the mask of an object, or None.
 
     Args:
         mask: ``segmentation`` of a COCO annotation, not empty.
@@ -80,8 +80,11 @@ def _run_length_fault(mask: dict, height: int, width: int) -> str | None:
 
 
 def _decode(text: str) -> list[int] | None:
-    """Gives the run lengths of a text: six bits per character, five of them the number's; from the third run on,
-    differences to the run before the last one."""
+    """Return the run lengths of a text, or None if it is none.
+
+    A character has six bits, five of them the number's; from the third run on they are differences to the run before
+    the last one.
+    """
     counts: list[int] = []
     number = shift = 0
     for character in text:

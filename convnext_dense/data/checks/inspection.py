@@ -56,15 +56,15 @@ class Inspection:
         self._found: dict[tuple[str, str], Finding] = {}
 
     def error(self, check: str, example: str, times: int = 1) -> None:
-        """Notes what a training cannot or must not be run on."""
+        """Note what a training cannot or must not be run on."""
         self._add(Finding(ERROR, check, times, example))
 
     def warning(self, check: str, example: str, times: int = 1) -> None:
-        """Notes what is most likely not meant."""
+        """Note what is most likely not meant."""
         self._add(Finding(WARNING, check, times, example))
 
     def note(self, check: str, example: str, times: int = 1) -> None:
-        """Notes what is allowed and good to know."""
+        """Note what is allowed and good to know."""
         self._add(Finding(NOTE, check, times, example))
 
     def _add(self, new: Finding) -> None:
@@ -77,11 +77,11 @@ class Inspection:
         return [finding for kind in (ERROR, WARNING, NOTE) for finding in self.of(kind)]
 
     def of(self, severity: str) -> list[Finding]:
-        """What was found of one severity, in the order of finding."""
+        """Return what was found of one severity, in the order of finding."""
         return [finding for finding in self._found.values() if finding.severity == severity]
 
     def raise_if_wrong(self) -> None:
-        """Stops at the first error.
+        """Stop at the first error.
 
         Raises:
             UserError: There is one; it says how many more there are.
@@ -102,10 +102,10 @@ class Inspection:
         ]
 
     def pick(self, items: Sequence[T]) -> list[T]:
-        """Takes as many items as are to be opened, evenly spread."""
+        """Take as many items as are to be opened, evenly spread."""
         number = len(items) if self.num_opened is None else min(self.num_opened, len(items))
         return [items[index * len(items) // number] for index in range(number)]
 
     def follow(self, items: Sequence[T], what: str) -> Iterable[T]:
-        """Goes through items, showing progress where the caller wants it."""
+        """Go through items, showing progress where the caller wants it."""
         return self._follow(items, what) if self._follow else items

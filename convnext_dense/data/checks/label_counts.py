@@ -56,12 +56,12 @@ class LabelCounts(NamedTuple):
         return int(self.histogram[0]) if self.is_reduced and self.ignored != 0 else 0
 
     def share(self, num_pixels: int) -> str:
-        """Writes a number of pixels as a share of all."""
+        """Write a number of pixels as a share of all."""
         return f"{num_pixels / max(1, self.histogram.sum()):.1%}"
 
 
 def inspect_ignored(counts: LabelCounts, inspection: Inspection) -> None:
-    """Says in a line how much of a folder is learnt from, and names what is ignored though it may be a class."""
+    """Say in a line how much of a folder is learnt from, and name what is ignored though it may be a class."""
     num_ignored, total = counts.num_void + counts.num_zeros, int(counts.histogram.sum())
     inspection.lines.append(
         f"{counts.folder}: {counts.num_labels} images; in {counts.num_read} labels read, {len(counts.present)} of "
@@ -97,7 +97,7 @@ def _looks_off_by_one(counts: LabelCounts) -> bool:
 
 
 def inspect_classes(counts: Sequence[LabelCounts], loader: str, inspection: Inspection) -> None:
-    """Names the classes that occur in no label of a split.
+    """Name the classes that occur in no label of a split.
 
     Args:
         counts: Those of all folders of the split.
@@ -133,7 +133,7 @@ def inspect_classes(counts: Sequence[LabelCounts], loader: str, inspection: Insp
 
 
 def inspect_unlearnt(train: Sequence[LabelCounts], others: Sequence[LabelCounts], inspection: Inspection) -> None:
-    """Names classes of the validation or test data that no training label has, where all of these were read."""
+    """Name classes of the validation or test data that no training label has, where all of these were read."""
     if not train or any(each.num_read < each.num_labels for each in train):
         return
     learnt = set().union(*(each.present for each in train))

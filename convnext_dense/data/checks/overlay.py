@@ -30,7 +30,7 @@ _NUM_COLUMNS = 3
 
 
 def draw_overlay(cfg: Config, loaders: Sequence[str], path: Path, task: str) -> int:
-    """Draws six images of every data set, evenly spread, with boxes, masks, labels and class names.
+    """Draw six images of every data set, evenly spread, with boxes, masks, labels and class names.
 
     What the checks refuse, such as an image that cannot be decoded, is left out.
 
@@ -56,7 +56,7 @@ def _spread(items: Sequence[Any]) -> list[Any]:
 
 
 def _read(path: Path, reader: ImageReader | None = None) -> np.ndarray | None:
-    """Gives a picture of what the model is going to see; None where the checks refuse the image."""
+    """Return a picture of what the model is going to see; None where the checks refuse the image."""
     try:
         open_image(path)
         return read_bgr(path) if reader is None else to_picture(reader(path))

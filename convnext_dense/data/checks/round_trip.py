@@ -42,7 +42,7 @@ Batch = tuple[list[dict[str, Any]], dict[str, Any]]  # what a metric is given: p
 
 
 def inspect_round_trip(cfg: Config, loaders: Sequence[str], inspection: Inspection, task: str) -> None:
-    """Evaluates the ground truth of every data set that is evaluated, by the evaluator of the config.
+    """Evaluate the ground truth of every data set that is evaluated, by the evaluator of the config.
 
     Detection reads all objects; segmentation as many labels as the inspection opens; classification the names of all
     files.
@@ -105,7 +105,7 @@ _LOWERING = ("boxes without area", "ignored objects", "masks without pixels", "c
 
 
 def _detections(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator[Batch]:
-    """The objects of every image, as mmdet's data set reads them."""
+    """Return the objects of every image, as mmdet's data set reads them."""
     for index in inspection.follow(range(len(dataset)), "images through the evaluation"):
         info = dataset.get_data_info(index)
         objects = [item for item in info["instances"] if not item["ignore_flag"]]
@@ -130,7 +130,7 @@ def _detections(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator
 
 
 def encode_mask(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """Gives the mask of a COCO annotation as compressed run lengths of the whole object."""
+    """Return the mask of a COCO annotation as compressed run lengths of the whole object."""
     from pycocotools import mask as masks  # here, because only detection needs it
 
     if isinstance(mask, list):
@@ -173,7 +173,7 @@ def _labels(dataset: Any, cfg: ConfigDict, inspection: Inspection) -> Iterator[B
 
 
 def _class_numbers(dataset: Any, cfg: ConfigDict) -> np.ndarray:
-    """The class, or the number for what is ignored, of each value in a file, by the names alone."""
+    """Return the class, or the number for what is ignored, of each value in a file, by the names alone."""
     ignored, classes = dataset.ignore_index, list(dataset.metainfo["classes"])
     numbers = np.full(256, ignored, np.int64)
     for label, name in enumerate(known_class_names(cfg) or classes):
@@ -183,7 +183,7 @@ def _class_numbers(dataset: Any, cfg: ConfigDict) -> np.ndarray:
 
 
 def _folders(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator[Batch]:
-    """The class that the folder of each image names, for data sets that list their images."""
+    """Return the class that the folder of each image names, for data sets that list their images."""
     classes = list(dataset.metainfo["classes"])
     for path, label in getattr(dataset, "samples", ()):
         scores = torch.zeros(len(classes))
@@ -207,7 +207,7 @@ def _without_files(metric: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_all(metric: dict[str, Any]) -> dict[str, Any]:
-    """Lets our metric of detection count all objects of an image."""
+    """Let our metric of detection count all objects of an image."""
     kind = metric["type"]
     if isinstance(kind, str):
         with METRICS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
@@ -218,7 +218,7 @@ def _of_all(metric: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """The tables that metrics log are those of a model's result, which this is not."""
+    """Keep the tables of metrics out of the log: they are those of a model's result, which this is not."""
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -43,7 +43,7 @@ class LabelSplit(NamedTuple):
 
 
 def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
-    """Holds every data set of images and label images that is going to be read against the config.
+    """Hold every data set of images and label images that is going to be read against the config.
 
     Args:
         cfg: The config of the run. Where the test data has no labels, predictions are written and nothing is measured;
@@ -82,7 +82,7 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Ins
 
 
 def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
-    """Looks at the images of a test whose data set names no labels, and has them left out of its pipelines."""
+    """Look at the images of a test whose data set names no labels, and have them left out of its pipelines."""
     datasets = leaf_datasets(cfg.test_dataloader.dataset) if cfg.get("test_dataloader") else ()
     for dataset in datasets:
         prefix = dataset.get("data_prefix") or {}
@@ -102,7 +102,7 @@ def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
 
 
 def label_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[LabelSplit]:
-    """Goes through the data sets of images and label images, each pair of folders once."""
+    """Go through the data sets of images and label images, each pair of folders once."""
     seen = set()
     for loader in loaders:
         if cfg.get(f"{loader}_dataloader") is None:
@@ -172,7 +172,7 @@ def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
 
 
 def _argument(dataset: ConfigDict, key: str, default: Any) -> Any:
-    """Gives an argument of a data set: the config's, or its type's own default, such as the suffixes of Cityscapes."""
+    """Return an argument of a data set: the config's, or its type's own default, such as the suffixes of Cityscapes."""
     if dataset.get(key) is not None:
         return dataset[key]
     with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
@@ -226,7 +226,7 @@ def reduces_zero_label(dataset: ConfigDict) -> bool:
 
 
 def _open_pair(image: Path, label: Path, inspection: Inspection, reader: ImageReader | None) -> np.ndarray | None:
-    """Opens an image and its label, and gives the label's (H, W) values if they can be counted."""
+    """Open an image and its label, and return the label's (H, W) values if they can be counted."""
     opened = inspect_image(image, inspection, reader=reader)
     try:
         open_image(label, "Label")

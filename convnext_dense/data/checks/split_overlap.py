@@ -8,7 +8,7 @@ from convnext_dense.data.checks.inspection import Inspection
 
 
 def inspect_overlap(files: Mapping[str, Sequence[Path]], inspection: Inspection) -> None:
-    """Holds the images of ``'train'`` against those of ``'val'`` and ``'test'``: by path, and by content.
+    """Hold the images of ``'train'`` against those of ``'val'`` and ``'test'``: by path, and by content.
 
     As many of the latter are compared by content as the inspection opens, with the training images of equal size in
     bytes.

@@ -29,7 +29,7 @@ def use_image_folder(
     *,
     splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
-    """Rewrites the data sets and the head of a classification config for class folders; transforms stay.
+    """Rewrite the data sets and the head of a classification config for class folders; transforms stay.
 
     Args:
         cfg: Changed in place.
@@ -77,13 +77,13 @@ def use_image_folder(
 
 
 def splits_of_image_folder(folder: str | os.PathLike) -> list[str]:
-    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has, a test only with folders of classes."""
+    """Return those of ``'train'``, ``'val'`` and ``'test'`` that a folder has, a test only with folders of classes."""
     there = [name for name in ("train", "val", "test") if Path(folder, name).is_dir()]
     return [name for name in there if name != "test" or class_folders(Path(folder, name))]
 
 
 def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
-    """Holds the classes of every image folder, or set of shards, that is going to be read against the head.
+    """Hold the classes of every image folder, or set of shards, that is going to be read against the head.
 
     Where the check may take time, all files are listed; else that is left to the data sets, which do it when they are
     built, before the first iteration too.
@@ -114,7 +114,7 @@ def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: I
 
 
 def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, list[Path]]]:
-    """Gives the images of every folder of classes that a config names and that is there, each folder once."""
+    """Return the images of every folder of classes that a config names and that is there, each folder once."""
     seen = set()
     for loader in loaders:
         if cfg.get(f"{loader}_dataloader") is None:

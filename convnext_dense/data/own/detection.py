@@ -55,7 +55,7 @@ def use_coco_folder(
     *,
     splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
-    """Rewrites the data sets, evaluators and heads of a detection config for a folder in COCO format.
+    """Rewrite the data sets, evaluators and heads of a detection config for a folder in COCO format.
 
     Args:
         cfg: Changed in place.
@@ -107,7 +107,7 @@ def use_coco_folder(
 
 
 def splits_of_coco_folder(folder: str | os.PathLike) -> list[str]:
-    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has objects, or images to test on, of."""
+    """Return those of ``'train'``, ``'val'`` and ``'test'`` that a folder has objects, or images to test on, of."""
     found = {name: _present_split(Path(folder), name) for name in ("train", "val", "test")}
     return [
         name
@@ -117,7 +117,7 @@ def splits_of_coco_folder(folder: str | os.PathLike) -> list[str]:
 
 
 def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any]:
-    """Reads a COCO annotation file.
+    """Read a COCO annotation file.
 
     Args:
         path: The file.
@@ -185,7 +185,7 @@ def _annotation_fault(annotation: Any) -> str | None:
 
 
 def category_names(annotations: dict[str, Any]) -> list[str]:
-    """Gives the class names in the order of the file, which is the order of mmdet's labels."""
+    """Return the class names in the order of the file, which is the order of mmdet's labels."""
     return [category["name"] for category in annotations["categories"]]
 
 
@@ -199,7 +199,7 @@ def _present_split(root: Path, name: str) -> Split | None:
 def _read_split(
     cfg: Config, root: Path, name: str, trained: Sequence[str] | None, *, needs_objects: bool
 ) -> tuple[Path, dict[str, Any]]:
-    """Gives the annotation file of a split and its content; for images without categories the file is a new one."""
+    """Return the annotation file of a split and its content; for images without categories the file is a new one."""
     split = _present_split(root, name)
     if split is None or (needs_objects and not split.annotations):
         there = splits_of_coco_folder(root)
@@ -221,7 +221,7 @@ def _read_split(
 
 
 def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[Any]:
-    """Gives the categories of a split that has none of its own: another one's, or the checkpoint's."""
+    """Return the categories of a split that has none of its own: another one's, or the checkpoint's."""
     for other in splits_of_coco_folder(root):
         split = _present_split(root, other)
         if split is not None and split.annotations:

@@ -20,7 +20,7 @@ _LIES_ON_ITS_SIDE = 5  # and above: width and height change places when the imag
 
 
 def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
-    """Gives an entry for each image of a folder and its sub-folders; its id is its name.
+    """Return an entry for each image of a folder and its sub-folders; its id is its name.
 
     Args:
         folder: Where they are.
@@ -45,7 +45,7 @@ def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
 
 
 def write_list(content: dict[str, Any], name: str) -> Path:
-    """Writes a list of images into a folder of this process, which goes when it ends, and gives the file's path."""
+    """Write a list of images into a folder of this process, which goes when it ends, and return the file's path."""
     folder = tempfile.mkdtemp(prefix="convnext_dense_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder, f"{name}.json").resolve()
@@ -54,12 +54,12 @@ def write_list(content: dict[str, Any], name: str) -> Path:
 
 
 def number_categories(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Gives COCO's categories of class names, numbered from 1."""
+    """Return COCO's categories of class names, numbered from 1."""
     return [dict(id=number, name=name) for number, name in enumerate(names, start=1)]
 
 
 def _size(path: Path, *, are_turned: bool) -> tuple[int, int]:
-    """Reads height and width without decoding the image, which takes minutes for a large folder."""
+    """Read height and width without decoding the image, which takes minutes for a large folder."""
     try:
         with Image.open(path) as file:
             (width, height), turned = file.size, file.getexif().get(_EXIF_ORIENTATION, 1)

@@ -79,7 +79,7 @@ def use_segmentation_folder(
     *,
     splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
-    """Rewrites the data sets and heads of a segmentation config for a folder of images and label images.
+    """Rewrite the data sets and heads of a segmentation config for a folder of images and label images.
 
     Args:
         cfg: Changed in place.
@@ -129,19 +129,19 @@ def use_segmentation_folder(
 
 
 def splits_of_segmentation_folder(folder: str | os.PathLike) -> list[str]:
-    """Gives those of ``'train'``, ``'val'`` and ``'test'`` that a folder has labels, or images to test on, of."""
+    """Return those of ``'train'``, ``'val'`` and ``'test'`` that a folder has labels, or images to test on, of."""
     found = {name: [_folders(Path(folder), layout, name) for layout in _LAYOUTS] for name in _SPLITS}
     return [name for name in _SPLITS if any(each and (each.labels or name == "test") for each in found[name])]
 
 
 def read_class_names(root: Path) -> list[str]:
-    """Reads ``classes.txt``, one name per line; without the file there are none."""
+    """Read ``classes.txt``, one name per line; without the file there are none."""
     path = root / NAMES_FILE
     return read_lines(path) if path.is_file() else []
 
 
 def make_palette(num_colours: int) -> list[list[int]]:
-    """Gives that many RGB colours in 0..255 that are easy to tell apart; the first, often the background, is dark."""
+    """Return that many RGB colours in 0..255 that are easy to tell apart; the first, often the background, is dark."""
     golden = 0.618034  # the golden ratio's fraction: neighbours in the list are far apart in hue
     colours = [[40, 40, 40]]
     for index in range(num_colours - 1):
@@ -152,7 +152,7 @@ def make_palette(num_colours: int) -> list[list[int]]:
 
 
 def _folders(root: Path, layout: Layout, split: str) -> Folders | None:
-    """Finds the folders of a split in a layout, those with labels first; None without images."""
+    """Find the folders of a split in a layout, those with labels first; None without images."""
     found = []
     for name in layout.names.get(split, (split,)):
         images, labels = layout.images.format(name), layout.labels.format(name)
@@ -162,7 +162,7 @@ def _folders(root: Path, layout: Layout, split: str) -> Folders | None:
 
 
 def _find_splits(root: Path, wanted: set[str], labelled: set[str]) -> dict[str, Folders]:
-    """Finds the wanted splits in one layout: the one with the most labels, since images alone may fit several."""
+    """Find the wanted splits in one layout: the one with the most labels, since images alone may fit several."""
     fitting = []
     for layout in _LAYOUTS:
         found = {name: _folders(root, layout, name) for name in _SPLITS}

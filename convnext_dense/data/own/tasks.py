@@ -52,7 +52,7 @@ def use_folder(
     *,
     splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
-    """Points a config at a folder of one's own data and sizes its heads, see the ``use_folder`` of its ``Task``.
+    """Point a config at a folder of one's own data and size its heads, see the ``use_folder`` of its ``Task``.
 
     Args:
         cfg: Changed in place.
@@ -78,7 +78,7 @@ def use_folder(
 
 
 def use_whole_folder(cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None) -> list[str]:
-    """Points a config at all splits that a folder has, and gives the loaders that read them; see ``use_folder``.
+    """Point a config at all splits that a folder has, and return the loaders that read them; see ``use_folder``.
 
     Without a test split the test loader reads val.
     """
@@ -92,14 +92,14 @@ def use_whole_folder(cfg: Config, folder: str | os.PathLike, classes: Sequence[s
 
 
 def inspect_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
-    """Looks at the data that a run is going to read, see the ``check`` of its ``Task``; what it finds is collected."""
+    """Look at the data that a run is going to read, see the ``check`` of its ``Task``; what it finds is collected."""
     task = task_of(cfg)
     if task is not None:
         TASKS[task].check(cfg, loaders, inspection)
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
-    """Does what ``inspect_data`` does, opening a sample of the images, and stops at an error.
+    """Do what ``inspect_data`` does, opening a sample of the images, and stop at an error.
 
     Args:
         cfg: The config of the run. Where its mask head has no masks to learn from, it is taken out.

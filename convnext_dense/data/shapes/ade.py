@@ -38,7 +38,7 @@ def write_ade(
     image_size: tuple[int, int] = (160, 160),
     seed: int = 0,
 ) -> bool:
-    """Generates the data set, or finds it already made. The same arguments give the same bytes.
+    """Generate the data set, or find it already made. The same arguments give the same bytes.
 
     Args:
         root: Folder to fill; made if missing. Other things that it holds are left alone.
@@ -71,7 +71,7 @@ def write_ade(
 
 
 def label_image(scene: Scene) -> np.ndarray:
-    """Gives the (H, W) uint8 class numbers of a scene: 0 for crowds, 1 for the background, 2 and more for shapes."""
+    """Return the (H, W) uint8 class numbers of a scene: 0 for crowds, 1 for the background, 2 and more for shapes."""
     labels = np.ones(scene.image.shape[:2], np.uint8)
     for scene_object in scene.objects:
         labels[scene_object.mask] = 0 if scene_object.is_crowd else scene_object.class_index + 2
@@ -79,7 +79,7 @@ def label_image(scene: Scene) -> np.ndarray:
 
 
 def draw_ade_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2, num_columns: int = 3) -> Path:
-    """Draws the first training images, as read back from disk, each beside its labels in colour, ignored pixels white.
+    """Draw the first training images, as read back from disk, each beside its labels in colour, ignored pixels white.
 
     Args:
         root: Folder made by ``write_ade``.

@@ -34,7 +34,7 @@ def write_coco(
     image_size: tuple[int, int] = (160, 160),
     seed: int = 0,
 ) -> bool:
-    """Generates the data set, or finds it already made. The same arguments give the same bytes.
+    """Generate the data set, or find it already made. The same arguments give the same bytes.
 
     Args:
         root: folder to fill; made if missing. Other things that it holds are left alone.
@@ -59,7 +59,7 @@ def write_coco(
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
-    """Encodes an (H, W) bool mask as COCO's uncompressed run lengths: down the columns, first a run of False."""
+    """Encode an (H, W) bool mask as COCO's uncompressed run lengths: down the columns, first a run of False."""
     pixels = mask.flatten(order="F")
     changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     counts = np.diff(np.concatenate([[0], changes, [pixels.size]])).tolist()
@@ -67,7 +67,7 @@ def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
 
 
 def encode_polygons(mask: np.ndarray) -> list[list[int]] | None:
-    """Traces an (H, W) bool mask along the corners of its pixels, so that filling the polygons gives the mask back.
+    """Trace an (H, W) bool mask along the corners of its pixels, so that filling the polygons gives the mask back.
 
     Returns:
         COCO polygons [x, y, x, y, ...], one for each separate part; None if there is a hole, which they cannot express.
@@ -149,7 +149,7 @@ def _annotation(scene_object: SceneObject) -> dict[str, Any]:
 
 
 def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2, num_columns: int = 3) -> Path:
-    """Draws the first training images, as read back from disk, each beside a copy with its ground truth.
+    """Draw the first training images, as read back from disk, each beside a copy with its ground truth.
 
     Args:
         root: folder made by `write_coco`.

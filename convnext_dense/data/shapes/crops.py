@@ -28,7 +28,7 @@ def write_crops(
     image_size: tuple[int, int] = (160, 160),
     seed: int = 0,
 ) -> bool:
-    """Generates the crops, or finds them already made. The same arguments give the same pictures.
+    """Generate the crops, or find them already made. The same arguments give the same pictures.
 
     Args:
         root: Folder to fill; made if missing.
@@ -53,7 +53,7 @@ def write_crops(
 
 
 def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: int = 96) -> Path:
-    """Draws the first training crops of every class, a row per class, `root/preview.png`.
+    """Draw the first training crops of every class, a row per class, `root/preview.png`.
 
     Args:
         root: Folder made by `write_crops`.
@@ -75,7 +75,7 @@ def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: i
 
 
 def crop_object(scene: Scene, scene_object: SceneObject) -> np.ndarray:
-    """Cuts the square around an object out, (side, side, 3) RGB; beyond the picture its border is repeated."""
+    """Cut the square around an object out, (side, side, 3) RGB; beyond the picture its border is repeated."""
     x, y, width, height = scene_object.box
     side = round(MARGIN * max(width, height))
     left, top = x + (width - side) // 2, y + (height - side) // 2
@@ -85,7 +85,7 @@ def crop_object(scene: Scene, scene_object: SceneObject) -> np.ndarray:
 
 
 def _crops(split: str, image_size: tuple[int, int], seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields class and crop of one object after the other, scene by scene, without an end."""
+    """Yield class and crop of one object after the other, scene by scene, without an end."""
     index = 0
     while True:
         scene = split_scene(split, index, seed=seed, image_size=image_size)

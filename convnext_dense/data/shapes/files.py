@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 def check_parameters(
     num_train: int, num_val: int, *, image_size: tuple[int, int], seed: int, layout: str
 ) -> dict[str, Any]:
-    """Checks what a data set is asked to be.
+    """Check what a data set is asked to be.
 
     Returns:
         All that its files depend on.
@@ -51,7 +51,7 @@ def check_parameters(
 def write_once(
     root: str | os.PathLike[str], entries: Sequence[str], parameters: dict[str, Any], write: Callable[[Path], None]
 ) -> bool:
-    """Fills a folder, or finds it already filled.
+    """Fill a folder, or find it already filled.
 
     Files take their final names only when all of them are written, so a data set is either complete or not there.
 
@@ -84,7 +84,7 @@ def write_once(
 
 
 def encode_jpeg(scene: Scene) -> bytes:
-    """Gives a scene's picture as a JPEG file."""
+    """Return a scene's picture as a JPEG file."""
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     is_encoded, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert is_encoded

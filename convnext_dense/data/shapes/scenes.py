@@ -85,7 +85,7 @@ class _Layer:
 def split_scene(
     split: str, index: int, *, seed: int, image_size: tuple[int, int], has_class_colours: bool = False
 ) -> Scene:
-    """Makes picture `index` of a split, which depends on the arguments alone and not on the pictures before it.
+    """Make picture `index` of a split, which depends on the arguments alone and not on the pictures before it.
 
     Args:
         split: one of `SPLITS`; the splits of one seed have nothing in common.
@@ -109,7 +109,7 @@ def split_scene(
 
 
 def make_scene(rng: np.random.Generator, image_size: tuple[int, int], *, has_class_colours: bool = False) -> Scene:
-    """Draws one scene: a textured background, no shape to five shapes that may hide each other, at times a crowd.
+    """Draw one scene: a textured background, no shape to five shapes that may hide each other, at times a crowd.
 
     Args:
         rng: source of every choice.
@@ -176,7 +176,7 @@ def _place_crowd(rng: np.random.Generator, image_size: tuple[int, int]) -> _Laye
 
 
 def _keep_visible(layers: list[_Layer]) -> list[tuple[_Layer, np.ndarray]]:
-    """Drops the layers that are too far hidden, and pairs the others with the (H, W) bool mask of what is seen."""
+    """Drop the layers that are too far hidden, and pair the others with the (H, W) bool mask of what is seen."""
     if not layers:
         return []
     kept: list[tuple[_Layer, np.ndarray]] = []
@@ -209,7 +209,7 @@ def _cross() -> np.ndarray:
 
 
 def _crescent() -> np.ndarray:
-    """A unit disc less another disc of radius 0.8 whose centre is 0.5 to the right."""
+    """Return a unit disc less another disc of radius 0.8 whose centre is 0.5 to the right."""
     radius, shift = 0.8, 0.5
     x = (shift**2 + 1 - radius**2) / (2 * shift)  # where the two circles meet, at (x, y) and (x, -y)
     y = np.sqrt(1 - x**2)
@@ -232,9 +232,10 @@ _OUTLINES = {
 
 
 def _outline(rng: np.random.Generator, class_index: int, *, side: float, centre: np.ndarray) -> np.ndarray:
-    """Turns, stretches and places the outline of a class.
+    """Turn, stretch and place the outline of a class.
 
     Args:
+        rng: where the turn and the stretch are drawn from.
         class_index: position in `CLASS_NAMES`.
         side: square root of the area in pixels; by area, not by radius, so that no class is smaller than another.
         centre: (x, y) in pixels, where (0, 0) is the upper left corner of the upper left pixel.
@@ -264,7 +265,7 @@ def _coverage(outline: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 
 def _pick_colour(rng: np.random.Generator, used_colours: list[np.ndarray]) -> np.ndarray:
-    """Picks a random RGB colour that stands out from those already in the picture, as (3,) float in [0, 255]."""
+    """Pick a random RGB colour that stands out from those already in the picture, as (3,) float in [0, 255]."""
     candidates = rng.uniform(15, 240, size=(8, 3))
     if not used_colours:
         return candidates[0]
@@ -273,12 +274,12 @@ def _pick_colour(rng: np.random.Generator, used_colours: list[np.ndarray]) -> np
 
 
 def _pick_dull_colour(rng: np.random.Generator) -> np.ndarray:
-    """Picks a nearly grey RGB colour, as (3,) float in [0, 255]."""
+    """Pick a nearly grey RGB colour, as (3,) float in [0, 255]."""
     return np.clip(rng.uniform(40, 215) + rng.normal(0, 12, size=3), 0, 255)
 
 
 def _pick_class_colour(rng: np.random.Generator, class_index: int) -> np.ndarray:
-    """Picks a strong RGB colour around the hue of a class, as (3,) float in [0, 255]."""
+    """Pick a strong RGB colour around the hue of a class, as (3,) float in [0, 255]."""
     hue = (class_index + rng.normal(0, _HUE_DEVIATION)) / len(CLASS_NAMES)
     return 255 * np.array(colorsys.hsv_to_rgb(hue % 1, rng.uniform(0.6, 1), rng.uniform(0.5, 0.95)))
 
@@ -331,7 +332,7 @@ _PATTERNS: tuple[Callable[[np.random.Generator, tuple[int, int]], np.ndarray], .
 
 
 def _texture(rng: np.random.Generator, image_size: tuple[int, int], colour: np.ndarray) -> np.ndarray:
-    """Fills a picture with a pattern between two shades on both sides of a (3,) colour.
+    """Fill a picture with a pattern between two shades on both sides of a (3,) colour.
 
     Returns:
         (H, W, 3) float32, RGB in [0, 255].
@@ -344,7 +345,7 @@ def _texture(rng: np.random.Generator, image_size: tuple[int, int], colour: np.n
 
 
 def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Gives an (H, W, 3) float RGB drawing uneven light, a soft lens, sensor noise; returns uint8."""
+    """Return an (H, W, 3) float RGB drawing uneven light, a soft lens, sensor noise; return uint8."""
     image_size = canvas.shape[:2]
     light = rng.uniform(0.85, 1.1) + rng.uniform(0, 0.25) * (_gradient(rng, image_size) - 0.5)
     blurred = cv2.GaussianBlur(canvas, (0, 0), sigmaX=rng.uniform(0.2, 0.8))

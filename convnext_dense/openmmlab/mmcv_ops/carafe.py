@@ -21,14 +21,14 @@ from torch.nn.functional import fold, unfold
 
 
 def _windows(features: Tensor, kernel_size: int, group_size: int) -> Tensor:
-    """The k x k neighbourhood of every position, (N, G, C, K, H, W)."""
+    """Return the k x k neighbourhood of every position, (N, G, C, K, H, W)."""
     images, channels, height, width = features.shape
     columns = unfold(features, kernel_size, padding=kernel_size // 2)
     return columns.view(images, group_size, channels // group_size, kernel_size**2, height, width)
 
 
 def _blocks(outputs: Tensor, group_size: int, scale_factor: int) -> Tensor:
-    """Maps of the output's size by group and position, (N, G, channels per group, H, S, W, S)."""
+    """Return maps of the output's size by group and position, (N, G, channels per group, H, S, W, S)."""
     images, channels, height, width = outputs.shape
     return outputs.reshape(
         images,
@@ -61,7 +61,7 @@ def _lift_device_check() -> None:
 def carafe_naive_forward(
     features: Tensor, masks: Tensor, output: Tensor, *, kernel_size: int, group_size: int, scale_factor: int
 ) -> None:
-    """Writes the upsampled features to ``output``, (N, G * C, H * S, W * S)."""
+    """Write the upsampled features to ``output``, (N, G * C, H * S, W * S)."""
     _lift_device_check()
     windows = _windows(features, kernel_size, group_size)
     kernels = _blocks(masks, group_size, scale_factor)
@@ -79,7 +79,7 @@ def carafe_naive_backward(
     group_size: int,
     scale_factor: int,
 ) -> None:
-    """Writes the gradients of the features to ``grad_input`` and those of the kernels to ``grad_masks``."""
+    """Write the gradients of the features to ``grad_input`` and those of the kernels to ``grad_masks``."""
     gradients = _blocks(grad_output, group_size, scale_factor)
     kernels = _blocks(masks, group_size, scale_factor)
     windows = _windows(features, kernel_size, group_size)

@@ -28,19 +28,19 @@ from convnext_dense.openmmlab.mmcv_ops.precision import widen
 
 
 def _version1(geometry: dict[str, int]) -> tuple[int, ...]:
-    """The keywords of version 1 in torchvision's order; the last one says that there is no mask."""
+    """Return the keywords of version 1 in torchvision's order; the last one says that there is no mask."""
     names = ("dH", "dW", "padH", "padW", "dilationH", "dilationW", "group", "deformable_group")
     return *(geometry[name] for name in names), False
 
 
 def _version2(geometry: dict[str, int]) -> tuple[int, ...]:
-    """The keywords of version 2 in torchvision's order; the last one says that there is a mask."""
+    """Return the keywords of version 2 in torchvision's order; the last one says that there is a mask."""
     names = ("stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w", "group", "deformable_group")
     return *(geometry[name] for name in names), True
 
 
 def _unused_mask(input: Tensor) -> Tensor:
-    """What torchvision takes for "no mask"."""
+    """Return what torchvision takes for "no mask"."""
     return input.new_zeros((len(input), 1))
 
 
@@ -177,7 +177,7 @@ def _output_size(input: Tensor, geometry: dict[str, int]) -> list[int]:
 
 
 def _read_as_row(name: str, maps: Tensor, size: list[int]) -> Tensor:
-    """The first numbers of every image of ``maps`` (N, ..., any, any), as a view of maps of ``size``."""
+    """Return the first numbers of every image of ``maps`` (N, ..., any, any), as a view of maps of ``size``."""
     if list(maps.shape[2:]) == size:
         return maps
     needed = maps.shape[1] * size[0] * size[1]

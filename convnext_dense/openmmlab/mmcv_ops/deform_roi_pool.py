@@ -61,7 +61,7 @@ def _points(
 
 
 def _means(map_: Tensor, y: Tensor, x: Tensor, pooled: tuple[int, int]) -> Tensor:
-    """Means over the points of every bin, (K, C, P, Q), on one map (C, H, W); differentiable in the map."""
+    """Mean over the points of every bin, (K, C, P, Q), on one map (C, H, W); differentiable in the map."""
     means = sample(map_[None], y[None], x[None]).mean(dim=-1)
     return means.view(map_.shape[0], -1, *pooled).transpose(0, 1)
 

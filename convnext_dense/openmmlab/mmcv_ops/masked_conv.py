@@ -23,7 +23,7 @@ def masked_im2col_forward(
     pad_h: int,
     pad_w: int,
 ) -> None:
-    """Writes the windows of ``features``, (1, C, H, W), at the positions (M,) to ``data_col``, (C * R * S, M)."""
+    """Write the windows of ``features``, (1, C, H, W), at the positions (M,) to ``data_col``, (C * R * S, M)."""
     padded = pad(features[0], (pad_w, kernel_w, pad_h, kernel_h))
     rows = torch.arange(kernel_h, device=features.device)[:, None, None] + mask_h_idx
     columns = torch.arange(kernel_w, device=features.device)[:, None] + mask_w_idx
@@ -40,7 +40,7 @@ def masked_col2im_forward(
     width: int,
     channels: int,
 ) -> None:
-    """Writes ``masked_output``, (C, M), to the positions (M,) of ``output``, (1, C, H, W)."""
+    """Write ``masked_output``, (C, M), to the positions (M,) of ``output``, (1, C, H, W)."""
     output[0, :, mask_h_idx, mask_w_idx] = masked_output
 
 

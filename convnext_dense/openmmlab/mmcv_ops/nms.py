@@ -70,7 +70,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def _decay(iou: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
-    """The factor on the score of a box that overlaps a better one by ``iou``."""
+    """Return the factor on the score of a box that overlaps a better one by ``iou``."""
     if method == _GAUSSIAN:
         return torch.exp(-(iou * iou) / sigma)
     suppressed = 1 - iou if method == _LINEAR else torch.zeros_like(iou)

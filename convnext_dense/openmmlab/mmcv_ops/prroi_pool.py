@@ -29,7 +29,7 @@ def _hat_integrals(start: Tensor, end: Tensor, num_bins: int, num_pixels: int) -
 
 
 def _pool(maps: Tensor, rois: Tensor, pooled: tuple[int, int], spatial_scale: float) -> Tensor:
-    """Means over all bins, (K, C, P, Q), for RoIs on one map (C, H, W); differentiable in both."""
+    """Mean over all bins, (K, C, P, Q), for RoIs on one map (C, H, W); differentiable in both."""
     x1, y1, x2, y2 = (rois[:, 1:] * spatial_scale).unbind(dim=1)
     by_row, bin_height = _hat_integrals(y1, y2, pooled[0], maps.shape[1])
     by_column, bin_width = _hat_integrals(x1, x2, pooled[1], maps.shape[2])

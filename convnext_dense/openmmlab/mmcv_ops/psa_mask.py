@@ -29,7 +29,7 @@ def _relative(
 
 
 def psamask_forward(input: Tensor, output: Tensor, *, psa_type: int, num_: int, **sizes: int) -> None:
-    """Writes the maps of ``input``, (N, h_mask * w_mask, H, W), to ``output``, (N, P, H, W)."""
+    """Write the maps of ``input``, (N, h_mask * w_mask, H, W), to ``output``, (N, P, H, W)."""
     index, inside = _relative(input, **sizes)
     moved = input.flatten(2).gather(1, index.expand(num_, -1, -1)) * inside
     moved = moved if psa_type == _COLLECT else moved.transpose(1, 2)
@@ -37,7 +37,7 @@ def psamask_forward(input: Tensor, output: Tensor, *, psa_type: int, num_: int, 
 
 
 def psamask_backward(grad_output: Tensor, grad_input: Tensor, *, psa_type: int, num_: int, **sizes: int) -> None:
-    """Writes the gradients of the input to ``grad_input``."""
+    """Write the gradients of the input to ``grad_input``."""
     index, inside = _relative(grad_output, **sizes)
     gradients = grad_output.flatten(2)
     gradients = (gradients if psa_type == _COLLECT else gradients.transpose(1, 2)) * inside
