@@ -17,7 +17,7 @@ class WrittenConfig(Config):
 
     @classmethod
     def of(cls, cfg: Config) -> "WrittenConfig":
-        """Gives a copy of a config."""
+        """Return a copy of a config."""
         written = cls.__new__(cls)
         for key, value in copy.deepcopy(cfg).__dict__.items():
             super(Config, written).__setattr__(key, value)
