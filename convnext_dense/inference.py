@@ -6,7 +6,6 @@ Letters: n objects in an image, H and W its height and width in pixels.
 import copy
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -40,7 +39,15 @@ from convnext_dense.data.transforms import build_transform
 from convnext_dense.data.upright_images import read_bgr
 from convnext_dense.engine.faults import name_config_faults
 from convnext_dense.errors import UserError
-from convnext_dense.visualization import draw_classes, draw_label_map, enlarge_whole, to_picture, write_picture
+from convnext_dense.visualization import (
+    DrawnObject,
+    draw_classes,
+    draw_label_map,
+    draw_objects,
+    enlarge_whole,
+    to_picture,
+    write_picture,
+)
 
 # Smaller pictures are enlarged before drawing, or the names would cover the objects.
 MIN_PICTURE_SIDE = 640
@@ -246,38 +253,22 @@ def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *
     if "label_map" in result:
         picture = draw_label_map(pixels, result)
     elif "boxes" in result:
-        picture = _draw_objects(pixels, result, scale=pixels.shape[0] // original.shape[0], score_thr=score_thr)
+        scale = pixels.shape[0] // original.shape[0]
+        picture = draw_objects(pixels, _drawn_objects(result, scale=scale, score_thr=score_thr))
     else:
         picture = draw_classes(pixels, result)
     write_picture(path, picture)
 
 
-def _draw_objects(pixels: np.ndarray, result: dict[str, Any], *, scale: int, score_thr: float) -> np.ndarray:
-    from mmdet.structures import DetDataSample
-    from mmdet.visualization import DetLocalVisualizer
-    from mmengine.structures import InstanceData
-
-    kept = result["scores"] >= score_thr
-    instances = InstanceData(
-        bboxes=torch.from_numpy(result["boxes"][kept] * scale),
-        scores=torch.from_numpy(result["scores"][kept]),
-        labels=torch.from_numpy(result["labels"][kept]),
-    )
-    if "masks" in result:
-        masks = result["masks"][kept]
-        instances.masks = masks.repeat(scale, axis=1).repeat(scale, axis=2)
-    visualizer = DetLocalVisualizer(text_color=(255, 255, 255), line_width=2, alpha=0.5)
-    visualizer.dataset_meta = dict(classes=result["class_names"])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*out of bounds")  # objects at the border of the image
-        visualizer.add_datasample(
-            "prediction",
-            pixels[..., ::-1],
-            DetDataSample(pred_instances=instances),
-            draw_gt=False,
-            pred_score_thr=score_thr,
-        )
-    return visualizer.get_image()[..., ::-1]
+def _drawn_objects(result: dict[str, Any], *, scale: int, score_thr: float) -> list[DrawnObject]:
+    """Return the objects of a result for a picture ``scale`` times as large, the most certain one on top."""
+    masks = result.get("masks", itertools.repeat(None))
+    fields = zip(result["boxes"], result["scores"], result["labels"], result["names"], masks)  # noqa: B905
+    return [
+        DrawnObject(scale * box, f"{name} {score:.2f}", int(label), mask)
+        for box, score, label, name, mask in fields
+        if score >= score_thr
+    ][::-1]
 
 
 def _test_dataset(cfg: Config) -> ConfigDict:

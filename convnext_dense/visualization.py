@@ -1,68 +1,93 @@
-"""Draws ground truth on images, and many images on one sheet.
+"""Draws ground truth and predictions on images, and many images on one sheet.
 
 Letters: H, W are the height and width of a picture in pixels; pictures are BGR, uint8.
 """
 
+import colorsys
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from convnext_dense.errors import UserError
-from convnext_dense.files import names_unwritable
+from convnext_dense.files import names_unwritable, written_whole
 
-_COLOURS = (  # BGR, of classes in turn
-    (80, 200, 255),
-    (80, 255, 80),
-    (255, 200, 80),
-    (255, 120, 255),
-    (120, 120, 255),
-    (255, 255, 80),
-)
+_GOLDEN_RATIO = (5**0.5 - 1) / 2  # hues that are multiples of it stay apart, however many there are
 
 
-def draw_objects(
-    image: np.ndarray,
-    annotations: Sequence[Mapping[str, Any]],
-    *,
-    masks: Sequence[np.ndarray | None],
-    names: Sequence[str],
-    zoom: float,
-) -> np.ndarray:
-    """Copy an enlarged (H, W, 3) image and draw the masks, boxes and names of its objects on it.
+class DrawnObject(NamedTuple):
+    """An object as it is drawn.
 
-    Args:
-        image: The picture, ``zoom`` times as large as the image of the annotations.
-        annotations: In COCO's format.
-        masks: Of each object, at the image's own size; None where it has none.
-        names: Of each object's class.
-        zoom: By how much the picture is enlarged.
+    Attributes:
+        box: x1, y1, x2, y2 in pixels of the picture.
+        label: What is written beside the box.
+        number: Of its class: it gives the colour.
+        mask: (H, W) of booleans or of 0 and 1, at any size; None where it has none.
+        is_labelled_below: Whether the label goes below the box; by default it goes above.
     """
-    picture = image.copy()
-    colours = [_COLOURS[annotation["category_id"] % len(_COLOURS)] for annotation in annotations]
-    boxes = [[round(zoom * value) for value in annotation["bbox"]] for annotation in annotations]
-    for (x, y, width, height), mask, colour in zip(boxes, masks, colours, strict=True):
-        if mask is not None:
-            large = cv2.resize(mask, picture.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-            picture[large > 0] = (0.7 * picture[large > 0] + 0.3 * np.array(colour)).astype(np.uint8)
-            contours, _ = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+
+    box: Sequence[float]
+    label: str
+    number: int
+    mask: np.ndarray | None = None
+    is_labelled_below: bool = False
+
+
+def annotated_object(
+    annotation: Mapping[str, Any], name: str, number: int, *, mask: np.ndarray | None, zoom: float
+) -> DrawnObject:
+    """Return an object of ground truth in COCO's format, for a picture ``zoom`` times as large as its image.
+
+    A crowd's label goes below its box, which others tend to overlap.
+    """
+    x, y, width, height = (zoom * value for value in annotation["bbox"])
+    is_crowd = bool(annotation.get("iscrowd"))
+    return DrawnObject((x, y, x + width, y + height), f"{name} crowd" if is_crowd else name, number, mask, is_crowd)
+
+
+def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject]) -> np.ndarray:
+    """Copy an (H, W, 3) picture and draw masks, boxes and labels on it, the last object on top."""
+    picture = picture.copy()
+    height, width = picture.shape[:2]
+    for item in objects:
+        colour = _class_colour(item.number)
+        if item.mask is not None:
+            mask = cv2.resize(item.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+            picture[mask > 0] = (0.7 * picture[mask > 0] + 0.3 * np.array(colour)).astype(np.uint8)
+            contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
             cv2.drawContours(picture, contours, -1, colour, 1)
-        cv2.rectangle(picture, (x, y), (x + width - 1, y + height - 1), colour, 1)
-    # Names in a second pass, so that no mask covers one; a crowd's goes below its box, which others tend to overlap.
-    for (x, y, _, height), annotation, name, colour in zip(boxes, annotations, names, colours, strict=True):
-        is_crowd = bool(annotation.get("iscrowd"))
-        label = f"{name} crowd" if is_crowd else name
-        (text_width, text_height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.4, 1)
-        label_height = text_height + 4
-        top = y + height if is_crowd else y - label_height
-        left = min(x, picture.shape[1] - text_width)
-        top = min(max(top, 0), picture.shape[0] - label_height)
-        cv2.rectangle(picture, (left, top), (left + text_width, top + label_height), colour, -1)
-        cv2.putText(picture, label, (left, top + text_height), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        x1, y1, x2, y2 = (round(float(value)) for value in item.box)
+        cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, _line_width(picture))
+    for item in objects:  # in a second pass, so that no mask covers a label
+        _write_label(picture, item)
     return picture
+
+
+def _write_label(picture: np.ndarray, item: DrawnObject) -> None:
+    font, size, thickness = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * _line_width(picture), _line_width(picture)
+    (width, height), _ = cv2.getTextSize(item.label, font, size, thickness)
+    height += 4 * thickness
+    x1, y1, _, y2 = (round(float(value)) for value in item.box)
+    top = y2 if item.is_labelled_below else y1 - height
+    left = max(min(x1, picture.shape[1] - width), 0)
+    top = min(max(top, 0), picture.shape[0] - height)
+    cv2.rectangle(picture, (left, top), (left + width, top + height), _class_colour(item.number), -1)
+    baseline = (left, top + height - 4 * thickness)
+    cv2.putText(picture, item.label, baseline, font, size, (0, 0, 0), thickness, cv2.LINE_AA)
+
+
+def _line_width(picture: np.ndarray) -> int:
+    """Return a width of lines that can be seen when the whole picture fills a screen."""
+    return max(1, round(max(picture.shape[:2]) / 1000))
+
+
+def _class_colour(number: int) -> tuple[int, int, int]:
+    """Return a bright BGR colour."""
+    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.6, 1)
+    return round(255 * blue), round(255 * green), round(255 * red)
 
 
 def draw_labels(
@@ -76,13 +101,17 @@ def draw_labels(
         colours: BGR of all labels, (number of labels, 3) uint8.
         image: An (H, W, 3) picture that shows through.
     """
-    picture = colours[labels] if image is None else cv2.addWeighted(image, 0.4, colours[labels], 0.6, 0)
+    picture = _paint(labels, colours, image)
     for row, label in enumerate(np.unique(labels)):
         at = (4, 14 + 15 * row)
         cv2.putText(picture, names[label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 3, cv2.LINE_AA)
         colour = colours[label].tolist() if colours[label].max() > 80 else (255, 255, 255)
         cv2.putText(picture, names[label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
     return picture
+
+
+def _paint(labels: np.ndarray, colours: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
+    return colours[labels] if image is None else cv2.addWeighted(image, 0.45, colours[labels], 0.55, 0)
 
 
 def to_picture(pixels: np.ndarray) -> np.ndarray:
@@ -122,8 +151,6 @@ def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
     height, width = pixels.shape[:2]
     labels = cv2.resize(result["label_map"].astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
     colours = np.array(result["palette"], np.uint8)[:, ::-1]  # BGR
-    overlay = cv2.addWeighted(pixels, 0.45, colours[labels], 0.55, 0)
-
     shares = np.bincount(labels.ravel(), minlength=len(result["class_names"])) / labels.size
     rows = [index for index in np.argsort(-shares) if shares[index] > 0]
     font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 24  # line: pixels from one row of the legend to the next
@@ -136,7 +163,7 @@ def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
         cv2.putText(legend, text, (38, top + 13), font, size, (0, 0, 0), 1, cv2.LINE_AA)
     pictures = [
         cv2.copyMakeBorder(picture, 0, len(legend) - height, 0, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-        for picture in (pixels, overlay)
+        for picture in (pixels, _paint(labels, colours, pixels))
     ]
     return np.hstack([*pictures, legend])
 
@@ -176,9 +203,8 @@ def write_sheet(path: Path, rows_of_pictures: Sequence[Sequence[np.ndarray]], *,
         for offset, picture in enumerate(group):
             y, x = row * (cell_height + margin), (per_group * column + offset) * (cell_width + margin)
             sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
-    partial = path.with_name(f".partial-{path.name}")
-    write_picture(partial, sheet)
-    return partial.replace(path)
+    write_picture(path, sheet)
+    return path
 
 
 def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
@@ -198,6 +224,5 @@ def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
         raise UserError(f"Picture {path} cannot be written: OpenCV knows no format '{path.suffix}'.") from error
     if not is_encoded:
         raise UserError(f"Picture {path} cannot be written as {path.suffix}: choose .png.")
-    with names_unwritable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.tobytes())
+    with names_unwritable(path), written_whole(path) as partial:
+        partial.write_bytes(content.tobytes())

@@ -13,6 +13,12 @@ NUM_OPENED = 64
 ERROR, WARNING, NOTE = "error", "warning", "note"
 
 
+def evenly_spread(items: Sequence[T], number: int) -> list[T]:
+    """Return that many of the items, from all over the sequence in its order; all of them where there are fewer."""
+    number = min(number, len(items))
+    return [items[index * len(items) // number] for index in range(number)]
+
+
 class Finding(NamedTuple):
     """One kind of thing that was found.
 
@@ -103,8 +109,7 @@ class Inspection:
 
     def pick(self, items: Sequence[T]) -> list[T]:
         """Take as many items as are to be opened, evenly spread."""
-        number = len(items) if self.num_opened is None else min(self.num_opened, len(items))
-        return [items[index * len(items) // number] for index in range(number)]
+        return evenly_spread(items, len(items) if self.num_opened is None else self.num_opened)
 
     def follow(self, items: Sequence[T], what: str) -> Iterable[T]:
         """Go through items, showing progress where the caller wants it."""

@@ -13,6 +13,7 @@ from PIL import Image
 from convnext_dense.config.datasets import class_names, known_class_names
 from convnext_dense.data.checks.coco import coco_splits
 from convnext_dense.data.checks.coco_masks import is_number, mask_fault
+from convnext_dense.data.checks.inspection import evenly_spread
 from convnext_dense.data.checks.round_trip import encode_mask
 from convnext_dense.data.checks.segmentation import find_pairs, label_splits, reduces_zero_label
 from convnext_dense.data.image_reader import ImageReader, reader_of
@@ -22,7 +23,15 @@ from convnext_dense.data.own.detection import is_id, read_annotations
 from convnext_dense.data.own.segmentation import make_palette
 from convnext_dense.data.upright_images import read_bgr
 from convnext_dense.errors import UserError
-from convnext_dense.visualization import draw_labels, draw_objects, enlarge, to_picture, write_caption, write_sheet
+from convnext_dense.visualization import (
+    annotated_object,
+    draw_labels,
+    draw_objects,
+    enlarge,
+    to_picture,
+    write_caption,
+    write_sheet,
+)
 
 _SIDE = 420  # pixels of the longer side of a picture
 _PER_SPLIT = 6
@@ -45,14 +54,8 @@ def draw_overlay(cfg: Config, loaders: Sequence[str], path: Path, task: str) -> 
     """
     groups = [[picture] for picture in _PICTURES[task](cfg, loaders)]
     if groups:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_sheet(path, groups, num_columns=_NUM_COLUMNS)
     return len(groups)
-
-
-def _spread(items: Sequence[Any]) -> list[Any]:
-    number = min(_PER_SPLIT, len(items))
-    return [items[index * len(items) // number] for index in range(number)]
 
 
 def _read(path: Path, reader: ImageReader | None = None) -> np.ndarray | None:
@@ -80,15 +83,21 @@ def _draw_detection(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]
             if is_box and is_id(image_id) and is_id(category_id) and category_id in names:
                 objects[image_id].append(annotation)
         images, reader = content["images"], reader_of(split.dataset.get("pipeline"))
-        for image in _spread([image for image in images if image["id"] in objects] or images):
+        for image in evenly_spread([image for image in images if image["id"] in objects] or images, _PER_SPLIT):
             pixels = _read(split.folder / image["file_name"], reader)
             if pixels is not None:
-                found = objects[image["id"]]
-                masks = [_mask_of(annotation, image) for annotation in found]
                 picture, zoom = enlarge(pixels, _SIDE)
-                labels = [names[annotation["category_id"]] for annotation in found]
-                found = [{**annotation, "category_id": numbers[annotation["category_id"]]} for annotation in found]
-                drawn = draw_objects(picture, found, masks=masks, names=labels, zoom=zoom)
+                found = [
+                    annotated_object(
+                        annotation,
+                        names[annotation["category_id"]],
+                        numbers[annotation["category_id"]],
+                        mask=_mask_of(annotation, image),
+                        zoom=zoom,
+                    )
+                    for annotation in objects[image["id"]]
+                ]
+                drawn = draw_objects(picture, found)
                 yield write_caption(drawn, f"{split.loader} {image['file_name']}: {len(found)} objects")
 
 
@@ -112,7 +121,7 @@ def _draw_segmentation(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarr
         first = int(reduces_zero_label(split.dataset))
         numbers[first : first + len(names)] = np.arange(len(names))
         reader = reader_of(split.dataset.get("pipeline"))
-        for image, label in _spread(pairs):
+        for image, label in evenly_spread(pairs, _PER_SPLIT):
             pixels = _read(image, reader)
             if pixels is None or _read(label) is None:
                 continue
@@ -129,7 +138,7 @@ def _draw_segmentation(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarr
 
 def _draw_classification(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]:
     for loader, files in folder_images(cfg, loaders):
-        for file in _spread(files):
+        for file in evenly_spread(files, _PER_SPLIT):
             pixels = _read(file)
             if pixels is not None:
                 yield write_caption(enlarge(pixels, _SIDE)[0], f"{file.parent.name}  ({loader} {file.name})")

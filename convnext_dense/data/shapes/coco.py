@@ -20,7 +20,7 @@ import numpy as np
 from convnext_dense.data.shapes.files import GENERATOR_VERSION, check_parameters, encode_jpeg, write_once
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, SceneObject, split_scene
 from convnext_dense.errors import UserError
-from convnext_dense.visualization import draw_objects, write_sheet
+from convnext_dense.visualization import annotated_object, draw_objects, write_sheet
 
 _LOG_INTERVAL = 200
 logger = logging.getLogger(__name__)
@@ -177,8 +177,16 @@ def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2
         if image is None:
             raise UserError(f"root={root} lacks a readable train2017/{info['file_name']}")
         annotations = coco.loadAnns(coco.getAnnIds(imgIds=info["id"]))
-        masks = [coco.annToMask(annotation) for annotation in annotations]
-        names = [coco.cats[annotation["category_id"]]["name"] for annotation in annotations]
+        objects = [
+            annotated_object(
+                annotation,
+                coco.cats[annotation["category_id"]]["name"],
+                annotation["category_id"],
+                mask=coco.annToMask(annotation),
+                zoom=zoom,
+            )
+            for annotation in annotations
+        ]
         image = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
-        pairs.append((image, draw_objects(image, annotations, masks=masks, names=names, zoom=zoom)))
+        pairs.append((image, draw_objects(image, objects)))
     return write_sheet(root / "preview.png", pairs, num_columns=num_columns)
