@@ -1,7 +1,7 @@
 """What every task asks of a config and of its data sets."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -30,6 +30,19 @@ def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
         yield from leaf_datasets(dataset.dataset)
     else:
         yield dataset
+
+
+def loaded_datasets(cfg: Config, loaders: Iterable[str]) -> Iterator[tuple[str, ConfigDict]]:
+    """Go through the data sets that read files of those loaders that a config has, each with its loader's name.
+
+    Args:
+        cfg: Any config.
+        loaders: Of ``'train'``, ``'val'``, ``'test'``.
+    """
+    for loader in loaders:
+        if cfg.get(f"{loader}_dataloader") is not None:
+            for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
+                yield loader, dataset
 
 
 def evaluators(cfg: Config, loader: str) -> list[ConfigDict]:

@@ -12,6 +12,7 @@ from convnext_dense.config.predicting import only_predicts
 from convnext_dense.data.checks.inspection import ERROR, NUM_OPENED, WARNING, Inspection
 from convnext_dense.data.checks.overlay import draw_overlay
 from convnext_dense.data.checks.round_trip import inspect_round_trip
+from convnext_dense.data.own.detection import forget_annotations
 from convnext_dense.data.own.tasks import inspect_data
 from convnext_dense.errors import UserError
 
@@ -62,6 +63,7 @@ def report_data(
     if overlay is not None:
         num_drawn = draw_overlay(cfg, loaders, overlay, task)
         inspection.lines.append(f"Overlay of {num_drawn} images, to look at: {overlay}" if num_drawn else "No overlay.")
+    forget_annotations()
     return not inspection.of(ERROR), "\n".join([*inspection.lines, "", format_findings(inspection)])
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from convnext_dense.data.picture_files import picture_names
 from convnext_dense.errors import UserError
-from convnext_dense.files import names_unwritable
+from convnext_dense.files import names_unwritable, written_whole
 from convnext_dense.visualization import write_picture
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
@@ -107,9 +107,8 @@ class CocoResults:
         files = []
         for kind, content in contents.items():
             files.append(Path(f"{self._prefix}.{kind}.json"))
-            with names_unwritable(files[-1]):
-                files[-1].parent.mkdir(parents=True, exist_ok=True)
-                files[-1].write_text(json.dumps(content), encoding="utf-8")
+            with names_unwritable(files[-1]), written_whole(files[-1]) as partial:
+                partial.write_text(json.dumps(content), encoding="utf-8")
         return files
 
 

@@ -15,6 +15,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 
 from convnext_dense.errors import UserError
+from convnext_dense.files import written_whole
 from convnext_dense.registry import METRICS
 
 _METRICS = ("mIoU", "mDice", "mFscore")
@@ -236,7 +237,7 @@ def _write_csv(rows: Sequence[dict[str, Any]]) -> None:
     if log_file is None or not is_main_process():
         return
     path = Path(log_file).parent / "per_class.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 
 from convnext_dense.config.class_counts import check_class_counts
-from convnext_dense.config.datasets import class_names, config_dicts, leaf_datasets, quote
+from convnext_dense.config.datasets import class_names, config_dicts, loaded_datasets, quote
 from convnext_dense.config.mask_heads import can_drop_masks, drop_masks
 from convnext_dense.config.predicting import only_predict
 from convnext_dense.data.checks.coco_annotations import Objects, inspect_entries, inspect_objects
@@ -72,17 +72,14 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
 def coco_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[CocoSplit]:
     """Go through the data sets in COCO format, each pair of files once for training and once for evaluation."""
     seen = set()
-    for loader in loaders:
-        if cfg.get(f"{loader}_dataloader") is None:
+    for loader, dataset in loaded_datasets(cfg, loaders):
+        if "CocoDataset" not in str(dataset.get("type")) or not dataset.get("ann_file"):
             continue
-        for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            if "CocoDataset" not in str(dataset.get("type")) or not dataset.get("ann_file"):
-                continue
-            root = Path(dataset.get("data_root") or "")
-            path = root / dataset.ann_file
-            if (path, loader == "train") not in seen:
-                seen.add((path, loader == "train"))
-                yield CocoSplit(loader, path, root / (dataset.get("data_prefix") or {}).get("img", ""), dataset)
+        root = Path(dataset.get("data_root") or "")
+        path = root / dataset.ann_file
+        if (path, loader == "train") not in seen:
+            seen.add((path, loader == "train"))
+            yield CocoSplit(loader, path, root / (dataset.get("data_prefix") or {}).get("img", ""), dataset)
 
 
 def _read(split: CocoSplit) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 
 from convnext_dense.config.class_counts import check_class_counts
-from convnext_dense.config.datasets import class_names, known_class_names, leads_out, leaf_datasets, quote
+from convnext_dense.config.datasets import class_names, known_class_names, leads_out, loaded_datasets, quote
 from convnext_dense.config.predicting import leave_out_labels, only_predict
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.label_counts import LabelCounts, inspect_classes, inspect_ignored, inspect_unlearnt
@@ -83,8 +83,7 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Ins
 
 def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
     """Look at the images of a test whose data set names no labels, and have them left out of its pipelines."""
-    datasets = leaf_datasets(cfg.test_dataloader.dataset) if cfg.get("test_dataloader") else ()
-    for dataset in datasets:
+    for _, dataset in loaded_datasets(cfg, ["test"]):
         prefix = dataset.get("data_prefix") or {}
         if not prefix.get("img_path") or prefix.get("seg_map_path"):
             continue
@@ -104,18 +103,15 @@ def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
 def label_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[LabelSplit]:
     """Go through the data sets of images and label images, each pair of folders once."""
     seen = set()
-    for loader in loaders:
-        if cfg.get(f"{loader}_dataloader") is None:
+    for loader, dataset in loaded_datasets(cfg, loaders):
+        prefix = dataset.get("data_prefix") or ConfigDict()
+        if not prefix.get("img_path") or not prefix.get("seg_map_path"):
             continue
-        for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            prefix = dataset.get("data_prefix") or ConfigDict()
-            if not prefix.get("img_path") or not prefix.get("seg_map_path"):
-                continue
-            root = Path(dataset.get("data_root") or "")
-            images, labels = root / prefix.img_path, root / prefix.seg_map_path
-            if (images, labels) not in seen:
-                seen.add((images, labels))
-                yield LabelSplit(loader, images, labels, dataset)
+        root = Path(dataset.get("data_root") or "")
+        images, labels = root / prefix.img_path, root / prefix.seg_map_path
+        if (images, labels) not in seen:
+            seen.add((images, labels))
+            yield LabelSplit(loader, images, labels, dataset)
 
 
 def _check_classes(model: ConfigDict, dataset: ConfigDict, labels: Path) -> Sequence[str]:

@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from timm.data.readers.reader_image_folder import find_images_and_targets
 
 from convnext_dense.config.class_counts import set_num_classes
-from convnext_dense.config.datasets import TRAINING_SPLITS, leaf_datasets, quote
+from convnext_dense.config.datasets import TRAINING_SPLITS, loaded_datasets, quote
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples
@@ -61,15 +61,14 @@ def use_image_folder(
                 f"{cfg.train_dataloader.batch_size} and effective_batch."
             )
     assert names is not None
-    for loader, split in splits.items():
-        if cfg.get(f"{loader}_dataloader") is None:
-            continue
-        for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            dataset.update(
-                type="convnext_dense.ImageFolder", root=str(root / split), metainfo=dict(classes=tuple(names))
-            )
-            for key in ("shards", "num_images", "classes", "shuffle_buffer"):  # of ImageShards
-                dataset.pop(key, None)
+    for loader, dataset in loaded_datasets(cfg, splits):
+        dataset.update(
+            type="convnext_dense.ImageFolder",
+            root=str(root / splits[loader]),
+            metainfo=dict(classes=tuple(names)),
+        )
+        for key in ("shards", "num_images", "classes", "shuffle_buffer"):  # of ImageShards
+            dataset.pop(key, None)
         if cfg[f"{loader}_dataloader"].sampler is None:
             cfg[f"{loader}_dataloader"].sampler = dict(type="DefaultSampler", shuffle=loader == "train")
     set_num_classes(cfg.model, len(names))
@@ -95,20 +94,17 @@ def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: I
     """
     files: dict[str, list[Path]] = {}
     seen = set()
-    for loader in loaders:
-        if cfg.get(f"{loader}_dataloader") is None:
+    for loader, dataset in loaded_datasets(cfg, loaders):
+        if str(dataset.get("root")) in seen:
             continue
-        for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            if str(dataset.get("root")) in seen:
-                continue
-            try:
-                if "shards" in dataset:
-                    _inspect_shards(cfg, dataset, inspection)
-                elif "root" in dataset:
-                    seen.add(str(dataset.root))
-                    files.setdefault(loader, []).extend(_inspect_folder(cfg, dataset, loader, inspection))
-            except UserError as error:
-                inspection.error("folders and classes", str(error))
+        try:
+            if "shards" in dataset:
+                _inspect_shards(cfg, dataset, inspection)
+            elif "root" in dataset:
+                seen.add(str(dataset.root))
+                files.setdefault(loader, []).extend(_inspect_folder(cfg, dataset, loader, inspection))
+        except UserError as error:
+            inspection.error("folders and classes", str(error))
     if inspection.takes_time:
         inspect_overlap(files, inspection)
 
@@ -116,14 +112,11 @@ def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: I
 def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, list[Path]]]:
     """Return the images of every folder of classes that a config names and that is there, each folder once."""
     seen = set()
-    for loader in loaders:
-        if cfg.get(f"{loader}_dataloader") is None:
-            continue
-        for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            if "root" in dataset and str(dataset.root) not in seen and Path(dataset.root).is_dir():
-                seen.add(str(dataset.root))
-                samples, _ = find_images_and_targets(str(dataset.root))
-                yield loader, [Path(path) for path, _ in samples]
+    for loader, dataset in loaded_datasets(cfg, loaders):
+        if "root" in dataset and str(dataset.root) not in seen and Path(dataset.root).is_dir():
+            seen.add(str(dataset.root))
+            samples, _ = find_images_and_targets(str(dataset.root))
+            yield loader, [Path(path) for path, _ in samples]
 
 
 def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: Inspection) -> list[Path]:

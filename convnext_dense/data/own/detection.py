@@ -9,7 +9,7 @@ from mmengine.config import Config
 
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.config.coco_objects import use_coco_objects
-from convnext_dense.config.datasets import TRAINING_SPLITS, evaluators, leads_out, leaf_datasets, quote
+from convnext_dense.config.datasets import TRAINING_SPLITS, evaluators, leads_out, leaf_datasets, loaded_datasets, quote
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import pixel_limit
 from convnext_dense.data.own.image_list import list_images, number_categories, write_list
@@ -46,6 +46,8 @@ _LAYOUTS = (
     Split("annotations/image_info_{}.json", "{}"),
 )
 
+_PARSED: dict[tuple[Path, int, int], Any] = {}  # by path, size and time of the last change
+
 
 def use_coco_folder(
     cfg: Config,
@@ -78,7 +80,7 @@ def use_coco_folder(
     if not root.is_dir():
         raise UserError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
     have_objects = {name for loader, name in splits.items() if loader != "test"}
-    files, contents = {}, {}  # read once: COCO's training file takes seconds
+    files, contents = {}, {}
     for name in dict.fromkeys(splits.values()):
         files[name], contents[name] = _read_split(cfg, root, name, trained, needs_objects=name in have_objects)
     names = [category_names(content) for content in contents.values()]
@@ -89,16 +91,16 @@ def use_coco_folder(
                 "same categories in the same order."
             )
     use_coco_objects(cfg, tuple(splits))
+    for loader, dataset in loaded_datasets(cfg, splits):
+        file = files[splits[loader]]
+        dataset.update(
+            type="mmdet.CocoDataset",
+            data_root=str(root),
+            ann_file=str(file.relative_to(root) if root in file.parents else file),
+            data_prefix=dict(img=_image_folder(root, splits[loader], contents[splits[loader]])),
+            metainfo=dict(classes=tuple(names[0])),
+        )
     for loader, name in splits.items():
-        if cfg.get(f"{loader}_dataloader") is not None:
-            for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-                dataset.update(
-                    type="mmdet.CocoDataset",
-                    data_root=str(root),
-                    ann_file=str(files[name].relative_to(root) if root in files[name].parents else files[name]),
-                    data_prefix=dict(img=_image_folder(root, name, contents[name])),
-                    metainfo=dict(classes=tuple(names[0])),
-                )
         for evaluator in evaluators(cfg, loader):
             if "ann_file" in evaluator or str(evaluator.get("type")).endswith("CocoMetric"):
                 evaluator.ann_file = str(files[name])
@@ -129,7 +131,22 @@ def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any
     """
     if not path.is_file():
         raise UserError(f"Annotation file {path} does not exist.")
-    return _checked(read_json(path, "Annotation file"), path, needs_objects=needs_objects)
+    return _checked(_parse(path), path, needs_objects=needs_objects)
+
+
+def forget_annotations() -> None:
+    """Free the memory of the annotation files that were read, once a run is prepared."""
+    _PARSED.clear()
+
+
+def _parse(path: Path) -> Any:
+    """Parse an annotation file once for all who look at it before a run: COCO's takes seconds."""
+    state = path.stat()
+    key = (path, state.st_size, state.st_mtime_ns)
+    if key not in _PARSED:
+        _PARSED[key] = read_json(path, "Annotation file")
+    content = _PARSED[key]
+    return dict(content) if isinstance(content, dict) else content  # callers add lists to it
 
 
 def _checked(content: Any, path: Path, *, needs_objects: bool) -> dict[str, Any]:
@@ -209,7 +226,7 @@ def _read_split(
         )
     path = root / split.annotations
     if split.annotations:
-        content = read_json(path, "Annotation file")
+        content = _parse(path)
     else:
         reader = reader_of(next(leaf_datasets(cfg.test_dataloader.dataset)).get("pipeline"))
         content = dict(images=list_images(root / split.images, are_turned=reader is None or reader.turns_images))
@@ -225,7 +242,7 @@ def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[An
     for other in splits_of_coco_folder(root):
         split = _present_split(root, other)
         if split is not None and split.annotations:
-            content = read_json(root / split.annotations, "Annotation file")
+            content = _parse(root / split.annotations)
             if isinstance(content, dict) and content.get("categories"):
                 return content["categories"]
     if not trained:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from convnext_dense.config.class_counts import set_num_classes
-from convnext_dense.config.datasets import TRAINING_SPLITS, leaf_datasets, quote
+from convnext_dense.config.datasets import TRAINING_SPLITS, loaded_datasets, quote
 from convnext_dense.data.text_files import read_lines
 from convnext_dense.errors import UserError
 
@@ -107,23 +107,20 @@ def use_segmentation_folder(
         )
     if len(set(names)) != len(names):
         raise UserError(f"A class of {root} is named twice: {', '.join(names)}.")
-    for loader, name in splits.items():
-        if cfg.get(f"{loader}_dataloader") is None:
-            continue
-        images, labels, ignores_zero = found[name]
-        for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
-            for key in ("ann_file", "data_prefix", "metainfo"):  # which update would merge with what follows
-                dataset.pop(key, None)
-            dataset.update(
-                type="mmseg.BaseSegDataset",
-                data_root=str(root),
-                data_prefix=dict(img_path=images) if labels is None else dict(img_path=images, seg_map_path=labels),
-                img_suffix=_only_suffix(root / images),
-                seg_map_suffix=".png",
-                metainfo=dict(classes=tuple(names), palette=make_palette(len(names))),
-                reduce_zero_label=ignores_zero,
-                ignore_index=IGNORE_INDEX,
-            )
+    for loader, dataset in loaded_datasets(cfg, splits):
+        images, labels, ignores_zero = found[splits[loader]]
+        for key in ("ann_file", "data_prefix", "metainfo"):  # which update would merge with what follows
+            dataset.pop(key, None)
+        dataset.update(
+            type="mmseg.BaseSegDataset",
+            data_root=str(root),
+            data_prefix=dict(img_path=images) if labels is None else dict(img_path=images, seg_map_path=labels),
+            img_suffix=_only_suffix(root / images),
+            seg_map_suffix=".png",
+            metainfo=dict(classes=tuple(names), palette=make_palette(len(names))),
+            reduce_zero_label=ignores_zero,
+            ignore_index=IGNORE_INDEX,
+        )
     set_num_classes(cfg.model, len(names))
     return names
 

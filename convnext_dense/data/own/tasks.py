@@ -16,7 +16,7 @@ from convnext_dense.data.own.classification import (
     splits_of_image_folder,
     use_image_folder,
 )
-from convnext_dense.data.own.detection import splits_of_coco_folder, use_coco_folder
+from convnext_dense.data.own.detection import forget_annotations, splits_of_coco_folder, use_coco_folder
 from convnext_dense.data.own.segmentation import splits_of_segmentation_folder, use_segmentation_folder
 from convnext_dense.errors import UserError
 
@@ -112,6 +112,9 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
         UserError: A file is missing or broken, or does not go with the config.
     """
     inspection = Inspection()
-    inspect_data(cfg, loaders, inspection)
+    try:
+        inspect_data(cfg, loaders, inspection)
+    finally:
+        forget_annotations()
     inspection.raise_if_wrong()
     return inspection.sentences()
