@@ -126,7 +126,7 @@ def test_archive_is_converted_too(tmp_path, weights):
         (
             "tar",
             {"pickle": b"", "sys_info": b"", "storages": b"", "tensors": b""},
-            r"is of torch 0\.1, which cannot be",
+            r"was written by torch 0\.1 and cannot be",
         ),
     ],
 )
@@ -185,9 +185,9 @@ def test_archive_with_code_in_it_runs_none(tmp_path):
         ("a.pth", b"", r"is empty"),
         ("a.safetensors", b"<html>", r"is a web page"),
         ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"is a text file.* git-lfs"),
-        ("a.json", b"{}", r"is no index of weights"),
-        ("a.json", b"[1]", r"is no index of weights"),
-        ("a.json", b"oops", r"is no JSON"),
+        ("a.json", b"{}", r"is not an index of weights"),
+        ("a.json", b"[1]", r"is not an index of weights"),
+        ("a.json", b"oops", r"is not JSON"),
         (
             "model-00001-of-00002.safetensors",
             b"x",
@@ -238,7 +238,7 @@ def test_checkpoint_in_parts_is_read_by_its_index_or_folder(ending, by, tmp_path
         ),
         (
             lambda index: index.write_text('{"weight_map": {"a.b": "model-00001-of-00002.safetensors"}}'),
-            r"index\.json says that a\.b is in model-00001-of-00002\.safetensors, where it is not",
+            r"index\.json says that a\.b is in model-00001-of-00002\.safetensors, but it is not",
         ),
     ],
 )

@@ -187,7 +187,7 @@ def test_backbone_of_a_detector_is_written_for_timm_without_its_output_norms(off
     body = {name: tensor for name, tensor in official_v1.items() if not name.startswith(("norm.", "head."))}
     detector = {f"backbone.{name}": tensor for name, tensor in (body | norms).items()} | {"neck.weight": torch.rand(1)}
     with pytest.raises(
-        ValueError, match=r"1 tensors, such as neck\.weight, are no part .* part='backbone' leaves them"
+        ValueError, match=r"1 tensors, such as neck\.weight, are not part .* part='backbone' leaves them"
     ):
         convert_state_dict(detector, "timm")
     written = convert_state_dict(detector, "timm", part="backbone")

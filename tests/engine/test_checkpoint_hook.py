@@ -123,7 +123,7 @@ def test_full_disk_costs_one_checkpoint_and_not_the_run(disk, tmp_path, caplog):
 
 def test_second_failure_in_a_row_ends_the_run_and_names_the_last_whole_checkpoint(disk, tmp_path):
     disk.full_at = (3, 4)
-    match = r"No space left .* last whole checkpoint is .*epoch_1\.pth\. It is the second failure in a row"
+    match = r"No space left .* last whole checkpoint is .*epoch_1\.pth\. This is the second failure in a row"
     with pytest.raises(ValueError, match=match):
         make_runner(tmp_path).train()
     assert find_whole_checkpoint(tmp_path) == (tmp_path / "epoch_1.pth", [])
@@ -202,7 +202,7 @@ def test_damaged_checkpoint_is_passed_over_with_its_name(damage, tmp_path):
 def test_folder_of_damaged_checkpoints_is_refused(tmp_path):
     (tmp_path / "epoch_1.pth").write_bytes(b"\x80half")
     (tmp_path / "best_acc_epoch_1.pth").write_bytes(b"never resumed from")
-    with pytest.raises(ValueError, match=r"delete them to begin anew\. .*epoch_1\.pth is passed over: .* is damaged"):
+    with pytest.raises(ValueError, match=r"delete them to start over\. .*epoch_1\.pth is skipped: .* is damaged"):
         find_whole_checkpoint(tmp_path)
 
 

@@ -195,13 +195,16 @@ def test_changed_schedule_is_refused_and_a_changed_length_is_logged(runs, whole,
     checkpoint = str(tmp_path / "epoch_2.pth")
     cosine = dict(type="CosineAnnealingLR", T_max=3, end=2, convert_to_iter_based=True)
     for options, text in [
-        ({"optim_wrapper.optimizer.lr": 0.1}, r"initial_lr of parameter group 0 is 0\.0015 there, 0\.1 here"),
+        (
+            {"optim_wrapper.optimizer.lr": 0.1},
+            r"initial_lr of parameter group 0 is 0\.0015 in the checkpoint, 0\.1 in the config",
+        ),
         (
             {"optim_wrapper.optimizer.weight_decay": 0.3},
-            r"weight_decay of parameter group \d is 0\.05 there, 0\.3",
+            r"weight_decay of parameter group \d is 0\.05 in the checkpoint, 0\.3",
         ),
-        ({"param_scheduler": [cosine]}, r"T_max of param_scheduler\.0 is 12 there, 18 here"),
-        ({"param_scheduler": []}, "1 schedulers there, 0 here"),
+        ({"param_scheduler": [cosine]}, r"T_max of param_scheduler\.0 is 12 in the checkpoint, 18 in the config"),
+        ({"param_scheduler": []}, "1 schedulers in the checkpoint, 0 in the config"),
     ]:
         with pytest.raises(
             ValueError, match=f"epoch_2.pth was written with another schedule than the config's.*{text}"
@@ -239,7 +242,7 @@ def test_damaged_newest_checkpoint_is_passed_over_by_resume(runs, tmp_path):
     newest.write_bytes(newest.read_bytes()[:1000])
     train(run, tmp_path, {"default_hooks.checkpoint.max_keep_ckpts": 2}, resume="auto")
     log = log_of(tmp_path)
-    assert f"{newest} is passed over: Checkpoint {newest} is damaged" in log
+    assert f"{newest} is skipped: Checkpoint {newest} is damaged" in log
     assert "resumed epoch: 1, iter: 6" in log
     assert read_checkpoint(newest)["meta"]["iter"] == 12
 
@@ -284,7 +287,11 @@ class OneProcessHook(Hook):
 @pytest.mark.parametrize(
     ("what", "codes", "text"),
     [
-        (int(signal.SIGKILL), [1, -9], r"Error: Another process of this run is gone or stuck, process 0 cannot go on"),
+        (
+            int(signal.SIGKILL),
+            [1, -9],
+            r"Error: Another process of this run is gone or stuck, and process 0 cannot go on",
+        ),
         (int(signal.SIGUSR1), [75, 75], ""),
         ("data", [1, 1], r"Error: Processes disagree on training images: 24 in process 0, 23 in process 1"),
     ],

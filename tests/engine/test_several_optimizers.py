@@ -142,10 +142,16 @@ def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(config, at, t
 def test_another_learning_rate_of_one_of_them_is_refused(config, tmp_path):
     train(config, tmp_path, {"train_cfg.max_epochs": 1})
     for options, text in [
-        ({"optim_wrapper.head.optimizer.lr": 0.02}, "initial_lr of parameter group 0 of head is 0.01 there, 0.02 here"),
+        (
+            {"optim_wrapper.head.optimizer.lr": 0.02},
+            "initial_lr of parameter group 0 of head is 0.01 in the checkpoint, 0.02 in the config",
+        ),
         ({"optim_wrapper.body.optimizer.weight_decay": 0.1}, "+weight_decay of parameter group 0 of body is 0 there"),
-        ({"param_scheduler.head.0.factor": 0.1}, "factor of param_scheduler.0 of head is 0.5 there, 0.1 here"),
-        ({"param_scheduler.body": []}, "1 schedulers of body there, 0 here"),
+        (
+            {"param_scheduler.head.0.factor": 0.1},
+            "factor of param_scheduler.0 of head is 0.5 in the checkpoint, 0.1 in the config",
+        ),
+        ({"param_scheduler.body": []}, "1 schedulers of body in the checkpoint, 0 in the config"),
     ]:
         key = next(iter(options))
         options = {f"+{key}" if text.startswith("+") else key: options[key]}
@@ -158,7 +164,7 @@ def test_checkpoint_of_one_optimizer_is_no_checkpoint_of_two(config, tmp_path):
     content = read_checkpoint(tmp_path / "epoch_1.pth")
     content["optimizer"] = content["optimizer"]["head"]
     torch.save(content, tmp_path / "one.pth")
-    with pytest.raises(ValueError, match="its optimizers are one there, 'body', 'head' here"):
+    with pytest.raises(ValueError, match="its optimizers are one in the checkpoint, 'body', 'head' in the config"):
         train(config, tmp_path, resume=str(tmp_path / "one.pth"))
 
 
