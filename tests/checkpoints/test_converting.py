@@ -144,8 +144,8 @@ def test_command_converts_probes_and_explains_itself(run_tool, tmp_path):
     ("arguments", "code", "text"),
     [
         (["none.pth", "--probe"], 1, "Error: Checkpoint none.pth does not exist.\n"),
-        ([TIMM], 2, "name OUT and --to LAYOUT, or --probe"),
-        ([TIMM, "out.pth", "--probe"], 2, "--probe looks at IN and writes nothing"),
+        ([TIMM], 2, "give OUT and --to LAYOUT, or --probe"),
+        ([TIMM, "out.pth", "--probe"], 2, "--probe writes nothing"),
         ([TIMM, "out.pth", "--to", "caffe"], 2, "invalid choice: 'caffe'"),
     ],
 )

@@ -94,11 +94,15 @@ def test_one_number_of_channels_is_that_of_a_map_or_of_all(width, expected):
 @pytest.mark.parametrize(
     ("before", "width", "text"),
     [
-        (RESNET, 300, r"model\.bbox_head\.in_channels=300 cannot be rewired: it is no width that the old backbone"),
+        (
+            RESNET,
+            300,
+            r"model\.bbox_head\.in_channels=300 cannot be rewired: it is not a number of channels that the old",
+        ),
         (
             VIT,
             768,
-            r"model\.bbox_head\.in_channels=768 cannot be rewired: it stands for several maps, now of different",
+            r"model\.bbox_head\.in_channels=768 cannot be rewired: it stands for several maps, which now have different",
         ),
         (RESNET, [1, 2], r"model\.bbox_head\.in_channels=\[1, 2\] cannot be rewired: the maps had the channels \[256"),
     ],
@@ -212,6 +216,7 @@ def test_each_neck_of_a_chain_reads_what_the_one_before_returns():
 
 def test_neck_of_maps_that_are_one_map_now_is_named():
     with pytest.raises(
-        ValueError, match=r"model\.neck \(MultiLevelNeck\) cannot be rewired: it reads maps that ConvNeXt"
+        ValueError,
+        match=r"model\.neck \(MultiLevelNeck\) cannot be rewired: it reads several maps of a stride that Conv",
     ):
         rewire(multi_level(scales=[4, 2, 1, 0.5]), VIT, Levels((160,), (16,)), (0, 0, 0, 0))
