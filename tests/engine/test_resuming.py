@@ -1,4 +1,4 @@
-"""Runs that end anywhere and go on: what they resume from, and that nothing is different afterwards."""
+"""Runs that end at any iteration and resume: what they resume from, and that the result is the same."""
 
 import multiprocessing
 import os
@@ -94,7 +94,7 @@ def runs(shapes_folder, ade_folder, crops_folder):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """Gives the folder of an undisturbed run, which is made once per task. Not to be changed."""
+    """Returns the folder of an uninterrupted run, made once per task. Tests must not change it."""
     folders = {}
 
     def get(task, run):
@@ -108,7 +108,7 @@ def whole(tmp_path_factory):
 
 def train(run, work_dir, options=None, **kwargs):
     MMLogger._instance_dict.clear()
-    MessageHub._instance_dict.clear()  # two runs of one second have one name
+    MessageHub._instance_dict.clear()  # runs of the same second have the same name
     config, own, data = run
     train_model(config, deepcopy({**own, **(options or {})}), data=str(data), work_dir=str(work_dir), **kwargs)
 
@@ -152,7 +152,7 @@ def signal_at(iteration, number=signal.SIGTERM, stage="train"):
 
 @pytest.fixture(autouse=True)
 def signals():
-    """What a shell starts in the background, or a launcher, may have been told to ignore them."""
+    """A process that a shell starts in the background, or a launcher, may ignore signals."""
     defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
@@ -169,7 +169,7 @@ def signals():
         ("classification", 6, "val"),  # after an epoch that ends in the middle of such a step
     ],
 )
-def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(runs, whole, task, at, stage, tmp_path):
+def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(runs, whole, task, at, stage, tmp_path):
     run = runs[task]
     hooks = run[1].get("+custom_hooks", [])
     undisturbed = whole(task, run)
@@ -182,7 +182,7 @@ def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(runs, whole, 
     done = at if stage == "val" else -(-(at + 1) // steps) * steps
     assert saved["meta"]["iter"] == done
     assert ("gradients" in saved) == bool(done % steps)
-    torch.rand(3)  # another state of the generators
+    torch.rand(3)  # change the state of the generator
     more_workers = {"train_dataloader.num_workers": 2} if stage == "train" else {}
     train(run, tmp_path / "run", more_workers, resume="auto")
     assert_same_end(undisturbed, tmp_path / "run")
@@ -222,7 +222,7 @@ def test_checkpoint_inside_an_epoch_of_another_length_is_refused(runs, tmp_path)
         train(run, tmp_path, {"train_dataloader.batch_size": 8, "param_scheduler": []}, resume="auto")
 
 
-def test_ctrl_c_leaves_after_the_iteration_and_a_second_one_at_once(runs, tmp_path, monkeypatch):
+def test_ctrl_c_exits_after_the_iteration_and_a_second_one_at_once(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("convnext_dense.engine.interrupt_hook._ONE_PRESS", 0.0)
     run = runs["classification"]
     with pytest.raises(SystemExit) as left:
@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_after_the_iteration_and_a_second_one_at_once(runs, tmp_pa
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_damaged_newest_checkpoint_is_passed_over_by_resume(runs, tmp_path):
+def test_resume_skips_a_damaged_newest_checkpoint(runs, tmp_path):
     run = runs["classification"]
     train(run, tmp_path, {"default_hooks.checkpoint.max_keep_ckpts": 2})
     newest = tmp_path / "epoch_2.pth"
@@ -248,7 +248,7 @@ def test_damaged_newest_checkpoint_is_passed_over_by_resume(runs, tmp_path):
 
 
 def train_together(run, work_dir, options):
-    """Trains in two processes, without a launcher over them that would end both; gives exit codes and what they say."""
+    """Trains in two processes without a launcher, which would end both; returns exit codes and output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
