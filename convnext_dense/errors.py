@@ -1,8 +1,13 @@
-"""The errors whose text is written for the person who runs a command or calls a function."""
+"""Errors whose text is meant for the user, and the line of any other error that is worth showing."""
 
 
 class UserError(ValueError):
-    """Something that was asked for, or is in a file, is wrong; the text says what, and what to do.
+    """An argument, a config or a file is wrong; the text says what is wrong and what to do about it.
 
-    The commands print it as one sentence. Any other error is a fault of the program, and shown with its traceback.
+    The commands print it as one sentence. Any other error is a bug in the program and is shown with its traceback.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text without a final period, or its type where the text is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,8 +1,8 @@
 """Child registries under the scope ``convnext_dense``.
 
-mmengine imports this module by itself as soon as a config names a type ``convnext_dense.X``, which is why
-nobody needs ``custom_imports``. Keep it free of everything but mmengine: the modules that hold the classes are
-imported by mmengine, on first use, from the ``locations`` given here.
+mmengine imports this module on its own as soon as a config names a type ``convnext_dense.X``, so configs need no
+``custom_imports``. This module imports only mmengine; mmengine imports the modules that define the classes from the
+``locations`` below on first use.
 """
 
 from mmengine.registry import DATA_SAMPLERS as MMENGINE_DATA_SAMPLERS

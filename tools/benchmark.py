@@ -1,4 +1,4 @@
-"""Speed and memory on this machine, ours beside the peers that are installed.
+"""Measure speed and memory on this machine, beside the peers that are installed.
 
 python tools/benchmark.py --arch tiny --task backbone --size 2 512 512
 """
@@ -15,14 +15,14 @@ from convnext_dense.cli.command_line import run_command
 
 
 def main() -> None:
-    """Read the arguments, measure, print a table and on request add the result to a file."""
+    """Read the arguments, measure, print a table and, with ``--json``, append the result to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=TASKS, default="backbone", help="what to measure (default: %(default)s)")
     parser.add_argument("--arch", default="tiny", help="size of the backbone (default: %(default)s)")
     parser.add_argument(
-        "--size", type=int, nargs=3, default=(2, 512, 512), metavar=("N", "H", "W"), help="of the batch"
+        "--size", type=int, nargs=3, default=(2, 512, 512), metavar=("N", "H", "W"), help="size of the batch"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is a GPU")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
     parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="default: %(default)s")
     parser.add_argument(
         "--modes", nargs="+", choices=MODES, default=["forward", "training"], help="for block and backbone"
@@ -30,9 +30,9 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", help="default: all that are installed")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["eager"], help="for block and backbone")
     parser.add_argument("--rounds", type=int, default=20, help="measurements of each (default: %(default)s)")
-    parser.add_argument("--warmups", type=int, default=3, help="calls before (default: %(default)s)")
+    parser.add_argument("--warmups", type=int, default=3, help="calls before measuring (default: %(default)s)")
     parser.add_argument("--config", help="for phases: the config whose training and test are measured")
-    parser.add_argument("--json", type=Path, help="file with a list of results, to which this one is added")
+    parser.add_argument("--json", type=Path, help="file with a list of results, to which this one is appended")
     args = parser.parse_args()
     result = run_task(**{name: value for name, value in vars(args).items() if name != "json"})
     print(summarise(result))

@@ -1,4 +1,4 @@
-"""Checks the data that a config reads: see convnext_dense/cli/check_dataset.py."""
+"""Check the data that a config reads; see convnext_dense/cli/check_dataset.py."""
 
 from convnext_dense.cli.check_dataset import main
 from convnext_dense.cli.command_line import run_command

@@ -1,4 +1,4 @@
-"""Writes a checkpoint in another layout, or looks at one: see convnext_dense/cli/convert_checkpoint.py."""
+"""Convert a checkpoint to another layout, or probe one; see convnext_dense/cli/convert_checkpoint.py."""
 
 from convnext_dense.cli.command_line import run_command
 from convnext_dense.cli.convert_checkpoint import main

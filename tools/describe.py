@@ -1,4 +1,4 @@
-"""Says what a config's model costs and how it is trained: see convnext_dense/cli/describe.py."""
+"""Describe the cost of a config's model and its training; see convnext_dense/cli/describe.py."""
 
 from convnext_dense.cli.command_line import run_command
 from convnext_dense.cli.describe import main

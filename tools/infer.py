@@ -1,4 +1,4 @@
-"""Draws a model's predictions: see convnext_dense/cli/infer.py."""
+"""Predict and draw the results; see convnext_dense/cli/infer.py."""
 
 from convnext_dense.cli.command_line import run_command
 from convnext_dense.cli.infer import main

@@ -1,4 +1,4 @@
-"""Writes the generated data of the demos: see convnext_dense/cli/make_shapes.py."""
+"""Write the generated data of the demos; see convnext_dense/cli/make_shapes.py."""
 
 from convnext_dense.cli.command_line import run_command
 from convnext_dense.cli.make_shapes import main

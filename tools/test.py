@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: see convnext_dense/cli/test.py."""
+"""Evaluate a checkpoint; see convnext_dense/cli/test.py."""
 
 from convnext_dense.cli.command_line import run_command
 from convnext_dense.cli.test import main

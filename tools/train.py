@@ -1,9 +1,9 @@
-"""Trains a model: see convnext_dense/cli/train.py."""
+"""Train a model; see convnext_dense/cli/train.py."""
 
 import signal
 import sys
 
-if __name__ == "__main__":  # what follows takes seconds to import, in which the signals of `EXIT_CODES` may come too
+if __name__ == "__main__":  # the imports below take seconds, in which signals can arrive too
     for number, code in ((signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)):
         signal.signal(number, lambda *_, code=code: sys.exit(code))
 

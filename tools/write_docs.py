@@ -1,4 +1,4 @@
-"""Writes the computed parts of docs/ anew: see convnext_dense/cli/write_docs.py."""
+"""Update the computed parts of docs/; see convnext_dense/cli/write_docs.py."""
 
 from convnext_dense.cli.command_line import run_command
 from convnext_dense.cli.write_docs import main

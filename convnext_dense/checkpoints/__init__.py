@@ -1,4 +1,4 @@
-"""Checkpoints of any published layout: in, whole or with an error that says what is missing, and out again."""
+"""Read, load and convert checkpoints of every published layout; a load is complete or fails with what is missing."""
 
 from convnext_dense.checkpoints.architecture import Architecture
 from convnext_dense.checkpoints.checkpoint import Checkpoint

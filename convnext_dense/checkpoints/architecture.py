@@ -1,4 +1,4 @@
-"""Says which ConvNeXt a set of tensors is."""
+"""The architecture of a ConvNeXt, read off its tensors."""
 
 import re
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ class Architecture:
     Attributes:
         depths: Number of blocks per stage; an isotropic network has one stage.
         channels: Number of channels per stage.
-        in_channels: Channels of the image.
-        version: 1, or 2 if it has global response normalisation.
-        has_layer_scale: Whether blocks have a gamma.
-        isotropic: Whether all blocks have one resolution.
+        in_channels: Number of channels of the image.
+        version: 1, or 2 with global response normalisation.
+        has_layer_scale: Whether the blocks have a layer scale (gamma).
+        isotropic: Whether all blocks run at one resolution.
     """
 
     depths: tuple[int, ...]
@@ -38,7 +38,7 @@ class Architecture:
         return f"{name} {size} ({numbers})" if size else f"{name} with {numbers}"
 
     def fits(self, other: "Architecture") -> bool:
-        """Whether two are one and the same as far as both have stages."""
+        """Return whether both architectures agree in the stages that they share."""
         num_stages = min(len(self.depths), len(other.depths))
         return (
             (self.version, self.isotropic) == (other.version, other.isotropic)
@@ -48,7 +48,7 @@ class Architecture:
 
 
 def describe(tensors: Mapping[str, Tensor]) -> Architecture:
-    """Read the architecture off tensors under the official names. A block counts if its depthwise weight is there."""
+    """Infer the architecture from tensors with official names. Blocks are counted by their depthwise weights."""
     depths: dict[int, int] = {}
     channels: dict[int, int] = {}
     for name, tensor in tensors.items():

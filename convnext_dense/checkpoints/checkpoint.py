@@ -1,4 +1,4 @@
-"""A checkpoint that is opened once and asked many times: what is in it, which ConvNeXt it is, how it fits a model."""
+"""A checkpoint that is read once: its content, the ConvNeXt in it, and how it fits a model."""
 
 import os
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ from convnext_dense.checkpoints.sources import fetch, hash_in_background
 
 
 class Checkpoint:
-    """What a file of weights holds. Nothing but the file is read before it is asked for, and everything once.
+    """A checkpoint and everything that follows from its content. Each property is computed on first access, and once.
 
     Args:
         source: See ``sources.fetch``.
-        content: What the source holds, where somebody else has read it.
+        content: Content of the source, if it was already read.
 
     Attributes:
-        source: As it was named.
-        path: The file on this machine; None if there is none.
+        source: The source as it was given.
+        path: The local file; None if there is none.
         content: See ``read_checkpoint``.
 
     Raises:
@@ -40,50 +40,50 @@ class Checkpoint:
 
     @cached_property
     def digest(self) -> Future[str] | None:
-        """The sha256 of the file, being taken in the background; None if there is no file."""
+        """The sha256 of the file, computed in the background; None if there is no file."""
         return hash_in_background(self.path) if self.path else None
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        """What the file says about itself: safetensors' header, or ``meta``."""
+        """The metadata of the file: the header of safetensors, or ``meta``."""
         return read_metadata(self.path or Path(), self.content)
 
     @cached_property
     def class_names(self) -> tuple[str, ...] | None:
-        """The classes that it was trained on, or None."""
+        """The names of the classes that the model was trained on; None if the file does not store them."""
         return read_class_names(self.content)
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """Its weights by their own names, see ``unwrap``."""
+        """The weights by their names in the file, see ``unwrap``."""
         return unwrap(self.content)
 
     @cached_property
     def match(self) -> Match:
-        """The layout and the place of the one ConvNeXt in it.
+        """The layout and the prefix of the one ConvNeXt in the checkpoint.
 
         Raises:
-            UserError: There is none, or there are several.
+            UserError: The checkpoint has no ConvNeXt, or several.
         """
         return find_layout(self.tensors)
 
     @cached_property
     def official(self) -> OfficialWeights:
-        """The ConvNeXt under the official names."""
+        """The ConvNeXt with official names."""
         return to_official(self.tensors, self.match)
 
     @property
     def variant(self) -> Architecture:
-        """Which ConvNeXt it is."""
+        """The architecture of the ConvNeXt."""
         return describe(self.official.tensors)
 
     @property
     def is_mapped(self) -> bool:
-        """Whether its tensors lie in the file until they are looked at."""
+        """Whether the tensors are memory-mapped from the file."""
         return self.path is not None and is_mapped(self.path)
 
     def remapped(self) -> "Checkpoint":
-        """Open the file anew. What was read of a mapped file counts as this process's memory until then."""
+        """Map the file again, which releases the pages of a mapped file that were read so far."""
         again = Checkpoint(self.path or self.source)
         again.source, again.digest = self.source, self.digest
         return again
@@ -91,5 +91,5 @@ class Checkpoint:
     def fit(
         self, wanted: Mapping[str, Tensor], *, prefix: str | None = None, classes: ClassRows | None = None
     ) -> tuple[LoadReport, dict[str, Tensor]]:
-        """Find the tensors of a model in it, see ``match_weights``."""
+        """Find the tensors of a model in the checkpoint, see ``match_weights``."""
         return match_weights(wanted, self.content, self.source, prefix=prefix, classes=classes, digest=self.digest)

@@ -1,6 +1,6 @@
-"""The rows that a model's last layers have per class: a class that the file knows starts from the file's rows.
+"""Per-class rows of a model's last layers: a class that the file has too starts from its rows in the file.
 
-Letters: K classes of the model, G groups of rows (the boxes that are predicted at each position of a map).
+Letters: K classes of the model, G groups of rows (the boxes predicted at each position of a map).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 class ClassDim(NamedTuple):
-    """A dimension of a tensor that has entries per class; it is groups x (before + K + after) x width long.
+    """A dimension of a tensor with entries per class; its length is groups x (before + K + after) x width.
 
     Attributes:
-        dim: The dimension.
-        groups: G, each with entries for all classes.
-        before: Entries of a group that stand before those of the classes, in units of a class's.
-        after: Those that stand behind, such as background or "no object".
-        width: Values per class that lie side by side, such as the four of a box.
+        dim: Index of the dimension.
+        groups: G; each group has entries for all classes.
+        before: Number of other entries ahead of the classes in a group, each as wide as a class.
+        after: Number of other entries behind the classes, such as background or "no object".
+        width: Adjacent values per class, such as the four of a box.
     """
 
     dim: int = 0
@@ -29,13 +29,13 @@ class ClassDim(NamedTuple):
     width: int = 1
 
     def num_classes(self, length: int) -> int | None:
-        """Return K for a length of the dimension; None if there is none."""
+        """Return K for a length of the dimension; None if no K gives that length."""
         number, rest = divmod(length, self.groups * self.width)
         number -= self.before + self.after
         return number if rest == 0 and number >= 0 else None
 
     def entries(self, classes: Sequence[int], num_classes: int) -> Tensor:
-        """Return the indices of what stands before the classes, of the given classes in turn, and of what is behind."""
+        """Return the indices of the entries before the classes, of the given classes in turn, and of those after."""
         kept = [*range(self.before), *(self.before + index for index in classes)]
         kept += range(self.before + num_classes, self.before + num_classes + self.after)
         length = self.before + num_classes + self.after
@@ -46,28 +46,29 @@ class ClassDim(NamedTuple):
 def measure_class_dims(
     some: Mapping[str, Sequence[int]], one_more: Mapping[str, Sequence[int]], num_classes: int
 ) -> dict[str, tuple[ClassDim, ...]]:
-    """Find which tensors count classes, from the shapes of one model built for two numbers of classes.
+    """Find the tensors with entries per class, from the shapes of one model built for K and for K + 1 classes.
 
-    How entries are ordered does not show in a shape. Convolutions that predict several boxes per position keep those of
-    one box together, linear layers those of one class. Background, and "no object", stand behind the classes; where
-    there are more entries besides, as YOLOv3's five, they stand before, and so do a layer's other inputs.
+    A shape does not tell the order of the entries. Convolutions that predict several boxes per position keep the
+    entries of one box together; linear layers keep those of one class together. Background and "no object" come after
+    the classes. Where there are more other entries, such as the five of YOLOv3, they come before the classes, and so do
+    the other inputs of a layer.
     Source: the heads of https://github.com/open-mmlab/mmdetection/tree/v3.3.0/mmdet/models and of
     https://github.com/open-mmlab/mmsegmentation/tree/v1.2.2/mmseg/models, which read their outputs in this order.
 
     Args:
-        some: Shape of every tensor, for ``num_classes``.
-        one_more: The same for one class more.
+        some: Shape of every tensor, for ``num_classes`` classes.
+        one_more: Shape of every tensor, for one class more.
         num_classes: K of ``some``.
 
     Returns:
-        The dimensions that differ of every tensor that has any; none of them where their order cannot be told.
+        The class dimensions by tensor name; an empty tuple for a tensor whose order of entries cannot be inferred.
     """
     found: dict[str, tuple[ClassDim, ...]] = {}
     for name, shape in some.items():
         longer = one_more.get(name, shape)
         if list(longer) == list(shape):
             continue
-        weight = some.get(f"{name.rpartition('.')[0]}.weight", shape)  # a bias is ordered as its layer
+        weight = some.get(f"{name.rpartition('.')[0]}.weight", shape)  # a bias has the order of its weight
         measured = [
             _measure_dim(dim, shape[dim], longer[dim], num_classes, is_map=len(weight) == 4)
             for dim in range(len(shape))
@@ -88,7 +89,7 @@ def _measure_dim(dim: int, length: int, longer: int, num_classes: int, *, is_map
 
 
 def read_class_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the class names of a checkpoint, as mmengine, mmdet 2 and mmseg 0 keep them, or None."""
+    """Return the class names that mmengine, mmdet 2 or mmseg 0 stored in a checkpoint, or None."""
     meta = content.get("meta")
     if not isinstance(meta, Mapping):
         return None
@@ -98,16 +99,16 @@ def read_class_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 @dataclass
 class ClassRows:
-    """Gives the classes of a model the rows that classes of the same name have in a file.
+    """Copies per-class rows of a file into a model by class name.
 
-    Case, spaces, hyphens and underscores in names do not matter.
+    Case, spaces, hyphens and underscores in names are ignored.
 
     Attributes:
-        dims: The tensors that count classes, see ``measure_class_dims``.
-        names: The model's classes; None if they have no names.
-        names_in_file: The file's; None if it does not say.
-        new: Tensors of which no row could be taken, filled by ``fill``.
-        filled: Tensors of which some rows were taken.
+        dims: The tensors with entries per class, see ``measure_class_dims``.
+        names: Class names of the model; None if its classes have no names.
+        names_in_file: Class names of the file; None if the file does not store them.
+        new: Tensors that take no row from the file; set by ``fill``.
+        filled: Tensors that take some rows from the file; set by ``fill``.
     """
 
     dims: Mapping[str, tuple[ClassDim, ...]]
@@ -117,15 +118,15 @@ class ClassRows:
     filled: list[str] = field(default_factory=list)
 
     def fill(self, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Replace the tensors of a file that count classes by the model's own with the rows of known classes.
+        """Replace each per-class tensor of a file by the model's own, with the rows of shared classes copied into it.
 
         Args:
-            found: The file's tensors, by the model's names.
-            wanted: The model's, with their start values.
+            found: Tensors of the file, by the model's names.
+            wanted: Tensors of the model, with their initial values.
 
         Returns:
-            All of ``found``, except those of which no row could be taken; one whose shape differs in more than the
-            number of classes is left as it is.
+            The tensors of ``found`` without those that share no row with the model. A tensor whose shape differs in
+            more than the number of classes is returned unchanged.
         """
         self.new, self.filled = [], []
         result = dict(found)
@@ -161,7 +162,7 @@ class ClassRows:
 
     @property
     def shared(self) -> dict[int, int]:
-        """The place among the file's classes of every class of the model that is there."""
+        """Index in the model to index in the file, for every class that both have."""
         if self.names is None or self.names_in_file is None:
             return {}
         exact = {name: place for place, name in enumerate(self.names_in_file)}
@@ -172,7 +173,7 @@ class ClassRows:
         return {index: place for index, place in places.items() if place is not None}
 
     def __str__(self) -> str:
-        """Say which classes start from their rows, and which tensors are concerned."""
+        """Return which classes start from their rows in the file, and in which tensors."""
         if not self.filled and not self.new:
             return ""
         if self.names is None or self.names_in_file is None:
@@ -186,7 +187,7 @@ class ClassRows:
 
 
 def _grid(indices: Sequence[Tensor], device: torch.device) -> tuple[Tensor, ...]:
-    """Return indices of every combination of entries of the dimensions."""
+    """Return the index tensors of every combination of entries."""
     return torch.meshgrid([index.to(device) for index in indices], indexing="ij")
 
 

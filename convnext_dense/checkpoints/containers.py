@@ -1,6 +1,6 @@
-"""What checkpoints come packed in: archives with one file in them, and parts with an index.
+"""Containers of checkpoints: archives that hold one checkpoint, and checkpoints in several parts with an index.
 
-Archives are unpacked in memory. Nothing is written to the disk, so that the names in an archive have no power.
+Archives are unpacked in memory. Nothing is written to disk, so the names in an archive can do no harm.
 """
 
 import bz2
@@ -18,9 +18,9 @@ from typing import IO, Any, cast
 from convnext_dense.checkpoints.pickles import pickle_name
 from convnext_dense.errors import UserError
 
-# A checkpoint in an archive in an archive; more is no checkpoint that somebody packed.
+# An archive within an archive is the most that is unpacked.
 _MAX_DEPTH = 3
-# Weights hardly shrink. What grows more than this is made to fill the memory.
+# Weights hardly compress. An archive that grows by more than this factor is taken for a decompression bomb.
 _MAX_GROWTH = 20
 _FREE_BYTES = 64 << 20
 _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".npz")
@@ -33,51 +33,54 @@ Packed = Path | io.BytesIO
 
 
 def unpack(path: Path) -> tuple[str, Packed]:
-    """Return the name and the content of the one checkpoint in an archive; of other files, those of the file.
+    """Return the name and the content of the one checkpoint in an archive; any other file is returned as it is.
 
     Args:
-        path: A ``.zip``, ``.tar``, ``.tar.gz``, ``.gz``, ``.bz2`` or ``.xz`` file, told from its content, or any other.
+        path: A ``.zip``, ``.tar``, ``.tar.gz``, ``.gz``, ``.bz2`` or ``.xz`` file, recognised by its content, or any
+            other file.
 
     Raises:
-        UserError: There is not exactly one checkpoint in it, or it is far larger than the archive.
+        UserError: The archive does not hold exactly one checkpoint, or its content is far larger than the archive.
     """
     name, file = path.name, cast("Packed", path)
     for _ in range(_MAX_DEPTH):
-        inner = _unpack_once(name, file, path)
-        if inner is None:
+        unpacked = _unpack_once(name, file, path)
+        if unpacked is None:
             return name, file
-        name, file = inner
+        name, file = unpacked
     raise UserError(f"Checkpoint {path} is packed more than {_MAX_DEPTH - 1} times: unpack it and name the file in it.")
 
 
 def read_index(path: Path) -> dict[str, list[str]]:
-    """Read which tensors are in which file, as transformers and safetensors write it.
+    """Read the index that transformers and safetensors write for a checkpoint in several parts.
 
     Returns:
-        Names of tensors by the name of the file, which lies beside the index.
+        The names of the tensors in each part, by the part's file name in the folder of the index.
 
     Raises:
-        UserError: The file is no such index, or a part is not there.
+        UserError: The file is not such an index, or a part is missing.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise UserError(f"Checkpoint {path} is no JSON ({error}); name the file that holds the weights.") from error
+        raise UserError(f"Checkpoint {path} is not JSON ({error}); name the file that holds the weights.") from error
     weight_map = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise UserError(f"Checkpoint {path} is no index of weights (weight_map); name the file that holds the weights.")
+        raise UserError(
+            f"Checkpoint {path} is not an index of weights (no weight_map in it); name the file that holds the weights."
+        )
     parts: dict[str, list[str]] = {}
     for tensor, file in weight_map.items():
         parts.setdefault(file, []).append(tensor)
     outside = [file for file in parts if PurePosixPath(file).name != file or "\\" in file]
     absent = [file for file in parts if not (path.parent / file).is_file()]
     if outside or absent:
-        raise UserError(f"Checkpoint {path} has a part {(outside or absent)[0]}, which does not lie beside it.")
+        raise UserError(f"Checkpoint {path} has a part {(outside or absent)[0]}, which does not lie beside the index.")
     return parts
 
 
 def check_whole(path: Path) -> None:
-    """Raise ValueError if a file is by its name one of several parts of a checkpoint."""
+    """Raise ``UserError`` if the name of a file says that it is one of several parts of a checkpoint."""
     part = _PART.fullmatch(path.name)
     if part and int(part[2]) > 1:
         raise UserError(
@@ -93,10 +96,10 @@ def _unpack_once(name: str, file: Packed, path: Path) -> tuple[str, Packed] | No
             raise UserError(f"Checkpoint {path} is a {kind} archive: unpack it and name the file in it.")
     if isinstance(file, io.BytesIO):
         file.seek(0)
-    # First, because a zip file at the end of another file counts as one.
-    inner = _unpack_tar(file, path) if tarfile.is_tarfile(file) else None
-    if inner is not None:
-        return inner
+    # Tar comes first, because is_zipfile also accepts another file with a zip file at its end.
+    unpacked = _unpack_tar(file, path) if tarfile.is_tarfile(file) else None
+    if unpacked is not None:
+        return unpacked
     if zipfile.is_zipfile(file):
         return _unpack_zip(file, path)
     for magic, opener in _COMPRESSED.items():
@@ -113,7 +116,7 @@ def _unpack_zip(file: Packed, path: Path) -> tuple[str, io.BytesIO] | None:
         names = [info.filename for info in archive.infolist() if not info.is_dir()]
         if any(re.fullmatch(r"[^/]+/(constants\.pkl|archive_format)", name) for name in names):
             raise UserError(
-                f"Checkpoint {path} is a compiled program (TorchScript or torch.export) and not weights: load it with "
+                f"Checkpoint {path} is a compiled program (TorchScript or torch.export), not weights: load it with "
                 "torch.jit.load or torch.export.load where it was written, and save its state dict."
             )
         if pickle_name(names) or (names and all(name.endswith(".npy") for name in names)):
@@ -128,21 +131,21 @@ def _unpack_tar(file: Packed, path: Path) -> tuple[str, io.BytesIO] | None:
         file.seek(0)
     with tarfile.open(**({"name": file} if isinstance(file, Path) else {"fileobj": file})) as archive:  # type: ignore[call-overload]
         members = {member.name: member for member in archive if member.isfile()}
-        if not members:  # any file that begins with zeros counts as an empty one
+        if not members:  # tarfile takes any file that begins with zeros for an empty archive
             return None
         if members.keys() >= _LEGACY_TAR:
             raise UserError(
-                f"Checkpoint {path} is of torch 0.1, which cannot be read safely: load it where it was written, and "
-                "save it anew."
+                f"Checkpoint {path} was written by torch 0.1 and cannot be read safely: load it where it was written, "
+                "and save it again."
             )
         name = _choose(members, path)
         stream = archive.extractfile(members[name])
-        assert stream is not None  # it is a file
+        assert stream is not None  # the member is a file
         return PurePosixPath(name).name, _read(stream, file, path)
 
 
 def _choose(names: Iterable[str], archive: Path) -> str:
-    """Pick the one file that can be a checkpoint; what systems add for themselves does not count."""
+    """Return the one file that can be a checkpoint, ignoring hidden files and those that macOS adds."""
     paths = {name: PurePosixPath(name) for name in names}
     files = [name for name, path in paths.items() if not path.name.startswith(".") and "__MACOSX" not in path.parts]
     likely = [name for name in files if name.endswith(_ENDINGS)] or files
@@ -159,7 +162,7 @@ def _read(stream: IO[bytes], file: Packed, path: Path) -> io.BytesIO:
     content = stream.read(limit + 1)
     if len(content) > limit:
         raise UserError(
-            f"Checkpoint {path} would grow to more than {limit >> 20} MiB: unpack it and name the file in it."
+            f"Checkpoint {path} would grow to more than {limit >> 20} MiB: unpack it yourself and name the file in it."
         )
     return io.BytesIO(content)
 

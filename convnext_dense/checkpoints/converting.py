@@ -1,4 +1,4 @@
-"""Writes checkpoints in the layouts of other libraries, with where the weights come from."""
+"""Convert checkpoints to the layouts of other libraries, and record where the weights come from."""
 
 import os
 import re
@@ -20,25 +20,25 @@ from convnext_dense.files import written_whole
 
 PARTS = ("all", "backbone")
 _METADATA = ("source", "sha256", "licence")
-# What the programs that read a layout expect around the weights; those not listed expect the bare weights.
+# The key under which programs that read a layout expect the weights; the other layouts are bare state dicts.
 _WRAPPERS = {"official": "model", "mmpretrain": "state_dict"}
 _OUTPUT_NORM = re.compile(r"norm\d\.")
 
 
 def convert_state_dict(state_dict: Mapping[str, Any], to: str = "official", *, part: str = "all") -> dict[str, Tensor]:
-    """Rename and reshape the weights of a ConvNeXt into another layout. No value is changed.
+    """Rename and reshape the weights of a ConvNeXt into another layout. No value changes.
 
     Args:
-        state_dict: Weights in any layout, or a training file that has them in it.
+        state_dict: Weights in any layout, or the content of a training file.
         to: ``'official'``, ``'timm'``, ``'torchvision'``, ``'huggingface'`` or ``'mmpretrain'``.
-        part: ``'all'`` for the backbone, the final norm and the classifier; ``'backbone'`` leaves the classifier out,
-            necks and heads of detectors, and output norms that the layout has no place for.
+        part: ``'all'`` converts the backbone, the final norm and the classifier; ``'backbone'`` leaves out the
+            classifier, the necks and heads of detectors, and output norms that the layout has no place for.
 
     Returns:
-        The weights; they share memory with the ones given.
+        The converted weights; they share memory with ``state_dict``.
 
     Raises:
-        UserError: There is not exactly one ConvNeXt in the weights, or some of them have no place in the layout.
+        UserError: ``state_dict`` does not hold exactly one ConvNeXt, or the layout has no place for some tensors.
     """
     return _convert(Checkpoint("state_dict", state_dict), to, part=part)
 
@@ -55,7 +55,7 @@ def _convert(checkpoint: Checkpoint, to: str, *, part: str) -> dict[str, Tensor]
     ]
     if part == "all" and unexpected:
         raise UserError(
-            f"{len(unexpected)} tensors, such as {', '.join(unexpected[:3])}, are no part of a ConvNeXt classifier; "
+            f"{len(unexpected)} tensors, such as {', '.join(unexpected[:3])}, are not part of a ConvNeXt classifier; "
             "part='backbone' leaves them out."
         )
     content = official.tensors
@@ -64,7 +64,7 @@ def _convert(checkpoint: Checkpoint, to: str, *, part: str) -> dict[str, Tensor]
     layout = ISOTROPIC if match.layout is ISOTROPIC and to == "official" else WRITABLE[to]
     written, unmapped = from_official(content, layout)
     if part == "backbone" and any(map(_OUTPUT_NORM.match, unmapped)):
-        # All four go: the last one alone would be taken for the norm of a classifier.
+        # Drop all four: a reader would take the last one alone for the final norm of a classifier.
         content = {name: tensor for name, tensor in content.items() if not _OUTPUT_NORM.match(name)}
         written, unmapped = from_official(content, layout)
     if unmapped:
@@ -76,21 +76,21 @@ def _convert(checkpoint: Checkpoint, to: str, *, part: str) -> dict[str, Tensor]
 
 
 def convert_checkpoint(source: str | os.PathLike, out: str | os.PathLike, *, to: str, part: str = "all") -> str:
-    """Convert a file.
+    """Convert a checkpoint file to another layout.
 
-    Beside the weights it carries ``source``, ``sha256`` (of the source) and ``licence``: in the header of a
-    ``.safetensors`` file; in a ``.pth`` file under ``meta``, where the layout has a dict around the weights, and else
-    as the attribute ``meta`` of the OrderedDict that ``torch.load`` gives, so that its keys are the weights' alone. A
-    file that carries these already passes them on.
+    The written file also carries ``source``, ``sha256`` (of the source) and ``licence``. A ``.safetensors`` file has
+    them in its header. A ``.pth`` file has them under ``meta`` if the layout wraps the weights in a dict, and otherwise
+    as the attribute ``meta`` of the OrderedDict that ``torch.load`` returns, so that every key is a weight. If the
+    source already carries them, they are copied.
 
     Args:
         source: See ``sources.fetch``.
-        out: Where to write; ``.safetensors``, or ``.pth`` or ``.pt``.
+        out: File to write, ending in ``.safetensors``, ``.pth`` or ``.pt``.
         to: See ``convert_state_dict``.
         part: See ``convert_state_dict``.
 
     Returns:
-        One line about what was written.
+        A one-line summary of what was written.
 
     Raises:
         UserError: The source cannot be read or converted, or ``out`` has another ending.
@@ -119,7 +119,7 @@ def convert_checkpoint(source: str | os.PathLike, out: str | os.PathLike, *, to:
 def _write(out: Path, weights: dict[str, Tensor], to: str, origin: dict[str, str]) -> None:
     with written_whole(out) as unfinished:
         if out.suffix == ".safetensors":
-            # transformers asks for the key `format`
+            # transformers requires the key `format`
             tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
             save_file(tensors, unfinished, metadata={"format": "pt", **origin})
         elif to in _WRAPPERS:

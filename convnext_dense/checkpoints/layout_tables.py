@@ -1,9 +1,9 @@
-"""Where each published layout keeps the tensors of a ConvNeXt: the tables that ``layouts`` reads and writes by.
+"""The names of a ConvNeXt's tensors in each published layout, as tables that ``layouts`` reads and writes by.
 
-In a name, ``{s}`` is the stage counted from 0, ``{n}`` the same from 1, ``{odd}`` and ``{even}`` are 2s + 1 and 2s,
-``{b}`` is the block, and ``*`` is ``weight`` or ``bias``.
+In a name, ``{s}`` is the stage counted from 0, ``{n}`` the stage counted from 1, ``{odd}`` and ``{even}`` are 2s + 1
+and 2s, ``{b}`` is the block, and ``*`` is ``weight`` or ``bias``.
 
-Source: each table names the code that writes the layout. No released file was opened to make them.
+Source: each table names the code that writes the layout. The tables follow that code, not released files.
 """
 
 from collections.abc import Mapping
@@ -18,27 +18,27 @@ PARTS = ("gamma", "dwconv.*", "norm.*", "pwconv1.*", "grn.gamma", "grn.beta", "p
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of one family of files, and the shapes in which they keep what families keep in different shapes.
+    """Tensor names of one family of files, and the shapes of tensors that differ between families.
 
     Attributes:
-        name: What users call it.
+        name: Name of the layout, as users write it.
         stem: Convolution and norm of the stem.
-        downsample: Norm and convolution between stages; ``{s}`` is the stage that they feed.
-        block: What stands before the parts of a block.
+        downsample: Norm and convolution between stages; ``{s}`` is the stage after them.
+        block: Prefix of the parts of a block.
         parts: The parts of a block, in the order of ``PARTS``.
-        tail: Norms after the stages, and whatever else stands beside them: layout's name to official name.
-        outer: The same for what stands outside of ``prefix``.
-        read_also: Further names that are read and never written.
-        write_also: Further official names that are written: layout's name to official name.
-        prefix: What is written before the names of ``stem`` to ``tail``. Reading takes any.
-        inner_prefix: Regular expression for what may stand before those names but not before the ones of ``outer``.
-        mark: The depthwise weight of a block, by which the layout is told apart; empty where ``parts`` says it.
-        official: What the stem, the downsampling layers, and the blocks are called officially.
-        layer_scale_shape: Shape of the layer scale; -1 is its length.
+        tail: Norms after the stages and other tensors at that level: name in the layout to official name.
+        outer: The same for tensors outside of ``prefix``.
+        read_also: Further names that are read but never written.
+        write_also: Further official names that are written: name in the layout to official name.
+        prefix: Prefix of the names of ``stem`` to ``tail`` in a written file. Any prefix is read.
+        inner_prefix: Regular expression for a prefix that those names may have and the names of ``outer`` do not.
+        mark: Name of the depthwise weight of a block, which identifies the layout; empty if ``parts`` has it.
+        official: Official names of the stem, the downsampling layers and the blocks.
+        layer_scale_shape: Shape of the layer scale; -1 stands for its length.
         grn_shape: Shape of each parameter of GRN.
         norm_on_map: Whether the code that wrote the file applies the final norm at each position of the last feature
-            map, which makes it the output norm of the last stage, and not to the pooled vector only.
-        writable: Whether we write it.
+            map, which makes it the output norm of the last stage, or only to the pooled vector.
+        writable: Whether checkpoints can be written in this layout.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Layout:
     writable: bool = False
 
 
-# convnext_dense.ImageClassifier has the official names, with the backbone's under a prefix of their own.
+# convnext_dense.ImageClassifier uses the official names, and puts those of the backbone under `backbone.`.
 _OUTSIDE_OF_BACKBONE = {"norm.*": "norm.*", "head.*": "head.*"}
 
 # facebookresearch/ConvNeXt@048efcea models/convnext.py, object_detection/mmdet/models/backbones/convnext.py (norm0 to
 # norm3); facebookresearch/ConvNeXt-V2@25538957 models/convnextv2.py; facebookresearch/dinov3@6876159a
-# dinov3/models/convnext.py. MIT, CC-BY-NC-4.0 and the DINOv3 licence for the weights, in this order.
+# dinov3/models/convnext.py. The weights are under MIT, CC-BY-NC-4.0 and the DINOv3 licence, in this order.
 OFFICIAL = Layout(
     name="official",
     stem=STEM,
@@ -122,14 +122,14 @@ TIMM = Layout(
     tail={
         "head.norm.*": "norm.*",
         "norm_pre.*": "norm3.*",
-        "head.pre_logits.fc.*": "head.pre_logits.fc.*",  # convnext_large_mlp; no other layout has a place for it
+        "head.pre_logits.fc.*": "head.pre_logits.fc.*",  # convnext_large_mlp; no other layout has it
         "head.fc.*": "head.*",
     },
     grn_shape=(-1,),
     writable=True,
 )
 
-# The same through timm's features_only=True, which flattens the first level of names.
+# timm's features_only=True, which flattens the first level of names.
 TIMM_FEATURES = Layout(
     name="timm_features",
     stem=("stem_0.*", "stem_1.*"),
@@ -151,8 +151,8 @@ TORCHVISION = Layout(
     writable=True,
 )
 
-# huggingface/transformers src/transformers/models/convnext and convnextv2. The backbone classes have the names without
-# a prefix, and output norms.
+# huggingface/transformers src/transformers/models/convnext and convnextv2. The backbone classes use the same names
+# without a prefix and add output norms.
 HUGGINGFACE = Layout(
     name="huggingface",
     stem=("embeddings.patch_embeddings.*", "embeddings.layernorm.*"),
@@ -213,15 +213,15 @@ WRITABLE = {layout.name: layout for layout in LAYOUTS if layout.writable}
 
 @dataclass(frozen=True)
 class Origin:
-    """Files that use a family's names and are told apart by what stands around them.
+    """A kind of file that uses the names of a layout and is recognised by its other tensors or its prefix.
 
     Attributes:
-        name: What users call them.
-        layout: The family; None for any.
-        prefix: Regular expression for the end of what stands before the names.
-        tell: Regular expression that one of the names after the prefix begins with.
-        dropped: Regular expression for the beginning of names that are no part of a ConvNeXt classifier and are left
-            out in a conversion.
+        name: Name of the kind, as users see it.
+        layout: Name of the layout; None for any.
+        prefix: Regular expression that the end of the prefix matches.
+        tell: Regular expression that the beginning of at least one name after the prefix matches.
+        dropped: Regular expression for the beginning of names that are not part of a ConvNeXt classifier and that a
+            conversion leaves out.
         norm_on_map: See ``Layout``.
     """
 
@@ -233,19 +233,19 @@ class Origin:
     norm_on_map: bool = False
 
 
-# The first that fits counts.
+# The first match wins.
 ORIGINS = (
-    # LightlyTrain writes DINOv3's or torchvision's names inside of its own wrapper.
+    # LightlyTrain writes DINOv3's or torchvision's names inside its own wrapper.
     Origin("lightly_train", "official", prefix=r"_model_wrapper\._model\.", dropped=r".*", norm_on_map=True),
     Origin("lightly_train", None, prefix=r"_model_wrapper\._model\.", dropped=r".*"),
-    # mlfoundations/open_clip@89fb801f src/open_clip/timm_model.py: a projection and a text tower stand beside it.
+    # mlfoundations/open_clip@89fb801f src/open_clip/timm_model.py: the file also has a projection and a text tower.
     Origin("open_clip", "timm", prefix=r"visual\.trunk\.", dropped=r".*"),
-    # EUPE keeps DINOv3's names, with distillation heads and norms of its features, which timm drops too.
+    # EUPE keeps DINOv3's names and adds distillation heads and norms of their features, which timm drops too.
     Origin("eupe", "official", tell=r"projectors\.", dropped=r"(projectors|norms)\.", norm_on_map=True),
-    # `norms.3` is `norm` a second time; the other three are identities. The norm is applied to patch tokens.
+    # `norms.3` repeats `norm`; the other three are identities. The norm is applied to patch tokens.
     Origin("dinov3", "official", tell=r"norms\.\d", dropped=r"norms\.", norm_on_map=True),
-    # The encoder of FCMAE; the decoder is of no use afterwards.
+    # The encoder of FCMAE; the decoder is not used after pre-training.
     Origin("official_sparse", "official_sparse", dropped=r"(proj|decoder|pred|mask_token)\b"),
-    # Official detectors and segmenters, as mmdet 2.x and mmseg 0.x wrote them: the four output norms exist only there.
+    # Official detectors and segmenters, written by mmdet 2.x and mmseg 0.x: only they have the four output norms.
     Origin("official_dense", "official", tell=r"norm[0-2]\."),
 )

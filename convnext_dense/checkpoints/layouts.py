@@ -1,7 +1,7 @@
-"""Tells layouts of ConvNeXt checkpoints apart by their keys, and renames between them.
+"""Detect the layout of a ConvNeXt checkpoint from its keys, and rename tensors between layouts.
 
-Everything goes through the official names, so that a layout is one table and not one script per pair. A rule renames
-one tensor, in both directions; shapes follow in ``shapes``.
+Every conversion goes through the official names, so each layout needs one table and not a script per pair of layouts. A
+rule renames one tensor, in both directions; ``shapes`` converts the shapes.
 """
 
 import re
@@ -24,9 +24,9 @@ class Match:
     """A ConvNeXt found in a checkpoint.
 
     Attributes:
-        layout: The family of names.
-        prefix: What stands before them.
-        origin: What the file is beyond its family, or None.
+        layout: The layout of its names.
+        prefix: The prefix of its names.
+        origin: The kind of file within the layout, if it is a known one.
     """
 
     layout: Layout
@@ -35,7 +35,7 @@ class Match:
 
     @property
     def name(self) -> str:
-        """The layout as users call it."""
+        """Name of the layout, as users see it."""
         return self.origin.name if self.origin else self.layout.name
 
     @property
@@ -46,12 +46,12 @@ class Match:
 
 @dataclass(frozen=True)
 class OfficialWeights:
-    """A ConvNeXt under the official names.
+    """A ConvNeXt with official names.
 
     Attributes:
-        tensors: By official name, in the shapes of ``shapes.to_model_shape``.
-        sources: Official name to the name in the file.
-        left_out: Names in the file that are no part of it.
+        tensors: Tensors by official name, in the shapes of ``shapes.to_model_shape``.
+        sources: Official name to name in the file.
+        left_out: Names in the file that are not part of the ConvNeXt.
     """
 
     tensors: dict[str, Tensor]
@@ -60,18 +60,18 @@ class OfficialWeights:
 
 
 def find_layouts(names: Iterable[str]) -> list[Match]:
-    """Find every ConvNeXt among the keys of a checkpoint, in whatever layout and under whatever prefix."""
+    """Find every ConvNeXt among the keys of a checkpoint, in any layout and under any prefix."""
     names = list(names)
     matches = []
     for layout in LAYOUTS:
         block = _block_pattern(layout.block, layout.mark or layout.parts[1].replace("*", "weight"))
-        prefixes = {found[1] or "" for found in map(block.fullmatch, names) if found}
+        prefixes = {match[1] or "" for match in map(block.fullmatch, names) if match}
         matches += [Match(layout, prefix, _find_origin(layout, prefix, names)) for prefix in sorted(prefixes)]
     return matches
 
 
 def detect_layout(state_dict: Mapping[str, object]) -> str:
-    """Name the layout of a state dict, or of the one in a training file, from its keys alone.
+    """Return the name of the layout of a state dict or training file, judged by its keys alone.
 
     Raises:
         UserError: There is no ConvNeXt in it, or more than one.
@@ -83,7 +83,7 @@ def find_layout(names: Iterable[str]) -> Match:
     """Find the one ConvNeXt among the keys of a checkpoint.
 
     Raises:
-        UserError: There is none, or more than one.
+        UserError: There is no ConvNeXt, or more than one.
     """
     names = list(names)
     matches = find_layouts(names)
@@ -95,15 +95,15 @@ def find_layout(names: Iterable[str]) -> Match:
 
 
 def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool = True) -> OfficialWeights:
-    """Rename a ConvNeXt to the official names and bring its tensors into the shapes of the models here.
+    """Rename a ConvNeXt to the official names and give its tensors the shapes that this package's models use.
 
     Args:
-        tensors: Content of a checkpoint.
-        match: What ``find_layouts`` found in it.
-        with_outer: Whether what stands outside of the prefix, that is the classifier's head, is renamed too.
+        tensors: Tensors of a checkpoint by name.
+        match: The ConvNeXt to rename, from ``find_layouts``.
+        with_outer: Whether tensors outside of the prefix, that is the classifier's head, are renamed too.
 
     Raises:
-        UserError: Two tensors are the same one under two names, or one has a shape that its name cannot have.
+        UserError: Two names stand for the same tensor, or a tensor has a shape that does not go with its name.
     """
     layout, prefix = match.layout, match.prefix
     outer_prefix = re.sub(rf"(?<![^.])({layout.inner_prefix})$", "", prefix)
@@ -120,7 +120,7 @@ def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool
         else:
             renamed[official] = name
     if "norm3.*" in layout.write_also and not any(map(_DENSE_NORM.match, renamed)):
-        # Without norm0 to norm2 beside it, norm3 is a classifier's final norm.
+        # Without norm0 to norm2, norm3 is a classifier's final norm.
         renamed = {re.sub(r"^norm3\.", "norm.", name): source for name, source in renamed.items()}
     official_tensors = {}
     for name, source in renamed.items():
@@ -130,26 +130,26 @@ def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool
 
 
 def from_official(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Rename official names to those of a layout, in its shapes and its order of names as they come.
+    """Rename tensors from the official names to those of a layout and give them its shapes. The order is kept.
 
     Returns:
-        The tensors, and the official names that the layout has no place for.
+        The renamed tensors, and the official names that the layout has no place for.
 
     Raises:
-        UserError: Two tensors would have the same name.
+        UserError: Two tensors would get the same name.
     """
     prefix = _written_prefix(tensors, layout)
     written: dict[str, Tensor] = {}
     unmapped = []
     for name, tensor in tensors.items():
-        theirs = _rename(name, _write_rules(layout.name))
-        theirs = _rename(name, _outer_write_rules(layout.name)) if theirs is None else prefix + theirs
-        if theirs is None:
+        new_name = _rename(name, _write_rules(layout.name))
+        new_name = _rename(name, _outer_write_rules(layout.name)) if new_name is None else prefix + new_name
+        if new_name is None:
             unmapped.append(name)
-        elif theirs in written:
-            raise UserError(f"The {layout.name} layout has one place, {theirs}, for {name} and another tensor.")
+        elif new_name in written:
+            raise UserError(f"The {layout.name} layout has only one place, {new_name}, for {name} and another tensor.")
         else:
-            written[theirs] = to_layout_shape(name, tensor, layout, conv_mlp=_has_conv_mlp(tensors, layout))
+            written[new_name] = to_layout_shape(name, tensor, layout, conv_mlp=_has_conv_mlp(tensors, layout))
     return written, tuple(unmapped)
 
 
@@ -157,26 +157,26 @@ def _written_prefix(tensors: Mapping[str, Tensor], layout: Layout) -> str:
     if layout.name != "huggingface":
         return layout.prefix
     if any(name.startswith("norm3.") for name in tensors):
-        return ""  # ConvNextBackbone, the only class with output norms, is saved without a prefix
+        return ""  # ConvNextBackbone is the only class with output norms and has no prefix
     return "convnextv2." if any(".grn." in name for name in tensors) else layout.prefix
 
 
 def _has_conv_mlp(tensors: Mapping[str, Tensor], layout: Layout) -> bool:
-    """Whether timm builds this model with 1x1 convolutions instead of linear layers."""
+    """Return whether timm builds this model with 1x1 convolutions instead of linear layers."""
     if layout.name != "timm":
         return False
     stem = tensors.get("downsample_layers.0.0.weight")
-    # convnext_atto, femto, pico, nano of both versions, and convnext_tiny_hnf, the one with norm_pre
+    # atto, femto, pico and nano of both versions, and convnext_tiny_hnf, the one model with norm_pre
     return (stem is not None and stem.shape[0] in (40, 48, 64, 80)) or "norm3.weight" in tensors
 
 
 def _find_origin(layout: Layout, prefix: str, names: list[str]) -> Origin | None:
-    inner = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+    own_names = [name[len(prefix) :] for name in names if name.startswith(prefix)]
     for origin in ORIGINS:
         if (
             origin.layout in (None, layout.name)
             and re.search(f"(^|\\.){origin.prefix}$", prefix)
-            and any(re.match(origin.tell, name) for name in inner)
+            and any(re.match(origin.tell, name) for name in own_names)
         ):
             return origin
     return None
@@ -187,14 +187,14 @@ Rules = tuple[tuple[re.Pattern, str], ...]
 
 def _rename(name: str, rules: Rules) -> str | None:
     for pattern, replacement in rules:
-        found = pattern.fullmatch(name)
-        if found:
-            return found.expand(replacement)
+        match = pattern.fullmatch(name)
+        if match:
+            return match.expand(replacement)
     return None
 
 
 def _pairs(layout: Layout) -> Iterator[tuple[str, str]]:
-    """Yield (layout's name, official name) with the stage filled in, written names first."""
+    """Yield pairs (name in the layout, official name) for every stage, the written names first."""
     stem, downsample, block = layout.official
     yield from zip(layout.stem, stem, strict=True)
     for stage in range(4):
@@ -217,7 +217,7 @@ def _at_stage(pairs: Iterable[tuple[str, str]], stage: int) -> Iterator[tuple[st
 
 
 def _compile(pairs: Iterable[tuple[str, str]]) -> Rules:
-    """Make rules that rename the first name of each pair to the second; of equal names the first pair counts."""
+    """Make rules that rename the first name of each pair to the second; the first of several equal names wins."""
     rules: dict[str, str] = {}
     for from_name, to_name in pairs:
         pattern = re.escape(from_name).replace(r"\{b\}", r"(?P<block>\d+)").replace(r"\*", "(?P<kind>weight|bias)")
@@ -254,6 +254,6 @@ def _outer_write_rules(layout_name: str) -> Rules:
 
 @cache
 def _block_pattern(block: str, mark: str) -> re.Pattern:
-    """Match the depthwise weight of any block: every file has some, and no two layouts call it the same."""
+    """Return a pattern for the depthwise weight of any block: all files have it, each layout under its own name."""
     name = re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(block + mark))
     return re.compile(rf"(.*\.)?{name}")

@@ -1,4 +1,4 @@
-"""Licences of released ConvNeXt weights, told from where a file comes from. A copy has the licence of its original.
+"""Licences of released ConvNeXt weights, judged by where a file comes from. A copy has the licence of its original.
 
 Source: https://github.com/facebookresearch/ConvNeXt (MIT), https://github.com/facebookresearch/ConvNeXt-V2 (weights
 CC-BY-NC 4.0), https://ai.meta.com/resources/models-and-libraries/dinov3-license/, and EUPE's FAIR noncommercial
@@ -11,7 +11,7 @@ UNKNOWN = "unknown"
 
 _FOLDER = r"(?:.*[/\\])?"
 _SIZE = r"(tiny|small|base|large|xlarge)"
-# The names of released files, in whatever folder or under whatever address; the first that fits counts.
+# The names of released files, in any folder or under any address; the first match wins.
 _BY_SOURCE = tuple(
     (re.compile(pattern), licence)
     for pattern, licence in (
@@ -40,10 +40,10 @@ def find_licence(source: str, layout: str) -> str:
 
     Args:
         source: Path, address or ``timm:`` / ``hf:`` name of the file.
-        layout: What ``detect_layout`` says.
+        layout: Name of the layout, from ``detect_layout``.
 
     Returns:
-        The licence, or ``'unknown'``: a layout that many programs write says nothing about who trained the weights.
+        The licence, or ``'unknown'``: a layout that many programs write does not tell who trained the weights.
     """
     for pattern, licence in _BY_SOURCE:
         if pattern.fullmatch(source):

@@ -1,4 +1,4 @@
-"""Loads weights into a model, whole or not at all, and reports what was loaded."""
+"""Load weights into a model, completely or not at all, and report what was loaded."""
 
 import logging
 import os
@@ -12,8 +12,8 @@ from convnext_dense.checkpoints.matching import LoadReport
 
 logger = logging.getLogger("mmengine")
 
-# A file is mapped, and what was read of it counts as this process's memory until it is mapped anew, which costs some
-# milliseconds: one copy of the model in memory, and not two, while an xlarge is loaded.
+# Pages read from a mapped file count as memory of this process until the file is mapped again, which takes a few
+# milliseconds. Mapping it again after each group keeps one copy of an xlarge in memory instead of two.
 _GROUP_BYTES = 256 << 20
 
 
@@ -25,27 +25,28 @@ def load_weights(
     classes: ClassRows | None = None,
     allow_partial: bool = False,
 ) -> LoadReport:
-    """Load a checkpoint, in any published layout of ConvNeXt, into a backbone or a whole model.
+    """Load a checkpoint in any published layout of ConvNeXt into a backbone or a whole model.
 
     Args:
-        model: A ConvNeXt backbone, or any model whose own state dict was saved. The stem is fitted to its number of
-            input channels, see ``shapes.fit_input_channels``.
+        model: A ConvNeXt backbone, or any model whose own state dict was saved. The weight of the stem is adapted to
+            the model's number of input channels, see ``shapes.fit_input_channels``.
         source: A path, an ``http(s)://`` address, ``timm:NAME`` or ``hf:OWNER/NAME``; see ``sources.fetch``.
-        prefix: What stands before the wanted names in the file, such as ``'backbone.'``; by default it is found. It
-            may begin with what the weights lie under: ``'model_ema.'`` takes the moving average of an official
-            training file instead of the trained weights, ``'ema_state_dict.'`` the trained weights of a file of ours
-            whose ``state_dict`` is their moving average.
-        classes: The tensors that have entries per class, which may be for other classes than the file's, as when a
-            classifier is fine-tuned; the report says which classes start from their rows. None loads them as they are.
-        allow_partial: Whether to go on when tensors of the model are missing or have another shape in the file.
+        prefix: Prefix of the wanted names in the file, such as ``'backbone.'``; by default it is detected. It may begin
+            with the key of the state dict: ``'model_ema.'`` takes the moving average of an official training file
+            instead of the trained weights; ``'ema_state_dict.'`` takes the trained weights of one of this package's
+            files, whose ``state_dict`` is their moving average.
+        classes: The tensors with entries per class, which may be for other classes than those of the file, as in
+            fine-tuning a classifier; the report lists the classes that start from their rows in the file. None loads
+            these tensors like all others.
+        allow_partial: Whether to continue if tensors of the model are missing or have another shape in the file.
 
     Returns:
-        What was loaded. The same is logged as one line when the file's sha256 is known, which for a file of a gigabyte
-        is about a second later.
+        What was loaded. The report is also logged as one line once the sha256 of the file is known, about a second
+        later for a file of a gigabyte.
 
     Raises:
-        UserError: A tensor of the model is missing or has another shape; nothing is loaded then. The message names
-            up to ten of them and the likely cause.
+        UserError: A tensor of the model is missing or has another shape in the file; then nothing is loaded. The
+            message names up to ten of these tensors and the likely cause.
     """
     checkpoint = Checkpoint(source)
     wanted = model.state_dict()
@@ -65,7 +66,7 @@ def load_weights(
 
 
 def _groups(sizes: dict[str, int]) -> Iterator[list[str]]:
-    """Split names, given with their bytes, into groups of about the same size in memory."""
+    """Split names, given with their sizes in bytes, into groups of about ``_GROUP_BYTES``."""
     group: list[str] = []
     num_bytes = 0
     for name, size in sizes.items():

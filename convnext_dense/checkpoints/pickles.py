@@ -1,8 +1,8 @@
-"""Rewrites pickles of protocol 4 and 5 into protocol 2, the one that torch's safe loading reads.
+"""Rewrite pickles of protocols 4 and 5 in protocol 2, the one that torch's safe loading reads.
 
-A pickle is a program for a stack machine. The later protocols say in other instructions what the second can say too,
-save for a few types that checkpoints have no use for; what cannot be said is passed on as it is, for torch to refuse.
-Nothing is executed here, and what is written is loaded as safely as any other file.
+A pickle is a program for a stack machine. Protocol 2 can express everything that the later protocols can, except a few
+types that checkpoints do not use; instructions for these are copied as they are, and torch rejects them. Nothing is
+executed here, and the rewritten file is loaded as safely as any other.
 
 Source: https://peps.python.org/pep-3154/ and Python's ``pickletools``, which names the instructions.
 """
@@ -26,10 +26,10 @@ _LEGACY_PICKLES = (
 
 
 def to_protocol_2(file: Path | io.BytesIO) -> Path | io.BytesIO:
-    """Return a file of ``torch.save`` as it would be with ``pickle_protocol=2``; the same where it is already.
+    """Return a file of ``torch.save`` rewritten as with ``pickle_protocol=2``, or the file itself if it already is.
 
     Raises:
-        UnpicklingError: An instruction does not make sense.
+        UnpicklingError: An instruction is invalid.
     """
     if not needs_rewriting(file):
         return file
@@ -51,7 +51,7 @@ def to_protocol_2(file: Path | io.BytesIO) -> Path | io.BytesIO:
 
 
 def needs_rewriting(file: Path | io.BytesIO) -> bool:
-    """Whether a file's pickle is of protocol 4 or later."""
+    """Return whether the pickle of a file has protocol 4 or later."""
     if is_archive_of_torch(file):
         with zipfile.ZipFile(file) as archive, archive.open(pickle_name(archive.namelist()) or "") as record:
             start = record.read(2)
@@ -64,7 +64,7 @@ def needs_rewriting(file: Path | io.BytesIO) -> bool:
 
 
 def is_archive_of_torch(file: Path | io.BytesIO) -> bool:
-    """Whether this is a zip file of ``torch.save``."""
+    """Return whether a file is a zip file of ``torch.save``."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:
@@ -72,15 +72,15 @@ def is_archive_of_torch(file: Path | io.BytesIO) -> bool:
 
 
 def pickle_name(names: list[str]) -> str | None:
-    """Return the record of a zip file of ``torch.save`` that holds the pickle; None of other zip files."""
+    """Return the name of the pickle in a zip file of ``torch.save``; None for any other zip file."""
     return next((name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")), None)
 
 
 def _rewrite(stream: io.BytesIO) -> bytes:
-    """Rewrite the pickle at the place of a stream, which is behind it afterwards.
+    """Rewrite the pickle at the position of a stream and leave the stream right after it.
 
-    Strings are written when something follows that is about them, and never memorised: the names of a class, which
-    protocol 4 takes from the stack, are written into one instruction instead.
+    Strings are held back until the next other instruction and are never memoized: protocol 4 takes the module and the
+    name of a class from the stack, whereas protocol 2 has both in one instruction.
     """
     start = stream.tell()
     instructions: list[tuple[Any, Any, Any]] = list(pickletools.genops(stream))
@@ -118,7 +118,7 @@ def _instruction(name: str, argument: object, raw: bytes) -> bytes:
         return b"\x80\x02"
     if name in _PUT:
         return b"r" + struct.pack("<I", argument)
-    if name in _BYTES:  # as Python itself writes bytes by protocol 2
+    if name in _BYTES:  # as Python itself writes bytes in protocol 2
         assert isinstance(argument, bytes)
         return b"c_codecs\nencode\n" + _strings([argument.decode("latin-1"), "latin1"]) + b"\x86R"
     return raw
@@ -131,5 +131,5 @@ def _strings(texts: list[str]) -> bytes:
 
 def _line(text: str) -> str:
     if "\n" in text:
-        raise UnpicklingError(f"{text!r} is no name of a class")
+        raise UnpicklingError(f"{text!r} is not the name of a class")
     return text + "\n"

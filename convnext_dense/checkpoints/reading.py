@@ -1,4 +1,4 @@
-"""Reads checkpoint files without ever running code that they carry."""
+"""Read checkpoint files without running any code in them."""
 
 import io
 import os
@@ -20,11 +20,11 @@ from torch import Tensor
 from convnext_dense.checkpoints.containers import check_whole, read_index, unpack
 from convnext_dense.checkpoints.pickles import is_archive_of_torch, needs_rewriting, to_protocol_2
 from convnext_dense.checkpoints.sources import fetch
-from convnext_dense.errors import UserError
+from convnext_dense.errors import UserError, first_line
 
-# Where training programs keep the weights, and the first of these that a file has is taken. The official programs keep
-# the moving average under `model_ema`; mmengine's EMAHook puts it under `state_dict`, and the raw weights, which are
-# what the paper's detectors are trained from, under `ema_state_dict`.
+# Keys under which training programs store the weights, in order of preference. The official programs store the moving
+# average under `model_ema`. mmengine's EMAHook stores it under `state_dict`, and the raw weights, from which the
+# paper's detectors are trained, under `ema_state_dict`.
 _WRAPPERS = ("state_dict", "model", "model_ema", "ema_state_dict")
 # torch.compile; FSDP; torch.distributed's and fairscale's activation checkpointing
 _WRAPPING = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_fpw_module)\.")
@@ -38,22 +38,22 @@ _MADE_FROM_CHECKPOINTS = {
 
 
 class _Namespace:
-    """Stands in for ``argparse.Namespace``, which official training files hold beside the weights; never looked at."""
+    """Stand-in for ``argparse.Namespace``, which official training files hold beside the weights; it is never used."""
 
 
 def read_checkpoint(source: str | os.PathLike, *, mapped: bool = True) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Args:
-        source: See ``fetch``; a file of ``torch.save`` or safetensors under whatever name, packed in an archive or not,
-            NumPy's ``.npz``, or the index (``.index.json``) of a checkpoint in several files.
-        mapped: Whether tensors may lie in the file until they are looked at; False reads what is to outlive the file.
+        source: See ``fetch``; a file of ``torch.save`` or safetensors under any name, NumPy's ``.npz``, an archive with
+            one of these in it, or the index (``.index.json``) of a checkpoint in several files.
+        mapped: Whether tensors may be memory-mapped; False reads them into memory, so that they outlive the file.
 
     Returns:
-        What the file holds: a state dict, or a dict that has one in it.
+        The content of the file: a state dict, or a dict that contains one.
 
     Raises:
-        UserError: The file is missing, empty, truncated, a web page, or asks for code to be run; the source cannot
+        UserError: The file is missing, empty, truncated or a web page, or it needs code to be run, or the source cannot
             be reached. The message names the file and says what to do.
     """
     path = fetch(source)
@@ -70,7 +70,7 @@ def _read_parts(index: Path, mapped: bool) -> dict[str, Tensor]:
         absent = [name for name in names if name not in part]
         if absent:
             raise UserError(
-                f"Checkpoint {index} says that {absent[0]} is in {file}, where it is not. Download it again."
+                f"Checkpoint {index} says that {absent[0]} is in {file}, but it is not there. Download it again."
             )
         content |= {name: part[name] for name in names}
     return content
@@ -84,7 +84,7 @@ def _read_file(path: Path, mapped: bool) -> dict[str, Any]:
         )
     with path.open("rb") as file:
         _check_first_bytes(file.read(256), path)
-    with _faults_named(path):
+    with _translate_errors(path):
         name, packed = unpack(path)
         if isinstance(packed, io.BytesIO):
             _check_first_bytes(packed.getbuffer()[:256].tobytes(), path)
@@ -95,7 +95,7 @@ def _read_file(path: Path, mapped: bool) -> dict[str, Any]:
 
 
 def _load(name: str, file: Path | io.BytesIO, mapped: bool) -> Any:
-    """Load what is in no archive any more."""
+    """Load an unpacked file."""
     if name.endswith(".safetensors") or _is_safetensors(file):
         if isinstance(file, Path):
             return load_file(file) if mapped else load_safetensors(file.read_bytes())
@@ -104,7 +104,7 @@ def _load(name: str, file: Path | io.BytesIO, mapped: bool) -> Any:
         with np.load(_rewound(file), allow_pickle=False) as arrays:
             return {key: torch.from_numpy(array) for key, array in arrays.items()}
     file = to_protocol_2(file)
-    # mmap keeps the peak near one copy of the file; the legacy, non-zip format cannot be mapped.
+    # mmap keeps the peak memory near one copy of the file; the legacy, non-zip format cannot be mapped.
     mapped = mapped and isinstance(file, Path) and zipfile.is_zipfile(file)
     with torch.serialization.safe_globals([(_Namespace, "argparse.Namespace")]):
         return torch.load(_rewound(file), map_location="cpu", weights_only=True, mmap=mapped)
@@ -117,25 +117,26 @@ def _rewound(file: Path | io.BytesIO) -> Path | io.BytesIO:
 
 
 @contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
+def _translate_errors(path: Path) -> Iterator[None]:
+    """Turn any error of reading a file into a ``UserError`` that names the file."""
     try:
         yield
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"Checkpoint {path} asks for more than tensors and plain values ({_asked_for(error)}): it was not loaded. "
             "If you trust its author, load it where it was written and save its state dict alone."
         ) from error
-    except Exception as error:  # a damaged pickle may ask for anything, such as an item of an empty list
-        if isinstance(error, UserError):
-            raise
+    except Exception as error:  # a damaged pickle can raise anything, such as an IndexError
         raise UserError(
-            f"Checkpoint {path} is damaged or not a checkpoint ({path.stat().st_size} bytes): {_first_line(error)} "
+            f"Checkpoint {path} is damaged or not a checkpoint ({path.stat().st_size} bytes): {first_line(error)}. "
             "Download or copy it again."
         ) from error
 
 
 def read_metadata(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a checkpoint says about itself: safetensors' header, or ``meta`` of or on the content."""
+    """Return the metadata of a checkpoint: the header of safetensors, or the content's key or attribute ``meta``."""
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -144,7 +145,7 @@ def read_metadata(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_mapped(path: Path) -> bool:
-    """Whether ``read_checkpoint`` maps this file, so that reading it anew costs nothing."""
+    """Return whether ``read_checkpoint`` maps this file, so that reading it again costs nothing."""
     return path.suffix == ".safetensors" or (is_archive_of_torch(path) and not needs_rewriting(path))
 
 
@@ -152,16 +153,16 @@ def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, 
     """Take the state dict out of a training file.
 
     Args:
-        content: What a file holds: weights, or a dict that has them in it, or dicts of dicts. ``state_dict``,
-            ``model``, ``model_ema`` and ``ema_state_dict`` are taken in this order where there are several. Any other
-            key is taken if it is the only one with weights; else all are kept, with their keys before the names.
-        wrapper: Which to take, as keys with dots between them.
+        content: Content of a file: weights, or a dict that contains them at any depth. Of several dicts, the first of
+            ``state_dict``, ``model``, ``model_ema`` and ``ema_state_dict`` is taken. A dict under any other key is
+            taken if it is the only one with weights; otherwise all are kept, with their keys as prefixes of the names.
+        wrapper: The dict to take, as keys joined by dots.
 
     Returns:
-        Tensors by name, without what torch's wrappers of modules put into names, such as ``module.``.
+        Tensors by name, without what torch's module wrappers add to names, such as ``module.``.
 
     Raises:
-        UserError: Two tensors have the same name without these.
+        UserError: Two tensors have the same name once these additions are removed.
     """
     for key in wrapper.split(".") if wrapper else ():
         content = content[key]
@@ -174,12 +175,15 @@ def unwrap(content: Mapping[str, Any], wrapper: str | None = None) -> dict[str, 
     clean = {_without_wrappers(name): value for name, value in tensors.items()}
     if len(clean) < len(tensors):
         twice = next(name for name in tensors if name != _without_wrappers(name) and _without_wrappers(name) in tensors)
-        raise UserError(f"A checkpoint has {twice} and {_without_wrappers(twice)}, which are one tensor to its reader.")
+        raise UserError(
+            f"The checkpoint has {twice} and {_without_wrappers(twice)}, which are one tensor without wrappers: remove "
+            "one of them."
+        )
     return clean
 
 
 def split_wrapper(content: Mapping[str, Any], prefix: str | None) -> tuple[str | None, str | None]:
-    """Split a prefix such as ``model_ema.backbone.`` into the wrappers that it begins with, if any, and the rest."""
+    """Split a prefix such as ``model_ema.backbone.`` into the keys of dicts that it begins with, and the rest."""
     if not prefix:
         return None, None
     first, _, rest = prefix.partition(".")
@@ -195,11 +199,11 @@ def split_wrapper(content: Mapping[str, Any], prefix: str | None) -> tuple[str |
 
 
 def _taken_key(content: Mapping[str, Any]) -> str | None:
-    """Return the key under which the weights are; None if they are here, or if no one key is known to hold them."""
+    """Return the key of the dict to take weights from; None for ``content`` itself or if the choice is ambiguous."""
     for key in _WRAPPERS:
-        inner = content.get(key)
-        if isinstance(inner, Mapping) and (
-            _keys_with_weights(inner) or any(isinstance(v, Tensor) for v in inner.values())
+        child = content.get(key)
+        if isinstance(child, Mapping) and (
+            _keys_with_weights(child) or any(isinstance(value, Tensor) for value in child.values())
         ):
             return key
     keys = _keys_with_weights(content)
@@ -207,7 +211,7 @@ def _taken_key(content: Mapping[str, Any]) -> str | None:
 
 
 def _keys_with_weights(content: Mapping[str, Any]) -> list[str]:
-    """Keys of dicts with weights in them, at any depth; none where there are weights beside them."""
+    """Return the keys of dicts that contain weights at any depth; none if ``content`` itself has weights."""
     if any(_is_weight(name, value) for name, value in content.items()):
         return []
     return [
@@ -221,17 +225,17 @@ def _keys_with_weights(content: Mapping[str, Any]) -> list[str]:
 
 
 def _is_weight(name: Any, value: Any) -> bool:
-    """Weights of a network have a module in their name; an optimizer's have not."""
+    """Return whether a value is a weight of a network: its name has a module in it, unlike those of an optimizer."""
     return isinstance(value, Tensor) and isinstance(name, str) and "." in name
 
 
 def _without_wrappers(name: str) -> str:
-    """Take off what DataParallel, torch.compile, FSDP and activation checkpointing put into names."""
+    """Remove what DataParallel, torch.compile, FSDP and activation checkpointing add to names."""
     return _MODULE.sub("", _WRAPPING.sub("", name))
 
 
 def _is_safetensors(file: Path | io.BytesIO) -> bool:
-    """Whether a file begins with the length of a header and the header, as safetensors does."""
+    """Return whether a file begins like safetensors, with the length of a header and the header."""
     if isinstance(file, Path):
         size = file.stat().st_size
         with file.open("rb") as opened:
@@ -249,20 +253,16 @@ def _check_first_bytes(start: bytes, path: Path) -> None:
         raise UserError(f"Checkpoint {path} is a web page, not weights: the download was answered by an error page.")
     if start.isascii() and start.decode("ascii").replace("\n", "").replace("\t", "").isprintable():
         raise UserError(
-            f"Checkpoint {path} is a text file, not weights; it begins with {start[:30].decode()!r}, as a pointer of "
-            "git-lfs does where the file was not fetched. Download the file itself."
+            f"Checkpoint {path} is a text file, not weights; it begins with {start[:30].decode()!r}. A git-lfs pointer "
+            "looks like this if the file was not fetched. Download the file itself."
         )
 
 
 def _asked_for(error: pickle.UnpicklingError) -> str:
-    """Return what a refused file asked for."""
+    """Return what a rejected file asked for; torch gives it only in the text of its error."""
     text = str(error).split("WeightsUnpickler error:")[-1].strip()
     named = re.search(r"GLOBAL (\S+)", text)
     if named:
         return named[1]
     unknown = re.search(r"Unsupported operand (\d+)", text)
-    return f"instruction {unknown[1]} of pickle" if unknown else text.splitlines()[0].rstrip(".")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".") + "."
+    return f"pickle instruction {unknown[1]}" if unknown else text.splitlines()[0].rstrip(".")

@@ -1,4 +1,4 @@
-"""Shapes in which layouts and the models here keep the same tensor.
+"""Convert tensors between the shapes of a layout and those of this package's models.
 
 Letters: C channels, M input and O output channels of a convolution, K its size in pixels.
 
@@ -23,9 +23,10 @@ _BIAS = re.compile(r"(stages|blocks|stem|downsample_layers)\..*\.bias")
 
 
 def to_model_shape(name: str, tensor: Tensor) -> Tensor:
-    """Bring a tensor into the shape that it has in the models here; others than those below come back as they are.
+    """Give a tensor the shape that this package's models use.
 
-    Layer scale is (C,), each parameter of GRN (4C,), pointwise weights (O, M), biases (O,).
+    Layer scale is (C,), each parameter of GRN (4C,), a pointwise weight (O, M) and a bias (O,). Other tensors are
+    returned unchanged.
     """
     if _LAYER_SCALE.fullmatch(name) or _BIAS.fullmatch(name) or _GRN.fullmatch(name):
         return tensor.reshape(-1)
@@ -35,12 +36,12 @@ def to_model_shape(name: str, tensor: Tensor) -> Tensor:
 
 
 def to_layout_shape(name: str, tensor: Tensor, layout: Layout, *, conv_mlp: bool) -> Tensor:
-    """Bring a tensor from the shape that it has in the models here into that of a layout.
+    """Give a tensor of this package's models the shape that a layout uses.
 
     Args:
-        name: The official name.
-        tensor: In the shape of ``to_model_shape``.
-        layout: Where it goes.
+        name: Official name of the tensor.
+        tensor: A tensor in the shape of ``to_model_shape``.
+        layout: The layout to write.
         conv_mlp: Whether pointwise weights are those of 1x1 convolutions, (O, M, 1, 1).
     """
     if _LAYER_SCALE.fullmatch(name):
@@ -53,7 +54,7 @@ def to_layout_shape(name: str, tensor: Tensor, layout: Layout, *, conv_mlp: bool
 
 
 def flatten_grn(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Bring the parameters of GRN, wherever they stand, into the shape that they have in the models here."""
+    """Give the parameters of GRN, under any prefix, the shape that this package's models use."""
     return {name: tensor.reshape(-1) if _GRN.fullmatch(name) else tensor for name, tensor in tensors.items()}
 
 
@@ -61,7 +62,8 @@ def unroll_kernel(kernel: Tensor) -> Tensor:
     """Turn a MinkowskiEngine kernel into the weight of a convolution.
 
     Args:
-        kernel: (K * K, M, O), or (K * K, C) of a depthwise convolution; the row runs fastest in the first dimension.
+        kernel: (K * K, M, O), or (K * K, C) for a depthwise convolution; the row index runs fastest in the first
+            dimension.
 
     Returns:
         (O, M, K, K) or (C, 1, K, K).
@@ -76,15 +78,15 @@ def unroll_kernel(kernel: Tensor) -> Tensor:
 
 
 def fit_input_channels(weight: Tensor, in_channels: int) -> Tensor:
-    """Make the stem's weight fit another number of input channels, so that activations keep their scale.
+    """Adapt the weight of the stem to another number of input channels and keep the scale of its activations.
 
-    With fewer channels than the file has, each takes the mean over the file's. With more, the file's are repeated in
-    turn, and each is shared out among its copies. Either way the weights of all channels are multiplied such that an
-    image that has the same values in every channel gives the same activations as before.
+    With fewer channels than in the file, each takes the mean over the file's channels. With more, the file's channels
+    are repeated in turn and each is divided by its number of copies. Either way, an image with the same values in every
+    channel gives the same activations as before.
 
     Args:
         weight: (O, M, K, K).
-        in_channels: The wanted M.
+        in_channels: The new M.
     """
     in_file = weight.shape[1]
     if in_channels <= in_file:

@@ -1,4 +1,4 @@
-"""From what a user names as the source of weights to a file on this machine."""
+"""Find or download the file that a source of weights names."""
 
 import hashlib
 import io
@@ -9,10 +9,9 @@ from urllib.parse import urlparse
 
 import torch
 
-from convnext_dense.errors import UserError
+from convnext_dense.errors import UserError, first_line
 
-# What a repository on the Hugging Face hub, and a folder of it, may call its weights, in the order in which they are
-# tried.
+# File names of weights in a repository or a folder of the Hugging Face hub, in the order in which they are tried.
 _HUB_FILES = (
     "model.safetensors",
     "pytorch_model.bin",
@@ -23,16 +22,16 @@ _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".pth.tar", ".index.
 
 
 def fetch(source: str | os.PathLike) -> Path:
-    """Return the local path of a source, downloading it once if it is not here.
+    """Return the local path of a source, and download it first if it is not in the cache.
 
     Args:
-        source: A path, or that of a folder with one checkpoint in it, whole or in parts with an index; an
-            ``http(s)://`` address, kept in ``torch.hub``'s cache (``TORCH_HOME``); ``timm:NAME`` for a model of timm
-            with its tag, such as ``timm:convnext_tiny.fb_in1k``; ``hf:OWNER/NAME`` for a repository on the Hugging
-            Face hub. The last two are kept in the hub's cache (``HF_HOME``).
+        source: The path of a file, or of a folder with one checkpoint in it, whole or in parts with an index; an
+            ``http(s)://`` address, cached by ``torch.hub`` (``TORCH_HOME``); ``timm:NAME`` for a model of timm with its
+            tag, such as ``timm:convnext_tiny.fb_in1k``; or ``hf:OWNER/NAME`` for a repository on the Hugging Face hub.
+            The last two are cached by the hub (``HF_HOME``).
 
     Raises:
-        UserError: There is no such file, or it cannot be downloaded; the message says where to put it.
+        UserError: The file does not exist or cannot be downloaded; the message says where to put it.
     """
     source = os.fspath(source)
     if source.startswith(("http://", "https://")):
@@ -55,9 +54,9 @@ def hash_file(path: Path) -> str:
 
 
 def hash_in_background(path: Path) -> Future[str]:
-    """Start what ``hash_file`` does in a thread: on an xlarge it takes longer than loading does.
+    """Compute ``hash_file`` in a thread, because for an xlarge it takes longer than loading.
 
-    The file is opened at once, so that it may be moved or deleted afterwards.
+    The file is opened before this function returns, so it may be moved or deleted afterwards.
     """
     pool = ThreadPoolExecutor(max_workers=1)
     future = pool.submit(_hash, path.open("rb", buffering=0))
@@ -67,7 +66,7 @@ def hash_in_background(path: Path) -> Future[str]:
 
 def _hash(file: io.FileIO) -> str:
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(1 << 22))  # few and large pieces, because each waits for Python's lock
+    buffer = memoryview(bytearray(1 << 22))  # few large pieces, because each read waits for the GIL
     with file:
         while num_bytes := file.readinto(buffer):
             digest.update(buffer[:num_bytes])
@@ -110,15 +109,14 @@ def _fetch_from_hub(source: str, repository: str) -> Path:
         try:
             return Path(hf_hub_download(repository, file))
         except LocalEntryNotFoundError as error:
-            reason: Exception = error  # the hub cannot be reached, or is not to be; another file may be in the cache
+            reason: Exception = error  # the hub cannot be reached or is off; another file may be in the cache
         except EntryNotFoundError as error:
             reason = error
         except (HfHubHTTPError, HFValidationError, OSError) as error:
             reason = error
             break
-    first_line = (str(reason).strip().splitlines() or [type(reason).__name__])[0].rstrip(".")
     raise UserError(
-        f"Checkpoint {source} cannot be downloaded from https://huggingface.co/{repository} ({first_line}). "
-        "Name a repository that has weights, with the tag for timm's, log in where its licence asks for it, or name a "
-        "local file."
+        f"Checkpoint {source} cannot be downloaded from https://huggingface.co/{repository} ({first_line(reason)}). "
+        "Name a repository that has weights (a model of timm with its tag), log in if its licence requires it, or name "
+        "a local file."
     ) from reason

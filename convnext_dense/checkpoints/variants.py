@@ -36,7 +36,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 class IsotropicVariant(NamedTuple):
-    """Number of blocks, all of one width, at stride 16."""
+    """Number of blocks, all at stride 16, and their number of channels."""
 
     depth: int
     channels: int
@@ -53,12 +53,13 @@ def get_variant(arch: str | Mapping[str, Any]) -> Variant:
     """Look a variant up by name, or check one given as ``dict(depths=..., channels=...)``.
 
     Raises:
-        UserError: The name is unknown (the nearest one is given), or the dict is not four depths and four widths.
+        UserError: The name is unknown (the message suggests the nearest one), or the dict does not have four depths and
+            four channels.
     """
     if isinstance(arch, str):
         return _look_up(arch, VARIANTS, "a ConvNeXt")
     if set(arch) != {"depths", "channels"}:
-        raise UserError(f"arch as a dict has exactly the keys depths and channels, got {sorted(arch)}.")
+        raise UserError(f"arch as a dict must have exactly the keys depths and channels, got {sorted(arch)}.")
     variant = Variant(tuple(arch["depths"]), tuple(arch["channels"]))
     if len(variant.depths) != 4 or len(variant.channels) != 4:
         raise UserError(
@@ -71,19 +72,21 @@ def get_isotropic_variant(arch: str | Mapping[str, Any]) -> IsotropicVariant:
     """Look an isotropic variant up by name, or check one given as ``dict(depth=..., channels=...)``.
 
     Raises:
-        UserError: The name is unknown, or the dict has other keys, or the width is no multiple of 4.
+        UserError: The name is unknown, the dict has other keys, or channels is not a multiple of 4.
     """
     if isinstance(arch, str):
         return _look_up(arch, ISOTROPIC_VARIANTS, "an isotropic ConvNeXt")
     if set(arch) != {"depth", "channels"} or arch["channels"] % 4:
-        raise UserError(f"arch as a dict has exactly the keys depth and channels, a multiple of 4; got {dict(arch)}.")
+        raise UserError(
+            f"arch as a dict must have exactly the keys depth and channels, a multiple of 4; got {dict(arch)}."
+        )
     return IsotropicVariant(arch["depth"], arch["channels"])
 
 
-_Found = TypeVar("_Found")
+_AnyVariant = TypeVar("_AnyVariant", Variant, IsotropicVariant)
 
 
-def _look_up(arch: str, variants: Mapping[str, _Found], kind: str) -> _Found:
+def _look_up(arch: str, variants: Mapping[str, _AnyVariant], kind: str) -> _AnyVariant:
     if arch in variants:
         return variants[arch]
     nearest = difflib.get_close_matches(arch, variants, n=1)

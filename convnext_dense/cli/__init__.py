@@ -1,1 +1,1 @@
-"""The commands: arguments, and one call each."""
+"""The command-line tools; each module parses arguments and makes one call."""

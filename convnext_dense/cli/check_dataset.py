@@ -1,7 +1,7 @@
 """Check the data that a config reads: python tools/check_dataset.py CONFIG [--data DIR].
 
-Prints one table of what it found, draws a sheet of images with their ground truth, and feeds the ground truth through
-the config's evaluation, which must give an AP, mIoU or accuracy of 1. The exit code is 1 where there is an error.
+Prints a table of findings, draws a sheet of images with their ground truth, and feeds the ground truth through the
+config's evaluation, which must give an AP, mIoU or accuracy of 1. The exit code is 1 if there is an error.
 """
 
 import argparse
@@ -24,7 +24,7 @@ def main() -> None:
     """Read the arguments, check and print.
 
     Raises:
-        SystemExit: With code 1, there is an error in the data.
+        SystemExit: The checks are done; the code is 1 if there is an error in the data and 0 otherwise.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="path of the config")

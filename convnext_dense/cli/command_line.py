@@ -1,4 +1,4 @@
-"""What the command-line tools share: arguments, and errors that end in one sentence."""
+"""Arguments that the command-line tools share, and the handling of errors and signals."""
 
 import argparse
 import os
@@ -15,16 +15,18 @@ from convnext_dense.plug import take_step
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that train and test have in common, by the names that mmdet's and mmseg's users know."""
+    """Add the arguments that train and test share, with the names that they have in mmdet and mmseg."""
     add_data_arguments(parser)
-    parser.add_argument("--work-dir", metavar="D", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes start")
+    parser.add_argument("--work-dir", metavar="D", help="folder for logs and checkpoints (default: work_dirs/CONFIG)")
+    parser.add_argument(
+        "--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes are started"
+    )
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say which data a config reads."""
-    parser.add_argument("--data", metavar="DIR", help="folder of your own data that replaces the config's")
+    """Add the arguments that choose the data of a config."""
+    parser.add_argument("--data", metavar="DIR", help="folder of your own data, instead of the config's")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label, for segmentation")
     add_options_argument(parser)
 
@@ -36,30 +38,30 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action=DictAction,
         metavar="K=V",
-        help="override values of the config by dotted key; +K=V adds a key that is not there",
+        help="override values of the config by dotted key; +K=V adds a new key",
     )
 
 
 def add_road_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose a step of the road from ResNet to ConvNeXt."""
+    """Add the arguments that choose a step of the roadmap from ResNet to ConvNeXt."""
     parser.add_argument("--step", metavar="STEP", help="step of a roadmap config, such as kernel_7")
-    parser.add_argument("--regime", metavar="REGIME", help="where the road begins: resnet50 or resnet200")
+    parser.add_argument("--regime", metavar="REGIME", help="start of the roadmap: resnet50 or resnet200")
 
 
 def change_step(args: argparse.Namespace) -> Callable[[Config], Config] | None:
-    """Return the change of a config that the arguments of the road ask for."""
+    """Return the function that applies the roadmap arguments to a config; None without them."""
     return take_step(args.step, args.regime) if args.step or args.regime else None
 
 
 def run_command(function: Callable[[], object]) -> None:
-    """Run a command. A ``UserError`` is printed as one sentence, any other error as it is.
+    """Run a command and print a ``UserError`` as one sentence; any other error keeps its traceback.
 
-    The exit code is 1 after an error, and after a signal that of ``EXIT_CODES``.
+    The exit code is 1 after an error, and that of ``EXIT_CODES`` after a signal.
     """
     try:
         function()
     except SystemExit as leaving:
-        # Launchers end all processes as soon as the first one has left, and a signal may come more than once.
+        # Launchers end all processes as soon as one has exited, and a signal can arrive more than once.
         if is_distributed() or leaving.code in EXIT_CODES.values():
             for number in EXIT_CODES:
                 signal.signal(number, signal.SIG_IGN)
@@ -72,5 +74,5 @@ def run_command(function: Callable[[], object]) -> None:
 
 
 def set_local_rank(local_rank: int) -> None:
-    """Tell mmengine this process's place on its node where the launcher gave it as an argument."""
+    """Set ``LOCAL_RANK`` for mmengine from the argument of a launcher that does not set it."""
     os.environ.setdefault("LOCAL_RANK", str(local_rank))

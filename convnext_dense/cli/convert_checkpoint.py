@@ -1,4 +1,4 @@
-"""Writes a ConvNeXt checkpoint in another layout, or looks at one.
+"""Convert a ConvNeXt checkpoint to another layout, or probe one.
 
 python tools/convert_checkpoint.py IN OUT --to timm
 python tools/convert_checkpoint.py IN --probe
@@ -28,9 +28,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.probe:
         if args.out or args.to:
-            parser.error("--probe looks at IN and writes nothing: leave OUT and --to out")
+            parser.error("--probe writes nothing: leave out OUT and --to")
         print(probe_checkpoint(args.source))
     elif args.out is None or args.to is None:
-        parser.error("name OUT and --to LAYOUT, or --probe")
+        parser.error("give OUT and --to LAYOUT, or --probe")
     else:
         print(convert_checkpoint(args.source, args.out, to=args.to, part=args.part))

@@ -1,4 +1,4 @@
-"""Says what a config's model costs and how it is trained, or prints one of the papers' tables beside computed values.
+"""Describe the cost of a config's model and its training, or print a table of the papers beside computed values.
 
 python tools/describe.py configs/detection/mask_rcnn_convnext_t_3x.py
 python tools/describe.py --table archs
@@ -25,7 +25,7 @@ def main() -> None:
     add_options_argument(parser)
     args = parser.parse_args()
     if (args.config is None) == (args.table is None):
-        parser.error("name a CONFIG, or --table")
+        parser.error("give a CONFIG or --table, but not both")
     if args.table:
         print(build_table(args.table, ROOT))
     else:

@@ -1,4 +1,4 @@
-"""Draws a model's predictions: python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER ..."""
+"""Predict and draw the results: python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER ..."""
 
 import argparse
 from pathlib import Path
@@ -16,13 +16,13 @@ def main() -> None:
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="path or address of the weights")
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
-    parser.add_argument("--out-dir", default="outputs", help="where pictures go (default: outputs)")
+    parser.add_argument("--out-dir", default="outputs", help="folder for pictures (default: outputs)")
     parser.add_argument(
         "--out", metavar="F", help="write predictions: NAME.json in COCO's result format, or a folder for label images"
     )
     parser.add_argument("--score-thr", type=float, default=0.3, help="leave out objects below this score (detection)")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
-    parser.add_argument("--batch-size", type=int, default=1, help="images that run at once (default: 1)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images per forward pass (default: 1)")
     add_options_argument(parser)
     args = parser.parse_args()
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def describe(result: dict, score_thr: float) -> str:
-    """Say in a few words what was found."""
+    """Return a short summary of a result."""
     if "label_map" in result:
         labels, counts = np.unique(result["label_map"], return_counts=True)
         order = np.argsort(-counts)

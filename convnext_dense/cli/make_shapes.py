@@ -8,7 +8,7 @@ from convnext_dense.data.shapes.ade import draw_ade_preview, write_ade
 from convnext_dense.data.shapes.coco import draw_preview, write_coco
 from convnext_dense.data.shapes.crops import draw_crops_preview, write_crops
 
-# Layout -> what writes it, and what draws it.
+# Layout -> the functions that write it and draw its preview.
 LAYOUTS: dict[str, tuple[Callable[..., bool], Callable[..., object]]] = {
     "coco": (write_coco, draw_preview),
     "ade": (write_ade, draw_ade_preview),

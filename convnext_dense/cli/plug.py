@@ -1,4 +1,4 @@
-"""Writes a config of mmdet or mmsegmentation with ConvNeXt as its backbone, and prints what is different.
+"""Write a config of mmdet or mmsegmentation with ConvNeXt as its backbone, and print the differences.
 
 python tools/plug.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --arch tiny retinanet_convnext_t.py
 """
@@ -12,8 +12,10 @@ from convnext_dense.plug import diff_configs, plug_backbone
 def main() -> None:
     """Read the arguments and write the config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", metavar="CONFIG", help="file, or mmdet::NAME or mmseg::NAME of a config they ship")
-    parser.add_argument("out", metavar="OUT.py", help="file to write; it stands alone")
+    parser.add_argument(
+        "config", metavar="CONFIG", help="file, or mmdet::NAME or mmseg::NAME for a config that they ship"
+    )
+    parser.add_argument("out", metavar="OUT.py", help="self-contained file to write")
     parser.add_argument("--arch", default="tiny", help="variant of ConvNeXt (default: tiny)")
     parser.add_argument("--weights", metavar="SRC", help="file, address or timm:NAME of the backbone's weights")
     parser.add_argument("--layer-decay", type=float, metavar="RATE", help="train with AdamW and this layer decay")

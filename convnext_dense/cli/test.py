@@ -11,15 +11,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="path of the config")
     parser.add_argument("checkpoint", help="path or address of the weights")
-    parser.add_argument("--tta", action="store_true", help="test-time augmentation, where the config describes one")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation, if the config has it")
     parser.add_argument("--show-dir", metavar="D", help="draw predictions beside the ground truth")
     parser.add_argument(
         "--out", metavar="F", help="write predictions: NAME.json in COCO's result format, or a folder for label images"
     )
     add_run_arguments(parser)
-    parser.add_argument(
-        "--split", choices=["val", "test", "train"], help="which split of --data is tested (default: val)"
-    )
+    parser.add_argument("--split", choices=["val", "test", "train"], help="split of --data to test on (default: val)")
     args = parser.parse_args()
     set_local_rank(args.local_rank)
     evaluate_model(

@@ -1,7 +1,7 @@
 """Train a model: python tools/train.py CONFIG.
 
-CONFIG is a file, or one of mmdet's or mmseg's own, such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py. With
---backbone its backbone is replaced by ConvNeXt.
+CONFIG is a file, or a config that mmdet or mmseg ships, such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py.
+--backbone replaces its backbone by ConvNeXt.
 """
 
 import argparse
@@ -28,17 +28,17 @@ def main() -> None:
         nargs="?",
         const="auto",
         metavar="CKPT",
-        help="go on from this checkpoint, or without a value from the newest in the work dir",
+        help="resume from this checkpoint, or without a value from the newest in the work dir",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision, bfloat16 where the device has it")
-    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the batch that runs")
+    parser.add_argument("--amp", action="store_true", help="mixed precision, in bfloat16 if the device supports it")
+    parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the actual batch size")
     add_road_arguments(parser)
     add_run_arguments(parser)
     args = parser.parse_args()
     if args.backbone_weights and not args.backbone:
-        parser.error("--backbone-weights are those of --backbone")
+        parser.error("--backbone-weights needs --backbone")
     if args.backbone and (args.step or args.regime):
-        parser.error("--step and --regime are those of the config's own backbone, which --backbone replaces")
+        parser.error("--step and --regime change the config's own backbone, which --backbone replaces: leave one out")
     set_local_rank(args.local_rank)
     change = _plug(args.backbone, args.backbone_weights) if args.backbone else change_step(args)
     train_model(

@@ -1,4 +1,4 @@
-"""What a model is made of and what it costs, beside what was published."""
+"""The parts and the cost of a model, beside the published values."""
 
 from convnext_dense.description.config_report import describe_config
 from convnext_dense.description.counting import count_macs, count_parameters, count_saved_bytes, image_on_meta

@@ -1,4 +1,4 @@
-"""Describes the run of one config: sizes by part, feature maps, memory, learning rates, recipe, published values."""
+"""Describe one config: sizes by part, feature maps, memory, learning rates, recipe, published values."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -35,14 +35,14 @@ def describe_config(
         root: The repository, for published values.
         options: See ``read_config``.
         change: See ``read_config``.
-        image_size: (height, width) that MACs and feature maps are given for; by default the papers' for the task.
+        image_size: (height, width) for MACs and feature maps; by default the papers' size for the task.
 
     Raises:
         UserError: The config cannot be read or has no backbone.
     """
     cfg = read_config(config, options, change)
     if "backbone" not in cfg.model:
-        raise UserError(f"Config {config} has no model.backbone, of which there would be something to describe.")
+        raise UserError(f"Config {config} has no model.backbone to describe.")
     model = build_on_meta(cfg)
     test_size = image_size or published_image_size(cfg)
     train_size = training_size(cfg)
@@ -59,7 +59,10 @@ def describe_config(
 
 
 def published_image_size(cfg: Config) -> tuple[int, int]:
-    """(height, width) at which the papers count FLOPs: 1280 x 800, four crops in a row, or the crop of a classifier."""
+    """Return the (height, width) at which the papers count FLOPs.
+
+    This is 1280 x 800 for detection, four crops side by side for segmentation, and one crop for classification.
+    """
     if cfg.get("default_scope") == "mmdet":
         return 800, 1280
     height, width = training_size(cfg)
@@ -67,7 +70,7 @@ def published_image_size(cfg: Config) -> tuple[int, int]:
 
 
 def training_size(cfg: Config) -> tuple[int, int]:
-    """(height, width) of training images: the crop, or 1280 x 800 where sizes vary."""
+    """Return the (height, width) of training images: the crop, or 1280 x 800 if sizes vary."""
     crop = cfg.model.get("data_preprocessor", {}).get("size")  # of a segmenter
     if crop:
         return tuple(crop)
@@ -76,7 +79,7 @@ def training_size(cfg: Config) -> tuple[int, int]:
 
 
 def recipe(cfg: Config) -> list[str]:
-    """How a config trains, one fact a line."""
+    """Return how a config trains, one fact per line."""
     wrapper, loader = cfg.optim_wrapper, cfg.train_dataloader
     optimizer = dict(wrapper.optimizer)
     batch = cfg.get("effective_batch") or cfg.get("auto_scale_lr", {}).get("base_batch_size")
@@ -101,7 +104,7 @@ def _scheduler(step: dict[str, Any]) -> str:
 def _sizes(model: nn.Module, test_size: tuple[int, int], train_size: tuple[int, int]) -> str:
     params, macs = parameters_by_part(model), macs_by_part(model, test_size)
     kept = saved_bytes_by_part(model, train_size)
-    # Counts of a model's children and of what runs have other names for the heads on proposals.
+    # Heads on proposals have other names among the model's children than among the parts that are run.
     names = [*params, *(name for name in (*macs, *kept) if name not in params)]
     rows = [
         [
@@ -118,7 +121,7 @@ def _sizes(model: nn.Module, test_size: tuple[int, int], train_size: tuple[int, 
     header = ["part", "params (M)", f"GMACs {test_size[1]} x {test_size[0]}", "activations (MiB)"]
     return (
         f"{format_table(header, rows)}\n"
-        f"Activations: what autograd keeps for the backward pass of one {train_size[1]} x {train_size[0]} image in "
+        f"Activations: what autograd saves for the backward pass of one {train_size[1]} x {train_size[0]} image in "
         "float32, without heads on proposals; counted by saved-tensor hooks on the meta device."
     )
 
@@ -139,7 +142,7 @@ def _features(model: Any, image_size: tuple[int, int]) -> str:
 
 
 def _learning_rates(cfg: Config, model: nn.Module) -> str:
-    """Return the groups that the run's own constructor makes."""
+    """Return the learning rates of the parameter groups that the config's constructor makes."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get("constructor", "DefaultOptimWrapperConstructor")
     if not kind.startswith("convnext_dense."):
@@ -158,7 +161,7 @@ def _published(
 ) -> str:
     published = read_published()
     name = os.path.relpath(Path(config).resolve(), root.resolve())
-    facts = next((found for key, found in _entries("", published) if name in (key, found.get("config"))), None)
+    facts = next((entry for key, entry in _entries("", published) if name in (key, entry.get("config"))), None)
     if name == _ROAD:
         backbone = cfg.model.backbone
         facts = published["roadmap"][backbone.regime].get(backbone.step)
@@ -179,7 +182,7 @@ def _published(
 
 
 def _entries(key: str, node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object of the published values, however deep, with its key."""
+    """Yield every object of the published values, at any depth, with its key."""
     if isinstance(node, dict):
         yield key, node
         for name, child in node.items():

@@ -1,9 +1,9 @@
-"""Parameters, MACs and memory of a model of a config, part by part, by the conventions of the published numbers.
+"""Parameters, MACs and memory of a config's model by part, with the conventions of the published numbers.
 
-The papers' GFLOPs were printed by mmdet 2.x's and mmseg 0.x's ``tools/analysis_tools/get_flops.py``, which run
-``forward_dummy``. What that leaves out and what it invents is repeated here:
+The papers' GFLOPs come from ``tools/analysis_tools/get_flops.py`` of mmdet 2.x and mmseg 0.x, which runs
+``forward_dummy``. The counts here cover the same parts:
 - detectors: backbone, neck, proposal head, every box head on 1000 proposals, every mask head on the first 100 of them;
-- segmenters: backbone, neck and decode head, without the auxiliary head, which works in training alone.
+- segmenters: backbone, neck and decode head, without the auxiliary head, which is used only in training.
 Source: open-mmlab/mmdetection 2.x mmdet/models/roi_heads/{standard,cascade}_roi_head.py (forward_dummy),
 open-mmlab/mmsegmentation 0.x mmseg/models/segmentors/encoder_decoder.py.
 """
@@ -25,14 +25,14 @@ NUM_MASK_PROPOSALS = 100
 
 
 def build_on_meta(cfg: Config) -> nn.Module:
-    """Build the model of a config without drawing or loading weights."""
+    """Build the model of a config without initializing or loading weights."""
     scope = cfg.get("default_scope", "convnext_dense")
     with DefaultScope.overwrite_default_scope(scope), torch.device("meta"):
         return MODELS.build(cfg.model).eval()
 
 
 def macs_by_part(model: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
-    """Multiply-accumulates of each part for one image of ``image_size``, (height, width), at test time."""
+    """Return the multiply-accumulates of each part at test time, for one image of ``image_size``, (height, width)."""
     macs: dict[str, int] = {}
     with torch.no_grad():
         for name, run in _runs(model, image_on_meta(image_size, _in_channels(model))):
@@ -42,16 +42,16 @@ def macs_by_part(model: nn.Module, image_size: tuple[int, int]) -> dict[str, int
 
 
 def parameters_by_part(model: nn.Module) -> dict[str, int]:
-    """Parameters of each direct child of a model that has any."""
+    """Return the number of parameters of each direct child of a model that has any."""
     counts = {name: count_parameters(child) for name, child in model.named_children()}
     return {name: count for name, count in counts.items() if count}
 
 
 def saved_bytes_by_part(model: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
-    """Bytes in float32 that one training image of ``image_size`` leaves for the backward pass, by part.
+    """Return the bytes in float32 that autograd saves for one training image of ``image_size``, by part.
 
-    Of a batch of two, which batch norm needs, divided by two. Heads on proposals are left out: what they keep depends
-    on how many are sampled.
+    They are measured on a batch of two, because batch norm needs more than one image, and halved. Heads on proposals
+    are left out, because what they save depends on how many proposals are sampled.
     """
     model = revert_sync_batchnorm(model).train()
     images = image_on_meta(image_size, _in_channels(model)).repeat(2, 1, 1, 1)
@@ -68,7 +68,7 @@ def _in_channels(model: Any) -> int:
 
 
 def _runs(model: Any, images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the parts that see whole images or proposals, each with a function that runs it once."""
+    """Yield the name of each part, with a function that runs it once."""
     features = model.backbone(images)
     yield "backbone", partial(model.backbone, images)
     if getattr(model, "neck", None) is not None:
@@ -87,7 +87,7 @@ def _runs(model: Any, images: Tensor) -> Iterator[tuple[str, Callable[[], object
 
 
 def _roi_runs(roi_head: Any) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield box and mask heads, on proposals that RoIAlign has already cut out: it counts no MAC."""
+    """Yield the box and mask heads, run on extracted regions, because RoIAlign itself has no MACs."""
     for name, kind, num_proposals in (
         ("box heads", "bbox", NUM_BOX_PROPOSALS),
         ("mask heads", "mask", NUM_MASK_PROPOSALS),

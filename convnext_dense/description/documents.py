@@ -1,4 +1,4 @@
-"""Writes the computed parts of the documentation: tables between their markers, the picture of the road, bad inputs."""
+"""Write the computed parts of the documentation: tables between markers, the roadmap picture, bad inputs."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from convnext_dense.description.published import read_bad_inputs, read_published
 from convnext_dense.description.tables import TABLES, build_table, roadmap_gmacs
 from convnext_dense.errors import UserError
 
-# Document -> the tables that it holds, each between `<!-- table NAME -->` and `<!-- end of table NAME -->`.
+# Document -> its tables, each between `<!-- table NAME -->` and `<!-- end of table NAME -->`.
 DOCUMENTS = {"docs/roadmap.md": ("roadmap",), "docs/tables.md": tuple(name for name in TABLES if name != "roadmap")}
 BAD_INPUTS = "docs/bad_inputs.md"
 
@@ -22,13 +22,13 @@ and an exit code that is not 0. Three dots stand for a path, a number or the res
 
 
 def write_documents(root: Path) -> list[Path]:
-    """Write all of them.
+    """Write the computed parts of all documents.
 
     Args:
         root: The repository.
 
     Returns:
-        The files that were written.
+        The written files.
     """
     facts = read_published()["roadmap"]
     picture = root / "docs/roadmap.png"
@@ -44,7 +44,7 @@ def write_documents(root: Path) -> list[Path]:
 
 
 def describe_bad_inputs() -> str:
-    """Return the page of bad inputs, from the table that the tests go through."""
+    """Return the page of bad inputs, from the table that the tests use."""
     rows = read_bad_inputs().values()
     header = ("input", "message", "met by")
     cells = [(row["input"], row["message"].replace("|", "\\|"), f"`{row['command']}`") for row in rows]
@@ -52,14 +52,14 @@ def describe_bad_inputs() -> str:
 
 
 def replace_table(text: str, name: str, table: str) -> str:
-    """Put a table between its markers in a document.
+    """Replace the table between its markers in a document.
 
     Raises:
-        UserError: The document lacks the markers.
+        UserError: The markers are missing in the document.
     """
     start, end = f"<!-- table {name} -->", f"<!-- end of table {name} -->"
-    before, found, rest = text.partition(start)
-    _, found_end, after = rest.partition(end)
-    if not found or not found_end:
+    before, start_marker, rest = text.partition(start)
+    _, end_marker, after = rest.partition(end)
+    if not start_marker or not end_marker:
         raise UserError(f"The document has no '{start}' followed by '{end}'.")
     return f"{before}{start}\n\n{table}\n\n{end}{after}"

@@ -1,10 +1,10 @@
-"""Tables for people, as Markdown that reads well as plain text too."""
+"""Markdown tables that are also readable as plain text."""
 
 from collections.abc import Sequence
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligns columns: text to the left, numbers to the right."""
+    """Return a table with text aligned left and numbers aligned right."""
     columns = list(zip(header, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     numeric = [all(_is_number(cell) for cell in column[1:]) for column in columns]
@@ -21,7 +21,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def format_difference(computed: float, published: float) -> str:
-    """By how much the computed value is off, in per cent of the published one."""
+    """Return the difference of the computed from the published value, in per cent of the latter."""
     return f"{100 * (computed / published - 1):+.2f} %"
 
 

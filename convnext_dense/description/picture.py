@@ -1,4 +1,4 @@
-"""Draws the road from ResNet to ConvNeXt: accuracy and MACs of every step, as figure 2 of arXiv 2201.03545 shows it."""
+"""Draw the roadmap from ResNet to ConvNeXt: accuracy and MACs of every step, after figure 2 of arXiv 2201.03545."""
 
 import os
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-# Headings of the paper's section 2 that its steps stand under.
+# Headings in section 2 of the paper, and the steps under each.
 _CHAPTERS = {
     "recipe": ("original", "enhanced_recipe"),
     "macro design": ("stage_ratio", "patchify_stem"),
@@ -20,15 +20,15 @@ _CHAPTERS = {
 _COLOURS = {"resnet50": "#2b6cb0", "resnet200": "#a0aec0"}
 _NAMES = {"resnet50": "ResNet-50 to ConvNeXt-T", "resnet200": "ResNet-200 to ConvNeXt-B"}
 _SWIN = {"resnet50": ("swin_t", "Swin-T"), "resnet200": ("swin_b", "Swin-B")}
-_HALO = [withStroke(linewidth=3, foreground="white")]  # numbers stay readable where lines cross them
-_BAR = 0.38  # height of one of the two bars of a step, whose rows are 1 apart
+_HALO = [withStroke(linewidth=3, foreground="white")]  # keeps numbers readable where lines cross them
+_BAR = 0.38  # height of each of the two bars of a step; rows are 1 apart
 
 
 def draw_roadmap(facts: Mapping[str, Any], gmacs: Mapping[str, Mapping[str, float]], path: str | os.PathLike) -> None:
     """Draw a picture 1200 pixels wide.
 
     Args:
-        facts: ``roadmap`` of the published values, whose accuracies are drawn.
+        facts: The entry ``roadmap`` of the published values, which has the accuracies.
         gmacs: Computed GMACs at 224 x 224 by regime and step.
         path: File to write, a PNG.
     """

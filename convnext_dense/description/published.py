@@ -1,4 +1,4 @@
-"""The papers' numbers, each with its source, as ``published.json`` holds them; and the sentences of bad inputs."""
+"""The papers' numbers with their sources, from ``published.json``, and the messages of ``bad_inputs.json``."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ _FOLDER = Path(__file__).parent
 
 
 def read_published() -> dict[str, Any]:
-    """Return what ``published.json`` holds."""
+    """Return the content of ``published.json``."""
     return json.loads((_FOLDER / "published.json").read_text(encoding="utf-8"))
 
 

@@ -1,6 +1,6 @@
 """The papers' tables of sizes, with the computed value beside the published one and the difference in per cent.
 
-Published values are read from ``convnext_dense/description/published.json``, where each carries its source.
+Published values come from ``convnext_dense/description/published.json``, which gives the source of each.
 """
 
 import functools
@@ -30,24 +30,24 @@ def build_table(name: str, root: Path) -> str:
 
     Args:
         name: One of ``TABLES``.
-        root: The repository, for its configs and published values.
+        root: The repository, for its configs.
 
     Returns:
-        What was counted in a sentence, then the table in Markdown.
+        A sentence about what is counted, then the table in Markdown.
     """
     published = read_published()
     return TABLES[name](published, root)
 
 
 def classifier_params(backbone: Any) -> float:
-    """Millions of parameters of a backbone without output norms under the paper's head: LayerNorm, 1000 classes."""
+    """Return the millions of parameters of a backbone without output norms and the paper's head (LayerNorm, linear)."""
     channels = backbone.channels[-1]
     norm = 2 * channels if backbone.ends_with_norm else 0
     return (count_parameters(backbone) + norm + NUM_CLASSES * (channels + 1)) / 1e6
 
 
 def classifier_gmacs(backbone: Any, image_size: int) -> float:
-    """GMACs of a backbone on the meta device, under the paper's head, for a square image."""
+    """Return the GMACs of a backbone on the meta device and the paper's head, for a square image."""
     image = image_on_meta((image_size, image_size))
     return (count_macs(lambda: backbone(image)) + NUM_CLASSES * backbone.channels[-1]) / 1e9
 
@@ -101,12 +101,12 @@ def _arch_row(title: str, backbone: nn.Module, facts: Mapping[str, Any]) -> list
 
 
 def _printed_params(facts: Mapping[str, Any]) -> float:
-    """Return published millions of parameters, with the most digits that are published."""
+    """Return the published millions of parameters, with as many digits as are published."""
     return facts.get("params_M_finer", facts["params_M"])
 
 
 def _rounding_note(computed: float, published: float) -> str:
-    """Say whether a difference is that of the printed digits."""
+    """Return a note on a difference: it is due to rounding, or to norms that the published value does not count."""
     digits = len(_text(published).partition(".")[2])
     if round(computed, digits) == published:
         return f"{computed:.2f} prints as {_text(published)}"
@@ -114,7 +114,7 @@ def _rounding_note(computed: float, published: float) -> str:
 
 
 def roadmap_gmacs() -> dict[str, dict[str, float]]:
-    """GMACs of every step's classifier at 224 x 224, by regime and step."""
+    """Return the GMACs of the classifier of every step at 224 x 224, by regime and step."""
     return {regime: {step: _roadmap_size(step, regime)[1] for step in STEPS} for regime in REGIMES}
 
 
@@ -211,7 +211,7 @@ def _computed_columns(cfg: Any, facts: Mapping[str, Any], key: str, image_size: 
 
 
 def _recipe(cfg: Any) -> str:
-    """Return the values that differ between configs of one task, in one line."""
+    """Return the hyperparameters that differ between configs of a task, in one line."""
     wrapper = cfg.optim_wrapper
     decay = wrapper.get("paramwise_cfg", {}).get("decay_rate", "-")
     drop_path = cfg.model.backbone.get("drop_path_rate", 0.0)

@@ -1,4 +1,4 @@
-"""Preparing and launching runs on mmengine's Runner."""
+"""Prepare and launch runs with mmengine's Runner."""
 
 from convnext_dense.config.reading import read_config
 from convnext_dense.engine.batch_sampler import PositionedBatchSampler

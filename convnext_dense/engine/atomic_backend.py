@@ -1,4 +1,4 @@
-"""mmengine's local storage, whose files are there whole or not at all."""
+"""mmengine's local file backend with atomic writes."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ ATOMIC = "convnext_dense.atomic"  # the backend's name in `backend_args`
 
 @register_backend(ATOMIC, force=True)
 class AtomicBackend(LocalBackend):
-    """mmengine's local files, written whole or not at all; a checkpoint hook uses it by ``backend_args``."""
+    """Local files that are written whole or not at all; a checkpoint hook selects this backend by ``backend_args``."""
 
     def put(self, obj: bytes | memoryview, filepath: str | Path) -> None:
         """Write bytes."""

@@ -1,4 +1,4 @@
-"""Batches that know their place in a run: where to go on, and which random numbers are theirs."""
+"""Batches with a position in the run, from which it can be resumed and which seeds their random numbers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,15 +11,16 @@ from torch.utils.data import BatchSampler, Sampler
 from convnext_dense.data.transforms import seed_generators
 from convnext_dense.registry import DATA_SAMPLERS
 
-# First element of the keys that random numbers are drawn by, so that a model's are not those of a batch.
+# First element of a seed key, which keeps the random numbers of the model apart from those of a batch.
 BATCH, MODEL = 1, 2
 
 
 class SeededBatch(Sequence):
-    """The indices of a batch. Before each is given out, to a data set that is about to load it, generators are seeded.
+    """The indices of a batch; iterating over them seeds the random generators before each one.
 
-    So what a pipeline draws belongs to the place of the image in the run, whichever process loads it and however long
-    that process has lived. It is no list, because pickling a list would iterate over it.
+    What a pipeline draws for an image therefore depends only on the position of the image in the run, not on the
+    process that loads it or on what that process did before. This is not a subclass of ``list``, because pickling one
+    would iterate over it.
     """
 
     def __init__(self, indices: list, key: tuple[int, ...]) -> None:
@@ -40,13 +41,13 @@ class SeededBatch(Sequence):
 
 @DATA_SAMPLERS.register_module()
 class PositionedBatchSampler:
-    """Gives the batches of another batch sampler from any position on, without loading what comes before.
+    """Yields the batches of another batch sampler from any position on, without loading the earlier ones.
 
     Args:
         sampler: Sampler of indices, which mmengine builds.
-        batch_size: Images per batch of this process.
-        drop_last: For torch's ``BatchSampler``, where no other is given.
-        batch_sampler: Config of another one.
+        batch_size: Images per batch in this process.
+        drop_last: As for torch's ``BatchSampler``, which is used if ``batch_sampler`` is None.
+        batch_sampler: Config of the batch sampler to wrap.
     """
 
     def __init__(
@@ -68,17 +69,17 @@ class PositionedBatchSampler:
         self.start(0, 0)
 
     def start(self, seed: int, epoch: int, first: int = 0, *, endless: bool = False) -> None:
-        """Say what the next iteration gives.
+        """Set what the next iteration over this sampler yields.
 
         Args:
-            seed: The run's, the same in every process.
+            seed: Seed of the run, the same in every process.
             epoch: Number of the epoch.
             first: Number of the first batch.
-            endless: Whether the samples are shuffled anew and gone through again after their end.
+            endless: Whether to shuffle and start over after the last sample.
         """
         self._seed, self._epoch, self._first, self._endless = seed, epoch, first, endless
         if hasattr(self.sampler, "seed"):
-            self.sampler.seed = seed  # a resumed run has the seed of its checkpoint, which was not there yet
+            self.sampler.seed = seed  # a resumed run takes its seed from the checkpoint, after the sampler was built
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -89,7 +90,7 @@ class PositionedBatchSampler:
             for indices in self._batches:
                 if number >= self._first:
                     self._given[number] = list(indices)
-                    self._given.pop(number - 1000, None)  # more than workers load ahead
+                    self._given.pop(number - 1000, None)  # more than the workers prefetch
                     yield SeededBatch(list(indices), (BATCH, self._seed, get_rank(), self._epoch, number))
                 number += 1
             if not self._endless or not number:
@@ -99,7 +100,7 @@ class PositionedBatchSampler:
                 self.sampler.set_epoch(num_passes)
 
     def indices_of(self, number: int) -> list:
-        """Return the indices in one of the last batches; none where it is not known."""
+        """Return the indices of a recent batch; an empty list if it is not known any more."""
         return self._given.get(number, [])
 
 
@@ -107,7 +108,7 @@ def with_positions(dataloader: Any) -> Any:
     """Put ``PositionedBatchSampler`` into the config of a data loader.
 
     Returns:
-        A new config; what has no sampler (streams of shards), or is a data loader already, as it is.
+        A new config. A config without a sampler (streams of shards) and a built data loader are returned unchanged.
     """
     if not isinstance(dataloader, Mapping) or dataloader.get("sampler") is None:
         return dataloader
@@ -121,7 +122,7 @@ def with_positions(dataloader: Any) -> Any:
 
 
 def seed_step(seed: int, iteration: int) -> None:
-    """Make what the model draws in one iteration of one process, on every device, a function of its place."""
+    """Seed the random numbers of the model, on every device, from the seed, the iteration and the process."""
     key = (MODEL, seed, get_rank(), iteration)
     seed_generators(*key)
     if torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Stops a run whose checkpoint does not fill the model, or does not go on with the schedule of the config."""
+"""Stop a run whose checkpoint does not fill the model or was written with another schedule than the config's."""
 
 import copy
 from typing import Any
@@ -21,22 +21,22 @@ from convnext_dense.registry import HOOKS
 
 @HOOKS.register_module()
 class CheckpointGuardHook(Hook):
-    """Compares every checkpoint that the runner loads or resumes with the model before mmengine copies it.
+    """Checks every checkpoint that the runner loads or resumes against the model before mmengine copies it.
 
-    mmengine itself only warns when tensors are missing or have another shape, and goes on with random weights. Here
-    that is an error, a backbone in another layout is renamed on the way, and what was loaded is logged in one line.
-    Where a training starts from a model of other classes, a class of the same name starts from its rows, and others
-    are new.
+    mmengine itself only warns if tensors are missing or have another shape, and continues with random weights. This
+    hook raises an error instead, renames a backbone of another layout, and logs what was loaded in one line. If
+    training starts from a model with other classes, a class of the same name starts from its rows in the checkpoint,
+    and all others start from random values.
     """
 
-    priority = "VERY_HIGH"  # before the moving average, which takes its copy from the renamed checkpoint
+    priority = "VERY_HIGH"  # before the moving average, which copies the renamed checkpoint
 
     def after_load_checkpoint(self, runner, checkpoint: dict[str, Any]) -> None:
-        """Put the model's own names into the checkpoint.
+        """Rename the tensors of the checkpoint to those of the model.
 
         Raises:
-            UserError: A tensor of the model is missing in the checkpoint or has another shape there, or a run that is
-                resumed from it was made with another schedule.
+            UserError: A tensor of the model is missing in the checkpoint or has another shape there, or the checkpoint
+                of a resumed run was written with another schedule.
         """
         # runner.cfg lacks load_from when the runner was not built from a config
         source = runner._load_from or find_latest_checkpoint(runner.work_dir) or "the checkpoint"
@@ -52,8 +52,8 @@ class CheckpointGuardHook(Hook):
 
 
 def _class_rows(runner: Any, checkpoint: Checkpoint) -> ClassRows | None:
-    """Return what a training takes over from a model of other classes; None where they are, or have to be, the same."""
-    is_training = isinstance(runner.__dict__.get("_train_loop"), BaseLoop)  # mmengine builds the loop that it runs
+    """Return how training takes over rows from a model with other classes; None if the classes are or must be equal."""
+    is_training = isinstance(runner.__dict__.get("_train_loop"), BaseLoop)  # only the loop that runs is built
     if runner._resume or not is_training or runner.cfg.get("model") is None:
         return None
     names = (getattr(runner.train_loop.dataloader.dataset, "metainfo", None) or {}).get("classes")
@@ -65,11 +65,11 @@ def _class_rows(runner: Any, checkpoint: Checkpoint) -> ClassRows | None:
 
 
 def find_class_dims(model: ConfigDict, num_classes: int) -> dict[str, tuple[ClassDim, ...]]:
-    """Find the tensors of a model that count classes, by building it for one class more.
+    """Find the tensors of a model that have entries per class, by building it for one class more.
 
     Args:
-        model: The model's config, for ``num_classes``.
-        num_classes: The number of classes of its data.
+        model: Config of the model, for ``num_classes`` classes.
+        num_classes: Number of classes of the data.
     """
     more = copy.deepcopy(model)
     set_num_classes(more, num_classes + 1, current=num_classes)
@@ -80,13 +80,13 @@ def _shapes(model: ConfigDict) -> dict[str, tuple[int, ...]]:
     try:
         with torch.device("meta"):
             built = MODELS.build(copy.deepcopy(model))
-    except Exception:  # some constructors calculate with the values of tensors
+    except Exception:  # some constructors compute with the values of tensors
         built = MODELS.build(copy.deepcopy(model))
     return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
 
 
 def _whole_state_dict(model: Any) -> dict[str, Tensor]:
-    """Return the state dict of the model within wrappers, in every process also where it is sharded."""
+    """Return the full state dict of the model inside its wrappers, in every process even if it is sharded."""
     while not isinstance(model, FullyShardedDataParallel) and (
         is_model_wrapper(model) or isinstance(model, BaseTTAModel)
     ):

@@ -1,4 +1,4 @@
-"""mmengine's CheckpointHook, with files that are whole, failures that are survived and positions inside an epoch."""
+"""mmengine's CheckpointHook with atomic writes, tolerance of a failed write, and checkpoints inside an epoch."""
 
 import copy
 from collections import deque
@@ -19,25 +19,20 @@ from convnext_dense.files import remove_partial_files
 from convnext_dense.registry import HOOKS
 
 INTERRUPTED = "interrupted.pth"
-_HUB_KEYS = (
-    "last_ckpt",
-    "keep_ckpt_ids",
-    "best_ckpt",
-    "best_score",
-)  # entries of the message hub start with one of them
+# Prefixes of the hook's entries in the message hub.
+_HUB_KEYS = ("last_ckpt", "keep_ckpt_ids", "best_ckpt", "best_score")
 
 
 @HOOKS.register_module()
 class CheckpointHook(MMEngineCheckpointHook):
-    """Saves checkpoints as mmengine's hook does, whose arguments it takes.
+    """Saves checkpoints like mmengine's hook, with the same arguments and these differences.
 
-    - A file, and the pointer ``last_checkpoint``, is written beside its name, flushed to disk and renamed. Older ones,
-      the best one too, are removed only then.
-    - A write that fails is reported with the name of the last whole checkpoint and the run goes on; a second one in a
-      row ends it.
-    - In the middle of a step over several batches, the gradients so far are saved too (not those of FSDP).
-    - ``save_interrupted`` saves between two regular checkpoints, inside an epoch too, as ``interrupted.pth``, which the
-      next regular one replaces.
+    - A checkpoint and the pointer ``last_checkpoint`` are written under a temporary name, flushed to disk and renamed.
+      Older checkpoints, including the best one, are removed only after that.
+    - If a write fails, the error is logged with the name of the last whole checkpoint and the run continues; a second
+      failure in a row ends the run.
+    - In the middle of a step over several batches, the gradients so far are saved too (except with FSDP).
+    - ``save_interrupted`` saves at any iteration, as ``interrupted.pth``, which the next regular checkpoint replaces.
     """
 
     def __init__(self, *args: Any, backend_args: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -53,7 +48,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._is_validated = False
 
     def before_train(self, runner: Any) -> None:
-        """Prepare the folder, as mmengine does, and remove what killed processes have left in it."""
+        """Prepare the folder as mmengine does, remove partial files of killed processes, and restore gradients."""
         super().before_train(runner)
         for name, param in _parameters(runner.model):
             if name in self._gradients:
@@ -65,7 +60,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             remove_partial_files(self.out_dir)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Tell the loop of a resumed run where it is; the message hub, which has the best score, is mmengine's part.
+        """Set the position of a resumed run; mmengine itself restores the message hub, which has the best score.
 
         Raises:
             UserError: See ``EpochBasedTrainLoop.continue_from``.
@@ -78,19 +73,19 @@ class CheckpointHook(MMEngineCheckpointHook):
                 runner.train_loop.continue_from(checkpoint["meta"])
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Note the position in the run, which mmengine's FlexibleRunner counts wrongly between two epochs."""
+        """Store the position in the run, which mmengine's FlexibleRunner counts wrongly between two epochs."""
         checkpoint["meta"].update(self._position)
         wrappers = optim_wrappers(runner)
-        if "" not in wrappers:  # several optimizers, whose batches mmengine does not count by iterations
+        if "" not in wrappers:  # mmengine does not derive the batch counts of several optimizers from the iteration
             checkpoint["optimizer_counts"] = {name: wrapper._inner_count for name, wrapper in wrappers.items()}
         if self._gradients:
             checkpoint["gradients"] = {name: gradient.cpu() for name, gradient in self._gradients.items()}
 
     def save_interrupted(self, runner: Any, *, epoch: int, iteration: int) -> str | None:
-        """Save the run as it is after so many iterations, of which the last ones may be inside epoch ``epoch``.
+        """Save the run after ``iteration`` iterations, which may be inside epoch ``epoch``.
 
         Returns:
-            The path of the last whole checkpoint: this one, or where it could not be written the one before, if any.
+            The path of the last whole checkpoint: this one, or the previous one (if any) if it cannot be written.
 
         Raises:
             UserError: The previous checkpoint could not be written either.
@@ -107,7 +102,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     def _save_best(self, runner: Any, metrics: dict[str, Any]) -> None:
         previous = self._best_paths
-        # What mmengine does not know of it cannot delete before the better one is written.
+        # Hide the old best file from mmengine, which would delete it before the better one is written.
         self._best_paths = dict.fromkeys(previous)
         self._is_validated = True
         try:
@@ -115,7 +110,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         except OSError:
             for path in self._best_paths.values():
                 if path is not None and path not in previous.values():
-                    self._remove(path)  # it may be whole, but no checkpoint knows of it
+                    self._remove(path)  # it may be whole, but no checkpoint refers to it
             raise
         finally:
             self._is_validated = False
@@ -139,11 +134,11 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._remove(self.file_backend.join_path(self.out_dir, name))
 
     def _write(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
-        """Write a checkpoint that a run can go on from, and then the pointer to it."""
+        """Write a checkpoint that a run can be resumed from, and then the pointer to it."""
         self._has_written = True
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info("last_ckpt", self.last_ckpt)
-        position = dict(epoch=meta["epoch"], iter=meta["iter"])  # mmengine puts more into meta, and uses it twice
+        position = dict(epoch=meta["epoch"], iter=meta["iter"])  # mmengine adds to meta and reuses it
         self._position = dict(position, validated=self._is_validated)
         if hasattr(runner.train_loop, "position"):
             self._position.update(runner.train_loop.position(**position))
@@ -166,7 +161,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir, "last_checkpoint"))
 
     def _try(self, runner: Any, save: Callable[[], None]) -> None:
-        """Save, or report in every process why the main one could not, with the message hub as it was before."""
+        """Save; if the main process cannot, report why in every process and restore the message hub."""
         entries = dict(runner.message_hub.runtime_info)
         saved = copy.deepcopy({key: value for key, value in entries.items() if key.startswith(_HUB_KEYS)})
         own = self.last_ckpt, deque(self.keep_ckpt_ids), self._best_paths if self.save_best else {}
@@ -190,12 +185,14 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._num_failures += 1
         message = f"Checkpoint not written ({failure[0]}). The last whole checkpoint is {self.last_ckpt or 'none'}"
         if self._num_failures > 1:
-            raise UserError(f"{message}. It is the second failure in a row: make room there, and go on with --resume.")
-        runner.logger.error(f"{message}; the run goes on, and ends if the next one fails too.")
+            raise UserError(
+                f"{message}. This is the second failure in a row: free some space and continue with --resume."
+            )
+        runner.logger.error(f"{message}; the run goes on, and ends if the next write fails too.")
 
     @property
     def _best_paths(self) -> dict[str, str | None]:
-        """The path of the best checkpoint by metric; mmengine keeps one metric's apart from those of several."""
+        """The path of the best checkpoint by metric; mmengine stores a single metric's in another attribute."""
         return dict(self.best_ckpt_path_dict) if len(self.key_indicators) > 1 else {"": self.best_ckpt_path}
 
     @_best_paths.setter
@@ -211,7 +208,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
 
 def checkpoint_hook_of(runner: Any) -> CheckpointHook | None:
-    """Find the hook that saves what an interrupted run goes on from; a config may have another one instead."""
+    """Return the hook that can save an interrupted run; None if the config has another checkpoint hook."""
     return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
 
 
@@ -220,7 +217,7 @@ def _parameters(model: Any) -> list[tuple[str, nn.Parameter]]:
 
 
 def _unused_gradients(runner: Any) -> dict[str, Tensor]:
-    """Gradients that wait for more batches before the optimizer steps; with several processes, their mean."""
+    """Return the gradients accumulated since the last optimizer step, averaged over processes."""
     if is_between_steps(runner) or isinstance(runner.model, FullyShardedDataParallel):
         return {}
     gradients = {name: param.grad.clone() for name, param in _parameters(runner.model) if param.grad is not None}

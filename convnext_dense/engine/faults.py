@@ -1,4 +1,4 @@
-"""The one place where errors of other libraries become sentences: of a config, of a run, of other processes."""
+"""The one place where errors of other libraries are translated into a ``UserError``."""
 
 import contextlib
 import errno
@@ -15,20 +15,21 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import find_latest_checkpoint
 from torch.distributed import DistError
 
-from convnext_dense.errors import UserError
+from convnext_dense.errors import UserError, first_line
 from convnext_dense.registry import HOOKS
 
-# How gloo says that another process is gone; its errors are plain RuntimeErrors.
+# Texts of gloo's errors when another process is gone; they are plain RuntimeErrors, with no other sign of the cause.
 _GLOO_SIGNS = ("Connection closed", "Connection reset", "Broken pipe", "Timed out", "timed out", "timeout", "NCCL")
-_IN_WORKER = "in DataLoader worker process"  # what torch writes before the traceback of a worker's error
+# torch raises a worker's error again with the same class and this text before its traceback, and no other sign of it.
+_IN_WORKER = "in DataLoader worker process"
 
 
 @HOOKS.register_module()
 class RunningHook(Hook):
-    """Tells the building of a run from the run itself.
+    """Records when a run has been built and starts.
 
     Attributes:
-        is_running: Whether all hooks that begin a training or a test are done.
+        is_running: Whether all hooks that run before training or a test have finished.
     """
 
     priority = "LOWEST"
@@ -37,7 +38,7 @@ class RunningHook(Hook):
         self.is_running = False
 
     def before_train(self, runner: Any) -> None:
-        """Everything is built."""
+        """Record that the run starts; everything is built by now."""
         self.is_running = True
 
     before_val = before_test = before_train
@@ -45,15 +46,15 @@ class RunningHook(Hook):
 
 @contextlib.contextmanager
 def name_config_faults(cfg: Config, running: RunningHook | None = None) -> Iterator[None]:
-    """Run what builds objects from a config.
+    """Translate errors of building objects from a config, in a ``with`` block.
 
     Args:
         cfg: The config.
-        running: Says when nothing is built any more: later errors are left as they are.
+        running: Hook that records when the run starts; errors after that are not translated.
 
     Raises:
-        UserError: Something cannot be built from the config: a ``type`` is no class that is known, an argument is none
-            of its class, or parts do not go together. The message says where it was noticed.
+        UserError: An object cannot be built from the config: its ``type`` is unknown, it does not take an argument, or
+            parts do not fit together. The message says where the error was raised.
     """
     try:
         yield
@@ -72,7 +73,7 @@ def name_config_faults(cfg: Config, running: RunningHook | None = None) -> Itera
 
 @contextlib.contextmanager
 def name_run_faults(work_dir: str) -> Iterator[None]:
-    """Run a training or a test.
+    """Translate errors of a training or test run, in a ``with`` block.
 
     Raises:
         UserError: Another process is gone, the disk is full, or an image cannot be read; the message names the last
@@ -90,12 +91,12 @@ def name_run_faults(work_dir: str) -> Iterator[None]:
             raise
         raise UserError(
             f"The disk is full ({error.filename or work_dir}). The last checkpoint is "
-            f"{find_latest_checkpoint(work_dir) or 'none'}: make room, and go on from there with --resume."
+            f"{find_latest_checkpoint(work_dir) or 'none'}: free some space and continue from there with --resume."
         ) from error
     except cv2.error as error:
         raise UserError(
-            f"OpenCV stopped on an image ({str(error).strip().splitlines()[-1]}): tools/check_dataset.py --all-images "
-            "looks at every one. Checkpoints written so far are kept."
+            f"OpenCV failed on an image ({str(error).strip().splitlines()[-1]}): run tools/check_dataset.py "
+            "--all-images to check every image. Checkpoints written so far are kept."
         ) from error
     except UserError as error:
         if _IN_WORKER not in str(error):
@@ -105,30 +106,29 @@ def name_run_faults(work_dir: str) -> Iterator[None]:
 
 
 def explain_lost_process(error: RuntimeError, last_checkpoint: str | None) -> str | None:
-    """Say in one sentence that another process is gone or stuck, if that is what the error of a collective means."""
+    """Return a message that another process is gone or stuck; None if the error means something else."""
     if get_world_size() == 1 or not (isinstance(error, DistError) or any(sign in str(error) for sign in _GLOO_SIGNS)):
         return None
     return (
-        f"Another process of this run is gone or stuck, process {get_rank()} cannot go on "
-        f"({str(error).strip().splitlines()[0]}). The last checkpoint is {last_checkpoint or 'none'}: go on from there "
-        "with --resume."
+        f"Another process of this run is gone or stuck, and process {get_rank()} cannot go on ({first_line(error)}). "
+        f"The last checkpoint is {last_checkpoint or 'none'}: continue from there with --resume."
     )
 
 
 def check_widths(model: Any, cfg: Config) -> None:
-    """Hold the channels that a neck expects against those of the backbone.
+    """Check that the channels that a neck expects are those of the backbone.
 
     Raises:
-        UserError: They differ, as after a change of ``arch`` alone.
+        UserError: They differ, as they do if only ``arch`` is changed.
     """
     while is_model_wrapper(model):
         model = model.module
     backbone: Any = getattr(model, "backbone", None)
     expected = getattr(getattr(model, "neck", None), "in_channels", None)
-    if not hasattr(backbone, "get_layer_depth") or not isinstance(expected, list | tuple):  # none of ours
+    if not hasattr(backbone, "get_layer_depth") or not isinstance(expected, list | tuple):  # not one of ours
         return
     channels = [backbone.channels[level] for level in backbone.out_indices]
-    if sorted(channels) != sorted(expected):  # YOLOv3's neck names the deepest map first
+    if sorted(channels) != sorted(expected):  # YOLOv3's neck lists the deepest map first
         raise UserError(
             f"Config {cfg.filename}: the neck has in_channels={list(expected)}, but the backbone "
             f"(arch={cfg.model.backbone.get('arch')!r}, out_indices={backbone.out_indices}) gives {channels}. Set "

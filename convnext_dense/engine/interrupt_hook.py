@@ -1,4 +1,4 @@
-"""Leaves a run on a signal, with everything saved."""
+"""Save and end a run on a signal."""
 
 import os
 import signal
@@ -17,23 +17,23 @@ from convnext_dense.engine.processes import length_of
 from convnext_dense.engine.signals import EXIT_CODES, shield_workers
 from convnext_dense.registry import HOOKS
 
-# Seconds within which a second Ctrl-C is the first one once more: `timeout`, launchers and terminals all send it on.
+# Seconds within which a repeated SIGINT counts as the same Ctrl-C: `timeout`, launchers and terminals all forward it.
 _ONE_PRESS = 1.0
 
 
 @HOOKS.register_module()
 class InterruptHook(Hook):
-    """On SIGTERM, SIGUSR1 or Ctrl-C, finishes the iteration, saves and leaves; on a second Ctrl-C leaves at once.
+    """On SIGTERM, SIGUSR1 or Ctrl-C, finishes the iteration, saves and exits; on a second Ctrl-C exits at once.
 
-    Where gradients are accumulated, the step that they are for is finished. Several processes agree on the iteration,
-    by one number that they exchange after every step, and every batch of a validation. A validation under way is given
-    up, and begun anew by the resumed run. Workers of data loaders live on until their process ends them.
+    If gradients are accumulated, the current step is finished first. Several processes agree on the iteration by
+    exchanging one number after every step and every validation batch. A validation in progress is aborted, and the
+    resumed run starts it again. Workers of data loaders stay alive until their process ends them.
 
     Raises:
-        SystemExit: With 75 after SIGTERM and SIGUSR1, with 130 after Ctrl-C.
+        SystemExit: With code 75 after SIGTERM or SIGUSR1, and 130 after Ctrl-C.
     """
 
-    priority = "LOWEST"  # after all that belongs to the iteration
+    priority = "LOWEST"  # after all other hooks of the iteration
 
     def __init__(self) -> None:
         self._signal = 0
@@ -43,7 +43,7 @@ class InterruptHook(Hook):
         self._num_shared = 0
 
     def before_train(self, runner: Any) -> None:
-        """Take the signals over, and keep them from the workers, none of which is started yet."""
+        """Install the signal handlers, and shield the workers, none of which has started yet."""
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
             self._previous = {number: signal.signal(number, self._note) for number in EXIT_CODES}
@@ -52,36 +52,36 @@ class InterruptHook(Hook):
             shield_workers(runner.val_dataloader)
 
     def after_train(self, runner: Any) -> None:
-        """Return the signals back."""
+        """Restore the previous signal handlers."""
         self.release()
 
     def release(self) -> None:
-        """Return the signals back, however training ended."""
+        """Restore the previous signal handlers; also called if training ends with an error."""
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Leave between two steps of the optimizer; several ones may never be there at once."""
+        """Exit between two optimizer steps; several optimizers may never be between steps at the same time."""
         if (is_between_steps(runner) or "" not in optim_wrappers(runner)) and self._is_signalled():
             self._leave(runner, epoch=runner.epoch, iteration=runner.iter + 1)
 
     def before_val_epoch(self, runner: Any) -> None:
-        """Find how many batches every process has; some may have one more."""
+        """Find the number of batches that all processes have; some may have one more."""
         if get_world_size() > 1:
             num_batches = torch.tensor(length_of(runner.val_dataloader) or 0)
             all_reduce(num_batches, op="min")
             self._num_shared = int(num_batches)
 
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Leave in the middle of a validation."""
+        """Exit in the middle of a validation."""
         is_shared = get_world_size() == 1 or batch_idx < self._num_shared
         if is_shared and self._is_signalled():
             runner.call_hook("after_val_epoch", metrics={})  # EMAHook gives the model its own weights back
             self._leave(runner, epoch=runner.epoch, iteration=runner.iter)
 
     def _is_signalled(self) -> bool:
-        """Whether this process or, exchanged here, another one has received a signal."""
+        """Return whether any process has received a signal; processes exchange theirs here."""
         if get_world_size() > 1:
             received = torch.tensor(self._signal)
             all_reduce(received, op="max")
@@ -92,7 +92,7 @@ class InterruptHook(Hook):
         hook = checkpoint_hook_of(runner)
         path = hook.save_interrupted(runner, epoch=epoch, iteration=iteration) if hook else None
         name = signal.Signals(self._signal).name
-        rest = f"Go on from {path} with --resume." if path else "There is no checkpoint to go on from."
+        rest = f"Continue from {path} with --resume." if path else "There is no checkpoint to continue from."
         runner.logger.info(f"{name}: the run ends after iteration {iteration}. {rest}")
         raise SystemExit(EXIT_CODES[signal.Signals(self._signal)])
 
@@ -106,4 +106,4 @@ class InterruptHook(Hook):
         self._signal = number
         if number == signal.SIGINT and is_first:  # logging and print are not safe here
             self._pressed = now
-            os.write(2, b"\nSaving after this iteration, then leaving. Ctrl-C again leaves at once.\n")
+            os.write(2, b"\nSaving after this iteration, then exiting. Press Ctrl-C again to exit at once.\n")

@@ -1,4 +1,4 @@
-"""Training and testing: config in, mmengine Runner out. One path for every task."""
+"""Train and test any config with mmengine's Runner, on one path for all tasks."""
 
 import copy
 import inspect
@@ -57,20 +57,20 @@ def train_model(
         config: Path of the config.
         options: See ``read_config``.
         change: See ``read_config``.
-        data: Folder of one's own data that replaces the config's.
+        data: Folder of your own data, which replaces the data of the config.
         classes: Class names of ``data`` by label, for segmentation.
-        work_dir: Where checkpoints and logs go; by default the config's, or ``work_dirs/NAME OF CONFIG``.
-        init_from: Source of the weights of a whole model to start from, see ``checkpoints.fetch``. Where it was trained
-            on other classes, those of the same name start from their rows and others are new. A run that is resumed
-            does not begin again.
-        resume: ``'auto'`` goes on from the newest whole checkpoint in ``work_dir``, a path from that file.
-        amp: Whether to train in mixed precision where the device can.
-        auto_scale_lr: Whether the learning rate is scaled to the batch that runs, by the config's base batch size.
+        work_dir: Folder for checkpoints and logs; by default that of the config, or ``work_dirs/NAME OF CONFIG``.
+        init_from: Source of the weights of a whole model to start from, see ``checkpoints.fetch``. If it was trained on
+            other classes, those of the same name start from their rows and all others from random values. Ignored if
+            the run is resumed.
+        resume: ``'auto'`` resumes from the newest whole checkpoint in ``work_dir``; a path resumes from that file.
+        amp: Whether to train in mixed precision if the device supports it.
+        auto_scale_lr: Whether to scale the learning rate to the actual batch size, by the config's base batch size.
         launcher: ``'none'``, ``'pytorch'`` or ``'slurm'``.
 
     Raises:
-        UserError: Something in the config, the data or a checkpoint is wrong; the message says what to do.
-        SystemExit: A signal ended the run, see ``InterruptHook``; before the first iteration nothing is saved.
+        UserError: The config, the data or a checkpoint has an error; the message says what to do.
+        SystemExit: A signal ended the run, see ``InterruptHook``; nothing is saved before the first iteration.
     """
     if auto_scale_lr:
         check_flag(options, "auto_scale_lr.enable", True, "--auto-scale-lr")
@@ -84,7 +84,7 @@ def train_model(
     notes += start
     if checkpoint is not None:
         checkpoint = str(fetch(checkpoint))
-        Checkpoint(checkpoint)  # a missing or broken file is found now, not after the data is read
+        Checkpoint(checkpoint)  # fail on a missing or damaged file now, not after reading the data
     notes += prepare(cfg, training_preparations(amp=amp, auto_scale_lr=auto_scale_lr))
 
     runner = _build_runner(cfg, notes, load_from=checkpoint, resume=goes_on)
@@ -119,16 +119,17 @@ def evaluate_model(
 
     Args:
         config: Path of the config.
-        checkpoint: Source of the weights, see ``checkpoints.fetch``; they must fill the whole model.
+        checkpoint: Source of the weights of the whole model, see ``checkpoints.fetch``.
         options: See ``read_config``.
-        data: Folder of one's own data.
-        split: Which split of ``data`` is evaluated: ``'val'`` (the default), ``'test'`` or ``'train'``.
-        classes: Class names of ``data`` by label, for segmentation; by default the folder's or the checkpoint's.
-        work_dir: Where the log goes.
+        data: Folder of your own data, which replaces the data of the config.
+        split: Split of ``data`` to evaluate: ``'val'`` (the default), ``'test'`` or ``'train'``.
+        classes: Class names of ``data`` by label, for segmentation; by default those of the folder or the checkpoint.
+        work_dir: Folder for the log.
         tta: Whether to test with the config's test-time augmentation (``tta_model`` and ``tta_pipeline``).
-        show_dir: Where to draw predictions beside the ground truth; for detection inside the run's log folder.
+        show_dir: Folder for pictures of predictions beside the ground truth; for detection it is inside the log folder
+            of the run.
         out: Where to write predictions. Detection: ``NAME.json`` gives ``NAME.bbox.json`` and ``NAME.segm.json`` in
-            COCO's result format. Segmentation: a folder for one label image per image, numbered as the data set's.
+            COCO's result format. Segmentation: a folder for one label image per image, with the labels of the data set.
         launcher: As for ``train_model``.
 
     Returns:
@@ -139,7 +140,7 @@ def evaluate_model(
     """
     check_flag(options, "load_from", checkpoint, f"CHECKPOINT {checkpoint}")
     if option_value(options, "resume"):
-        raise UserError("resume in --cfg-options is for training: a test goes on with no run.")
+        raise UserError("resume in --cfg-options is for training: a test cannot be resumed.")
     checkpoint = str(fetch(checkpoint))
     trained = Checkpoint(checkpoint).class_names
     if data is None and split is not None:
@@ -156,7 +157,7 @@ def evaluate_model(
         launcher=launcher,
     )
     if cfg.get("test_dataloader") is None:
-        raise UserError(f"Config {config} has no data to test on (test_dataloader).")
+        raise UserError(f"Config {config} has no test data: test_dataloader is missing.")
     notes += prepare(cfg, test_preparations(checkpoint, trained))
     recipe = copy.deepcopy(cfg)
     if tta:
@@ -186,20 +187,20 @@ def evaluate_model(
 def _build_runner(
     cfg: Config, notes: list[str], *, load_from: str | None, resume: bool, recipe: Config | None = None
 ) -> Runner | FlexibleRunner:
-    """Build what runs.
+    """Build the runner.
 
     Args:
-        cfg: What is built.
-        notes: Sentences for the log.
-        load_from: A checkpoint.
-        resume: Whether its run goes on.
-        recipe: The config that is written into the work dir and into checkpoints, by default ``cfg``. How this process
-            was started is left out of it, so that a run with it begins anew.
+        cfg: Config to build.
+        notes: Lines for the log.
+        load_from: Checkpoint to load.
+        resume: Whether to resume the run of that checkpoint.
+        recipe: Config to write into the work dir and into checkpoints, by default ``cfg``. The launcher and ``resume``
+            are reset in it, so that a run with it starts from the beginning.
     """
     if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
         seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
         timeout = None if seconds is None else timedelta(seconds=seconds)
-        # mmengine's own start sets a CUDA device, whatever the backend
+        # mmengine's own initialization sets a CUDA device with every backend
         torch.distributed.init_process_group("gloo", timeout=timeout)
     with name_config_faults(cfg):
         recipe = WrittenConfig.of(recipe or cfg)
@@ -212,7 +213,7 @@ def _build_runner(
         check_widths(runner.model, cfg)
     for note in notes:
         runner.logger.info(note)
-    # `load_weights` knows nothing of mmengine; what it loads into parts of a model belongs into the log of this run.
+    # `load_weights` does not use mmengine's logger; what it loads into parts of a model belongs in the log of this run.
     reports = logging.getLogger("mmengine")
     reports.handlers = list(runner.logger.handlers)
     reports.setLevel(logging.INFO)  # the handlers have the level of the config
@@ -220,14 +221,14 @@ def _build_runner(
 
 
 def _show_hook(cfg: Config, show_dir: str, config: str | os.PathLike) -> dict[str, Any]:
-    """Return the config of a ``ShowHook``, which does not stand in the config that is written into the work dir."""
+    """Return the config of a ``ShowHook``, which is not part of the config written into the work dir."""
     hook = cfg.default_hooks.get("visualization")
     if hook is None:
-        raise UserError(f"--show-dir needs a visualization hook in default_hooks, and {config} has none.")
+        raise UserError(f"--show-dir needs a visualization hook in default_hooks, but {config} has none.")
     dataset = next(leaf_datasets(cfg.test_dataloader.dataset))
     reader = reader_of(dataset.get("pipeline"))
     if reader is None:
-        raise UserError(f"--show-dir needs test data with a pipeline, and that of {config} has none.")
+        raise UserError(f"--show-dir needs test data with a pipeline, but that of {config} has none.")
     is_detection = hook.type.endswith("DetVisualizationHook")  # mmdet's folder is in the log folder, mmseg's is not
     return dict(
         type="convnext_dense.ShowHook",

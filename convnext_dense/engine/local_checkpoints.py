@@ -1,4 +1,4 @@
-"""Lets mmengine's runner read every file that ``read_checkpoint`` reads, and no other, as safely."""
+"""Make mmengine's runner read local checkpoints with ``read_checkpoint``, and thereby safely."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from convnext_dense.checkpoints import read_checkpoint
 
 
 def read_local_checkpoint(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Read a file for ``load_from``, ``resume`` and the ``Pretrained`` of others' modules.
+    """Read a file for ``load_from``, ``resume`` and the ``Pretrained`` of other packages' modules.
 
     Args:
         filename: See ``sources.fetch``.
-        map_location: Of no effect: everything is on the CPU, and is copied from there.
+        map_location: Has no effect: everything is read onto the CPU and copied from there.
 
     Raises:
         UserError: See ``read_checkpoint``.

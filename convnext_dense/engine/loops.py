@@ -1,8 +1,8 @@
-"""mmengine's training loops, for runs that may end and be resumed at any iteration.
+"""mmengine's training loops, for runs that can end and resume at any iteration.
 
-Every random number of a run is a function of its seed and of the place where it is drawn: those of a pipeline of the
-image's place in the run, those of the model of the iteration, both of the process. So a checkpoint needs no random
-states, and a run that is resumed from it, in whatever process, goes on as if it had never ended.
+Every random number of a run depends only on its seed, on the process and on where it is drawn: in a pipeline, on the
+position of the image in the run; in the model, on the iteration. A checkpoint therefore needs no random states, and a
+resumed run continues as if it had not been interrupted.
 """
 
 import itertools
@@ -21,9 +21,9 @@ from convnext_dense.registry import LOOPS
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
-    """mmengine's loop over epochs, which can begin inside of one.
+    """mmengine's loop over epochs, which can also begin inside an epoch.
 
-    Where the checkpoint was written before the validation that was due then, a resumed run begins with it.
+    If the checkpoint was written before a validation that was due, a resumed run begins with that validation.
     """
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
@@ -36,18 +36,18 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         self._seed = 0
 
     def position(self, epoch: int, iter: int) -> dict[str, Any]:
-        """Return what a checkpoint tells ``continue_from`` besides mmengine's own epoch and iteration."""
+        """Return what a checkpoint stores for ``continue_from`` beside mmengine's own epoch and iteration."""
         batch = iter - self._begin if epoch == self._epoch else 0
         return dict(batch_in_epoch=batch, batches_per_epoch=len(self.dataloader))
 
     def continue_from(self, meta: Mapping[str, Any]) -> None:
-        """Set where a resumed run begins inside its epoch.
+        """Set the position inside the epoch at which a resumed run begins.
 
         Args:
-            meta: The ``meta`` of its checkpoint; mmengine reads epoch and iteration from there.
+            meta: The ``meta`` of the checkpoint; mmengine reads epoch and iteration from it.
 
         Raises:
-            UserError: The checkpoint was written inside an epoch that now has another number of batches.
+            UserError: The checkpoint was written inside an epoch, whose number of batches has changed.
         """
         self._first_batch = meta.get("batch_in_epoch", 0)
         length = meta.get("batches_per_epoch")
@@ -60,10 +60,10 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         self._is_validation_pending = not meta.get("validated", True) and not self._first_batch
 
     def run(self) -> nn.Module:
-        """Train and validate from where the run is.
+        """Train and validate from the current position of the run.
 
         Raises:
-            UserError: Processes do not agree on where that is, or on the size of the data.
+            UserError: The processes do not agree on that position or on the size of the data.
         """
         self._prepare()
         while self._epoch < self._max_epochs and not self.stop_training:
@@ -95,7 +95,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         if self.runner.val_loop is not None:
             check_batches(self.runner.val_dataloader, "val_dataloader")
         seeds = [self.runner.seed]
-        broadcast_object_list(seeds)  # diff_rank_seed=True gives every process another one
+        broadcast_object_list(seeds)  # with diff_rank_seed=True every process has its own
         self._seed = seeds[0]
         if self._is_validation_pending:
             self._validate_if_due()
@@ -112,7 +112,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         return self._epoch, self._max_epochs
 
     def _batches(self, *, endless: bool = False) -> Iterator[Any]:
-        """Return the batches from ``_first_batch`` on."""
+        """Return an iterator over the batches from ``_first_batch`` on."""
         loader, sampler = self.dataloader, self.dataloader.batch_sampler
         positioned = isinstance(sampler, PositionedBatchSampler)
         if hasattr(loader.dataset, "start_epoch"):
@@ -122,19 +122,19 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
             sampler.start(self._seed, self._epoch, self._first_batch, endless=endless)
             return iter(loader)
         if self._first_batch:
-            self.runner.logger.info(f"{self._first_batch} batches are read and left out: this data cannot be skipped.")
+            self.runner.logger.info(f"{self._first_batch} batches are read and dropped: this data cannot be skipped.")
         passes = itertools.repeat(loader) if endless else [loader]
         return itertools.islice(itertools.chain.from_iterable(passes), self._first_batch, None)
 
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(EpochBasedTrainLoop):
-    """mmengine's loop over iterations: one epoch without end, with validation in it.
+    """mmengine's loop over iterations: one endless epoch, with validations in it.
 
     Args:
         runner: The runner.
-        dataloader: Config of the data loader, or one that is built.
-        max_iters: When training ends.
+        dataloader: Config of the data loader, or a built one.
+        max_iters: Number of iterations to train for.
         **kwargs: ``val_begin``, ``val_interval`` and ``dynamic_intervals``, in iterations.
     """
 
@@ -144,16 +144,16 @@ class IterBasedTrainLoop(EpochBasedTrainLoop):
         self._max_iters = int(max_iters)
 
     def position(self, epoch: int, iter: int) -> dict[str, Any]:
-        """There is nothing to tell: batches are counted as iterations."""
+        """Return nothing: the iteration is the number of the batch."""
         return {}
 
     def continue_from(self, meta: Mapping[str, Any]) -> None:
-        """Set the first batch of a resumed run."""
+        """Set the batch at which a resumed run begins."""
         self._first_batch = meta["iter"]
         self._is_validation_pending = not meta.get("validated", True)
 
     def run(self) -> nn.Module:
-        """Train and validate from where the run is."""
+        """Train and validate from the current position of the run."""
         self._prepare()
         self.runner.call_hook("before_train_epoch")
         batches = self._batches(endless=True)

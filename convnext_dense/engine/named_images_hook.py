@@ -1,4 +1,4 @@
-"""Errors about an image name it, in training and in testing, in workers too."""
+"""Make errors about an image name it, in training and testing and also in workers."""
 
 from typing import Any
 
@@ -12,16 +12,16 @@ _HINT = " tools/check_dataset.py --all-images looks at every image; checkpoints 
 
 @HOOKS.register_module()
 class NamedImagesHook(Hook):
-    """Puts ``NamedPipeline`` into the data sets, before workers are started."""
+    """Puts ``NamedPipeline`` into the data sets before the workers start."""
 
     def before_train(self, runner: Any) -> None:
-        """For the training data."""
+        """Wrap the pipeline of the training data."""
         name_images_of(runner.train_dataloader.dataset, _HINT)
 
     def before_val(self, runner: Any) -> None:
-        """For the validation data."""
+        """Wrap the pipeline of the validation data."""
         name_images_of(runner.val_dataloader.dataset, _HINT)
 
     def before_test(self, runner: Any) -> None:
-        """For the test data."""
+        """Wrap the pipeline of the test data."""
         name_images_of(runner.test_dataloader.dataset, _HINT)

@@ -1,4 +1,4 @@
-"""Stops a run at the first loss or gradient that is not finite, with what is needed to see why."""
+"""Stop a run at the first loss or gradient that is not finite, and save what is needed to find the cause."""
 
 import math
 import re
@@ -30,33 +30,34 @@ _LOSS = re.compile(r"train/.*loss", re.IGNORECASE)
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Looks at the gradients before every step of the optimizer, and at the loss of every batch.
+    """Checks the gradients before every optimizer step, and the loss of every batch.
 
-    When one is not finite, the run ends before the step: weights and optimizer are those of before, and are saved as
+    If one is not finite, the run ends before the step. Weights and optimizer are still unchanged and are saved as
     ``interrupted.pth``, from which ``--resume`` runs into the same step again. The batches of the step, their files,
-    losses, seed and iteration are written to ``WORK_DIR/nonfinite``, as tensors and plain values.
+    losses, seed and iteration are written to ``WORK_DIR/nonfinite`` as tensors and plain values.
 
-    Where gradients are clipped by their norm, that norm is looked at and costs nothing; else it is computed, one pass
-    over the gradients. The loss is a number that mmengine has already fetched for its log.
+    If gradients are clipped by their norm, checking that norm costs nothing; otherwise it is computed in one pass over
+    the gradients. The loss is a number that mmengine has already fetched for its log.
 
     Args:
-        max_skipped_steps: Under loss scaling a step whose gradients overflow is skipped and the scale lowered: how many
-            in a row are let pass. From its start at 65536, a scale needs 16 to come down to 1.
+        max_skipped_steps: With loss scaling, a step whose gradients overflow is skipped and the scale is lowered; this
+            is the number of skipped steps in a row that are tolerated. From its start at 65536, a scale needs 16 to
+            come down to 1.
     """
 
-    priority = "ABOVE_NORMAL"  # before the moving average follows the weights
+    priority = "ABOVE_NORMAL"  # before the moving average is updated
 
     def __init__(self, max_skipped_steps: int = 20) -> None:
         self.max_skipped_steps = max_skipped_steps
-        self._num_skipped: dict[str, int] = {}  # in a row, by the name of the optimizer
-        self._counts: dict[str, int] = {}  # batches that each optimizer had before this iteration
-        self._stepped: set[str] = set()  # optimizers that have stepped since the batches are kept
+        self._num_skipped: dict[str, int] = {}  # in a row, by name of the optimizer
+        self._counts: dict[str, int] = {}  # batches that each optimizer had seen before this iteration
+        self._stepped: set[str] = set()  # optimizers that have stepped since the first of `_batches`
         self._batches: list[Any] = []  # since the last step
         self._losses: Any = {}
         self._handles: list[Any] = []
 
     def before_train(self, runner: Any) -> None:
-        """Attaches itself to the optimizer and to the model."""
+        """Register hooks on the optimizers and the model."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._handles = [model.register_forward_hook(self._note_losses)]
         for name, wrapper in optim_wrappers(runner).items():
@@ -64,23 +65,25 @@ class NonFiniteHook(Hook):
             self._handles.append(wrapper.optimizer.register_step_pre_hook(before_step))
 
     def after_train(self, runner: Any) -> None:
-        """Detaches itself."""
+        """Remove the registered hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Keep the batch until the step is done."""
+        """Keep the batch until the step is complete."""
         if self._handles:
             self._counts = {name: wrapper._inner_count for name, wrapper in optim_wrappers(runner).items()}
             self._batches.append((batch_idx, data_batch))
-            del self._batches[: -accumulative_counts(runner)]  # several optimizers may never be done at once
+            del self._batches[
+                : -accumulative_counts(runner)
+            ]  # several optimizers may never complete a step at the same time
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Look at the loss.
+        """Check the loss.
 
         Raises:
-            UserError: It is not finite, or too many steps in a row were skipped.
+            UserError: The loss is not finite, or too many steps in a row were skipped.
         """
         if not self._handles:
             return
@@ -100,7 +103,7 @@ class NonFiniteHook(Hook):
 
     def _before_step(self, runner: Any, name: str, wrapper: OptimWrapper, *_: Any) -> None:
         if _scaler(wrapper) is not None:
-            # A fused optimizer is called in any case, and skips the step by itself.
+            # A fused optimizer is always called, and skips the step itself.
             found_inf = getattr(wrapper.optimizer, "found_inf", None)
             if found_inf is None or not bool(found_inf):
                 self._stepped.add(name)
@@ -118,7 +121,7 @@ class NonFiniteHook(Hook):
             self._stop(runner, f"Gradients overflowed in {num_skipped} steps in a row, at {scale}", is_unchanged=False)
         if num_skipped == 1:
             runner.logger.warning(
-                f"A step is skipped: gradients overflow. The run ends after {self.max_skipped_steps} in a row."
+                f"A step is skipped because gradients overflow. The run ends after {self.max_skipped_steps} in a row."
             )
 
     def _note_losses(self, model: nn.Module, args: Any, output: Any) -> None:
@@ -126,12 +129,12 @@ class NonFiniteHook(Hook):
             self._losses = output
 
     def _stop(self, runner: Any, what: str, *, is_unchanged: bool) -> None:
-        """Write everything and end the run.
+        """Save everything and end the run.
 
         Args:
             runner: The runner.
             what: What is not finite.
-            is_unchanged: Whether weights and optimizer are those of before the step.
+            is_unchanged: Whether weights and optimizer are still those from before the step.
         """
         iteration = runner.iter + 1 - len(self._batches)
         batches = [(number, _names(runner, number, batch), batch) for number, batch in self._batches]
@@ -152,7 +155,7 @@ class NonFiniteHook(Hook):
         reasons = f" ({', '.join(bad)})" if bad else ""
         files = ", ".join(str(name) for _, names, _ in batches for name in names)
         raise UserError(
-            f"{what} at iteration {runner.iter + 1}{reasons}. Batch: {files}, written to {path} with losses and seed. "
+            f"{what} at iteration {runner.iter + 1}{reasons}. The batch ({files}) is in {path} with losses and seed. "
             f"{self._save_weights(runner, iteration, is_unchanged=is_unchanged)}"
         )
 
@@ -163,19 +166,19 @@ class NonFiniteHook(Hook):
             return f"The last checkpoint is {(hook and hook.last_ckpt) or 'none'}."
         path = hook.save_interrupted(runner, epoch=runner.epoch, iteration=iteration)
         return (
-            f"The weights before this step are in {path}: --resume runs into it again, and a lower learning rate or "
-            "other data needs a new run with --cfg-options load_from=CHECKPOINT."
+            f"The weights before this step are in {path}: --resume runs into the same step again; a lower learning "
+            "rate or other data needs a new run with --cfg-options load_from=CHECKPOINT."
         )
 
 
 def _scaler(wrapper: OptimWrapper) -> Any:
-    """Return the loss scaler of mixed precision, where one is at work."""
+    """Return the loss scaler of mixed precision; None if none is active."""
     scaler = getattr(wrapper, "loss_scaler", None)
     return scaler if scaler is not None and scaler.is_enabled() else None
 
 
 def _losses(runner: Any) -> Iterator[tuple[str, float]]:
-    """Return the loss that mmengine has logged; a model with a training step of its own may call it by other names."""
+    """Yield the losses that mmengine has logged; a model with its own training step may use other names."""
     scalars = runner.message_hub.log_scalars
     names = ["train/loss"] if "train/loss" in scalars else [key for key in scalars if _LOSS.match(key)]
     for name in names:
@@ -188,7 +191,7 @@ def _gradient_norm(runner: Any, wrapper: OptimWrapper) -> float:
     else:
         grads = [param.grad for group in wrapper.param_groups for param in group["params"] if param.grad is not None]
         norm = float(get_total_norm(grads)) if grads else 0.0
-    if isinstance(runner.model, FullyShardedDataParallel):  # every process has its own gradients, and all must stop
+    if isinstance(runner.model, FullyShardedDataParallel):  # each process has its own gradients, but all must stop
         bad = torch.tensor(0.0 if math.isfinite(norm) else 1.0)
         all_reduce(bad, op="max")
         norm = math.nan if bad else norm
@@ -196,7 +199,7 @@ def _gradient_norm(runner: Any, wrapper: OptimWrapper) -> float:
 
 
 def _names(runner: Any, number: int, batch: Any) -> list[Any]:
-    """Return the files of a batch as far as they are known, else indices in the data set."""
+    """Return the files of a batch if they are known, otherwise the indices in the data set."""
     paths = [sample.metainfo["img_path"] for sample in _samples(batch) if "img_path" in sample.metainfo]
     sampler = runner.train_dataloader.batch_sampler
     if paths or not isinstance(sampler, PositionedBatchSampler):
@@ -215,7 +218,7 @@ def _samples(value: Any) -> Iterator[BaseDataElement]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn data samples, boxes and masks into tensors and plain values, which are read without their classes."""
+    """Convert data samples, boxes and masks to tensors and plain values, which load without these classes."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     if isinstance(value, np.ndarray) and value.dtype != object:
@@ -243,5 +246,5 @@ def _all_finite(value: Any) -> bool:
 
 
 def _is_finite(model: nn.Module) -> bool:
-    """Whether normalisation statistics have not been spoilt by the batch either."""
+    """Return whether all parameters and buffers, such as running statistics, are finite."""
     return all(_all_finite(tensor) for tensor in (*model.parameters(), *model.buffers()))

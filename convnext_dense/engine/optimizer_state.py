@@ -1,4 +1,4 @@
-"""Brings the optimizer's state of a checkpoint into the shapes that the parameters have now."""
+"""Reshape the optimizer state of a checkpoint to the current shapes of the parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,14 +9,14 @@ from torch.optim import Optimizer
 
 
 def fit_optimizer_state(optim_wrapper: Any, saved: Mapping[str, Any]) -> None:
-    """Reshapes what a checkpoint kept per parameter where dimensions of one were dropped since it was written.
+    """Reshape the state of parameters that have lost dimensions of length 1 since the checkpoint was written.
 
-    Global response normalisation kept its parameters as ``(1, 1, 1, C)`` once and keeps them as ``(C,)`` now. torch
-    does not look at shapes when it loads a state, and would stop at the first step.
+    Global response normalisation used to keep its parameters as ``(1, 1, 1, C)`` and now keeps them as ``(C,)``. torch
+    does not check shapes when it loads a state, and would fail at the first step.
 
     Args:
-        optim_wrapper: mmengine's wrapper of one optimizer or of several.
-        saved: What a checkpoint has under ``optimizer``; changed in place.
+        optim_wrapper: mmengine's wrapper of one or several optimizers.
+        saved: The ``optimizer`` entry of a checkpoint; changed in place.
     """
     if isinstance(optim_wrapper, OptimWrapperDict):
         for name, wrapper in optim_wrapper.items():
@@ -28,7 +28,7 @@ def fit_optimizer_state(optim_wrapper: Any, saved: Mapping[str, Any]) -> None:
 def _fit(optimizer: Optimizer, saved: Mapping[str, Any]) -> None:
     params = [param for group in optimizer.param_groups for param in group["params"]]
     indices = [index for group in saved.get("param_groups", ()) for index in group["params"]]
-    for index, param in zip(indices, params, strict=False):  # other numbers of parameters are refused later
+    for index, param in zip(indices, params, strict=False):  # a different number of parameters is an error later
         state = saved["state"].get(index, {})
         for name, value in state.items():
             if isinstance(value, Tensor) and value.dim() > param.dim() and _without_ones(value) == _without_ones(param):

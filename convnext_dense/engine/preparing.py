@@ -1,6 +1,6 @@
-"""What is done to the config of a run before it is built: one list for a training, one for a test.
+"""Prepare the config of a run before it is built, with one list of preparations for training and one for a test.
 
-Each preparation changes the config in place and returns sentences for the log.
+Each preparation changes the config in place and returns lines for the log.
 """
 
 import os
@@ -25,12 +25,12 @@ from convnext_dense.errors import UserError
 
 Preparation = Callable[[Config], list[str]]
 
-# Parts of mmengine that ours stand in for, which take the same arguments.
+# Classes of mmengine that ours of the same name replace, with the same arguments.
 _REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
 
 
 def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation]:
-    """Return what is done to the config of a training, in this order."""
+    """Return the preparations of a training config, in order."""
     return [
         partial(fit_to_device, amp=amp),
         fit_to_strategy,
@@ -46,11 +46,11 @@ def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation
 
 
 def test_preparations(checkpoint: str, trained: Sequence[str] | None) -> list[Preparation]:
-    """Return what is done to the config of a test, in this order.
+    """Return the preparations of a test config, in order.
 
     Args:
-        checkpoint: The file that is tested.
-        trained: The class names in it, if any.
+        checkpoint: The checkpoint to test.
+        trained: Class names in the checkpoint, if any.
     """
     return [
         fit_to_device,
@@ -64,7 +64,7 @@ def test_preparations(checkpoint: str, trained: Sequence[str] | None) -> list[Pr
 
 
 def prepare(cfg: Config, preparations: Sequence[Preparation]) -> list[str]:
-    """Run preparations in their order."""
+    """Run preparations in order and return their lines for the log."""
     return [note for preparation in preparations for note in preparation(cfg)]
 
 
@@ -81,22 +81,22 @@ def read_run(
     launcher: str,
     amp: bool = False,
 ) -> tuple[Config, list[str]]:
-    """Read the config of a run, and say how it is started and where it writes.
+    """Read the config of a run, and set its data, launcher and work dir.
 
     Args:
         config: See ``read_config``.
         options: See ``read_config``.
         change: See ``read_config``.
-        data: Folder of one's own data that replaces the config's.
-        splits: Which split of it each loader reads.
-        classes: Its class names by label.
-        trained: The class names in the checkpoint that is tested.
-        work_dir: Where logs and checkpoints go.
-        launcher: How processes start.
-        amp: Whether mixed precision is asked for.
+        data: Folder of your own data, which replaces the data of the config.
+        splits: The split of ``data`` that each loader reads.
+        classes: Class names of ``data`` by label.
+        trained: Class names in the checkpoint to test.
+        work_dir: Folder for logs and checkpoints.
+        launcher: How processes are started.
+        amp: Whether mixed precision is requested.
 
     Returns:
-        The config, and sentences for the log.
+        The config, and lines for the log.
 
     Raises:
         UserError: See ``read_config`` and ``use_folder``, or an option contradicts another argument.
@@ -110,7 +110,7 @@ def read_run(
         notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained, splits=splits))}.")
 
     cfg = read_config(config, options, change, use_data=None if data is None else use_data)
-    init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
+    init_default_scope(cfg.get("default_scope", "mmengine"))  # names such as CocoDataset are looked up in it
     _check_run_flags(options, launcher=launcher, work_dir=work_dir, amp=amp)
     cfg.launcher = launcher
     cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
@@ -120,7 +120,7 @@ def read_run(
 def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_dir: str | None, amp: bool) -> None:
     given = option_value(options, "launcher")
     if given not in (None, launcher):
-        raise UserError(f"launcher={given!r} in --cfg-options starts no processes: write --launcher {given}.")
+        raise UserError(f"launcher={given!r} in --cfg-options starts no processes: use --launcher {given} instead.")
     if work_dir is not None:
         check_flag(options, "work_dir", work_dir, f"--work-dir {work_dir}")
     if amp:
@@ -128,7 +128,7 @@ def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_d
 
 
 def add_hooks(cfg: Config, names: Sequence[str]) -> list[str]:
-    """Add hooks of ours to a config, unless it has them, as one that a run has written does."""
+    """Add our hooks to a config unless it already has them, as a config written by a run does."""
     given = list(cfg.get("custom_hooks") or [])
     types = [hook.get("type") for hook in given]
     own = [f"convnext_dense.{name}" for name in names]
@@ -137,10 +137,10 @@ def add_hooks(cfg: Config, names: Sequence[str]) -> list[str]:
 
 
 def scale_learning_rate(cfg: Config) -> list[str]:
-    """Ask mmengine to scale the learning rate to the batch that runs.
+    """Make mmengine scale the learning rate to the actual batch size.
 
     Raises:
-        UserError: The config does not say which batch its rate is for.
+        UserError: The config does not say which batch size its learning rate is for.
     """
     if "base_batch_size" not in cfg.get("auto_scale_lr", {}):
         raise UserError(f"--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in {cfg.filename}.")
@@ -149,9 +149,9 @@ def scale_learning_rate(cfg: Config) -> list[str]:
 
 
 def make_resumable(cfg: Config) -> list[str]:
-    """Put our loops and hooks into a config of mmengine's, so that the run can end anywhere and be resumed."""
+    """Put our loops and hooks into a config, so that the run can end at any iteration and be resumed."""
     if cfg.get("train_cfg") is None or cfg.get("train_dataloader") is None:
-        raise UserError("The config has nothing to train on (train_cfg, train_dataloader).")
+        raise UserError("The config has nothing to train on: set train_cfg and train_dataloader.")
     hooks = cfg.setdefault("default_hooks", {})
     hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
     loop = cfg.train_cfg
@@ -165,14 +165,14 @@ def make_resumable(cfg: Config) -> list[str]:
             part["type"] = f"convnext_dense.{name}"
         else:
             notes.append(
-                f"{name or 'No checkpoint hook'}: what an interrupted run leaves and resumes from is not ours."
+                f"{name or 'No checkpoint hook'}: saving and resuming an interrupted run is not up to convnext_dense."
             )
     add_hooks(cfg, ["InterruptHook", "NonFiniteHook", "SingleValueHook"])
     return notes
 
 
 def check_classes(cfg: Config, checkpoint: str, trained: Sequence[str] | None) -> list[str]:
-    """Hold the class names stored in a checkpoint against those of the test set.
+    """Check that the class names in a checkpoint are those of the test set.
 
     Raises:
         UserError: They differ.
@@ -188,10 +188,10 @@ def check_classes(cfg: Config, checkpoint: str, trained: Sequence[str] | None) -
 
 
 def use_tta(cfg: Config, config: str | os.PathLike) -> None:
-    """Put the config's test-time augmentation in charge; its ``module`` holds what the model does differently then.
+    """Switch to the config's test-time augmentation; ``module`` of ``tta_model`` holds changes of the model for it.
 
     Raises:
-        UserError: The config has none.
+        UserError: The config has no test-time augmentation.
     """
     if "tta_model" not in cfg or "tta_pipeline" not in cfg:
         raise UserError(f"--tta needs tta_model and tta_pipeline in the config, and {config} has none.")
@@ -203,10 +203,10 @@ def use_tta(cfg: Config, config: str | os.PathLike) -> None:
 
 
 def write_predictions_to(cfg: Config, out: str) -> None:
-    """Tell the metric of a test where to write predictions.
+    """Set where the metric of a test writes predictions.
 
     Raises:
-        UserError: Predictions of this task are not written, or ``out`` has another ending.
+        UserError: Predictions of this task cannot be written, or ``out`` has another ending.
     """
     task = task_of(cfg)
     if task == "segmentation":
@@ -214,7 +214,7 @@ def write_predictions_to(cfg: Config, out: str) -> None:
         datasets = list(leaf_datasets(cfg.test_dataloader.dataset))
         folder = (datasets[0].get("data_prefix") or {}).get("img_path")
         if len(datasets) == 1 and folder and str(cfg.test_evaluator.type).startswith("convnext_dense."):
-            # Images of one name in two folders have label images in two folders.
+            # Keep subfolders, so that images of the same name in two folders do not overwrite each other.
             cfg.test_evaluator.image_root = str(Path(datasets[0].get("data_root") or "", folder))
         return
     if task == "classification":

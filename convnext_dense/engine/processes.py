@@ -1,4 +1,4 @@
-"""Holds the processes of a run against each other."""
+"""Check that the processes of a run agree, and that each has data."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from convnext_dense.errors import UserError
 
 
 def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
-    """Compare what every process is about to train on, and from where.
+    """Check that all processes train on the same data, from the same position.
 
     Raises:
-        UserError: Processes differ.
+        UserError: Two processes differ.
     """
     facts = {
         "training images": length_of(runner.train_dataloader.dataset),
@@ -33,11 +33,11 @@ def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
 
 
 def check_batches(loader: Any, name: str) -> None:
-    """See to it that a data loader has something to give.
+    """Check that a data loader has at least one batch.
 
     Args:
         loader: The data loader.
-        name: Its key in the config.
+        name: Key of the data loader in the config.
 
     Raises:
         UserError: It has no batch.
@@ -51,7 +51,7 @@ def check_batches(loader: Any, name: str) -> None:
 
 
 def length_of(data: Any) -> int | None:
-    """Return the number of images or batches; None where it is not known."""
+    """Return the number of images or batches; None if it is unknown."""
     try:
         return len(data)
     except TypeError:  # a stream

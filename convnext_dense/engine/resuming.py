@@ -1,4 +1,4 @@
-"""Which checkpoint a run is resumed from, and whether the config still means the same schedule."""
+"""Find the checkpoint to resume a run from, and check that its schedule is that of the config."""
 
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from convnext_dense.config.options import check_flag
 from convnext_dense.engine.optimizers import optim_wrappers
 from convnext_dense.errors import UserError
 
-# What schedulers count or remember; everything else about them comes from the config.
+# State of schedulers; all their other attributes come from the config.
 _COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"}
 _PARAMS = {"params", "param_names"}
 _SCHEDULED = {"lr", "momentum", "betas"}
@@ -22,15 +22,15 @@ _SCHEDULED = {"lr", "momentum", "betas"}
 def find_start(
     cfg: Config, options: Mapping[str, Any] | None, resume: str | None
 ) -> tuple[bool, str | None, list[str]]:
-    """Decide what a training starts from.
+    """Decide what training starts from.
 
     Args:
-        cfg: The config of the run; its ``resume`` and ``load_from`` mean what they do in mmengine.
-        options: What ``--cfg-options`` gave of it.
-        resume: What ``--resume`` says: None, ``'auto'`` or the path of a checkpoint.
+        cfg: Config of the run; its ``resume`` and ``load_from`` have the same meaning as in mmengine.
+        options: The values of ``--cfg-options``.
+        resume: The value of ``--resume``: None, ``'auto'`` or the path of a checkpoint.
 
     Returns:
-        Whether a run goes on, the checkpoint, if any, and one sentence per decision.
+        Whether a run is resumed, the checkpoint to load, if any, and lines for the log.
 
     Raises:
         UserError: ``--resume`` and the options contradict each other, or all checkpoints are damaged.
@@ -49,7 +49,7 @@ def find_start(
         begin = f"with the weights of load_from={origin}" if origin else "at the beginning"
         return False, origin, [f"There is no checkpoint in {cfg.work_dir} to resume from: training starts {begin}."]
     if origin and origin != str(checkpoint):
-        notes.append(f"The run goes on from {checkpoint}; load_from={origin}, where it once began, is not loaded.")
+        notes.append(f"The run resumes from {checkpoint}; load_from={origin}, from which it started, is not loaded.")
     return True, str(checkpoint), notes
 
 
@@ -57,13 +57,13 @@ def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]
     """Find the newest checkpoint that can be resumed from.
 
     Args:
-        work_dir: The folder of the run; its file ``last_checkpoint`` names the newest.
+        work_dir: Folder of the run; its file ``last_checkpoint`` names the newest checkpoint.
 
     Returns:
-        Its path, none if there is no checkpoint at all, and one sentence per damaged one that is passed over.
+        The path, or None if there is no checkpoint at all, and a line for the log about each damaged one.
 
     Raises:
-        UserError: There are checkpoints, all of them damaged.
+        UserError: There are checkpoints, but all of them are damaged.
     """
     folder = Path(work_dir)
     pointer = folder / "last_checkpoint"
@@ -75,9 +75,9 @@ def find_whole_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]
         flaw = _flaw(path)
         if flaw is None:
             return path, notes
-        notes.append(f"{path} is passed over: {flaw}")
+        notes.append(f"{path} is skipped: {flaw}")
     if any(path.exists() for path in (*named, *others)):
-        raise UserError(f"No checkpoint in {folder} can be resumed from; delete them to begin anew. {' '.join(notes)}")
+        raise UserError(f"No checkpoint in {folder} can be resumed from; delete them to start over. {' '.join(notes)}")
     return None, notes
 
 
@@ -92,18 +92,18 @@ def _flaw(path: Path) -> str | None:
         return str(error)
     except (OSError, zipfile.BadZipFile) as error:
         return f"it is damaged ({error})."
-    return None if "optimizer" in content else "it has no optimizer in it."
+    return None if "optimizer" in content else "it has no optimizer state."
 
 
 def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> None:
-    """Compare the schedule of a resumed run with the config's; its length may be changed, which is logged.
+    """Check that the schedule of a resumed run is that of the config; only its length may change, which is logged.
 
-    mmengine takes schedulers and parameter groups from the checkpoint as they are, whatever the config says by now.
+    mmengine restores schedulers and parameter groups from the checkpoint and ignores what the config says.
 
     Args:
-        runner: A runner with its optimizer and schedulers as the config has them.
-        checkpoint: What it is about to resume.
-        source: Its name.
+        runner: A runner whose optimizer and schedulers were built from the config.
+        checkpoint: Content of the checkpoint to resume from.
+        source: Name of the checkpoint.
 
     Raises:
         UserError: Learning rate, weight decay, groups or schedulers differ.
@@ -113,8 +113,8 @@ def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> N
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
             f"{source} was written with another schedule than the config's: {'; '.join(differences[:3])}{more}. A "
-            "resumed run goes on with the schedule that it began with: restore these values, or begin a new run with "
-            f"these weights, --cfg-options load_from={source}."
+            "resumed run keeps the schedule that it started with: restore these values, or start a new run from these "
+            f"weights with --cfg-options load_from={source}."
         )
     former = checkpoint.get("message_hub", {}).get("runtime_info", {})
     for name in ("max_epochs", "max_iters"):
@@ -129,7 +129,8 @@ def _differences(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[str]:
     is_several = "param_groups" not in optimizers
     if optimizers and set(wrappers) != (set(optimizers) if is_several else {""}):
         there = quote(sorted(optimizers)) if is_several else "one"
-        yield f"its optimizers are {there} there, {quote(sorted(wrappers)) if any(wrappers) else 'one'} here"
+        here = quote(sorted(wrappers)) if any(wrappers) else "one"
+        yield f"its optimizers are {there} in the checkpoint, {here} in the config"
         return
     for name, wrapper in wrappers.items():
         of = f" of {name}" if name else ""
@@ -141,7 +142,7 @@ def _differences(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[str]:
         groups = wrapper.optimizer.param_groups
         saved = (optimizers.get(name, {}) if name else optimizers).get("param_groups", [])
         if saved and len(saved) != len(groups):
-            yield f"{len(saved)} parameter groups{of} there, {len(groups)} here"
+            yield f"{len(saved)} parameter groups{of} in the checkpoint, {len(groups)} in the config"
         left_out = _PARAMS | _SCHEDULED if schedulers else _PARAMS
         for number, (old, new) in enumerate(zip(saved, groups, strict=False)):
             yield from _compare(f"parameter group {number}{of}", old, new, left_out)
@@ -149,7 +150,7 @@ def _differences(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[str]:
 
 def _compare_schedulers(saved: Sequence[Mapping[str, Any]], schedulers: Sequence[Any], of: str) -> Iterator[str]:
     if len(saved) != len(schedulers):
-        yield f"{len(saved)} schedulers{of} there, {len(schedulers)} here"
+        yield f"{len(saved)} schedulers{of} in the checkpoint, {len(schedulers)} in the config"
     for number, (old, new) in enumerate(zip(saved, schedulers, strict=False)):
         yield from _compare(f"param_scheduler.{number}{of}", old, vars(new), _COUNTERS)
 
@@ -157,7 +158,7 @@ def _compare_schedulers(saved: Sequence[Mapping[str, Any]], schedulers: Sequence
 def _compare(place: str, old: Mapping[str, Any], new: Mapping[str, Any], left_out: set[str]) -> Iterator[str]:
     for key in old:
         if key in new and key not in left_out and old[key] != new[key]:
-            yield f"{key} of {place} is {_brief(old[key])} there, {_brief(new[key])} here"
+            yield f"{key} of {place} is {_brief(old[key])} in the checkpoint, {_brief(new[key])} in the config"
 
 
 def _brief(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a run does with the signals that batch systems, `timeout` and terminals send, before and beside its hooks."""
+"""Handle the signals of batch systems, ``timeout`` and terminals outside of the hooks of a run."""
 
 import contextlib
 import os
@@ -11,16 +11,16 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-# What a process leaves with: sysexits.h's EX_TEMPFAIL, "try again later", or the shell's number for Ctrl-C.
+# Exit codes: EX_TEMPFAIL of sysexits.h, "try again later", or the shell's code for Ctrl-C.
 EXIT_CODES = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
 
 
 @contextlib.contextmanager
 def leaving_on_signals() -> Iterator[None]:
-    """Leave at once on a signal, by its exit code. In threads other than the main one nothing is changed.
+    """Exit at once on a signal, with its exit code. Does nothing in threads other than the main one.
 
     Raises:
-        SystemExit: A signal came.
+        SystemExit: A signal was received.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -34,14 +34,14 @@ def leaving_on_signals() -> Iterator[None]:
 
 
 def shield_workers(loader: Any) -> None:
-    """Keep the workers of a data loader alive when the whole process group is sent a signal.
+    """Keep the workers of a data loader alive if a signal is sent to the whole process group.
 
-    Their process decides when they are needed no more: it tells them, and torch sends SIGTERM to one that does not
-    listen, which is obeyed. Without their process they end by themselves, as torch sees to.
+    The parent process ends its workers when it no longer needs them; a worker that does not react gets SIGTERM from
+    torch, which still ends it. If the parent process is gone, torch makes the workers end by themselves.
 
     Args:
-        loader: Changed in place, before it is iterated over. What is no data loader of torch's, or has no workers,
-            stays as it is.
+        loader: Data loader, changed in place before it is iterated over. Anything that is not a torch ``DataLoader``
+            with workers is left unchanged.
     """
     if not isinstance(loader, DataLoader) or not loader.num_workers or not hasattr(signal, "pthread_sigmask"):
         return
@@ -52,7 +52,7 @@ def shield_workers(loader: Any) -> None:
 
 
 def _start_workers(start: Callable[[], Any]) -> Any:
-    """Start workers with the signals blocked, which they inherit: there is no moment in which one would end them."""
+    """Start workers with the signals blocked. Workers inherit this, so no signal can end them while they start."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, EXIT_CODES)
     try:
         return start()

@@ -1,4 +1,4 @@
-"""Lets a batch of one image train where a batch norm would have a single value per channel."""
+"""Train on a batch of one image even if a batch norm then has a single value per channel."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from convnext_dense.registry import HOOKS
 
 @HOOKS.register_module()
 class SingleValueHook(Hook):
-    """Normalises by running statistics, as in a test, where a batch has one value per channel.
+    """Normalises by running statistics, as in evaluation, if a batch has one value per channel.
 
-    Behind a pooling to 1x1, one image gives a batch norm one value per channel, which has no deviation: torch stops
-    there. So does the last batch of an epoch if a single image is left for it. Here such a batch is normalised by the
-    statistics of the batches before it, the first ones by mean 0 and deviation 1, and leaves them as they are. Scale
-    and shift are trained. A SyncBN over several processes has one value of each of them, and is left alone.
+    After pooling to 1x1, one image gives a batch norm a single value per channel, which has no deviation, and torch
+    raises an error. The last batch of an epoch fails in the same way if one image is left for it. This hook normalises
+    such a batch by the running statistics (mean 0 and deviation 1 at first) and does not update them. Scale and shift
+    are trained. A SyncBN over several processes has one value from each of them and is not changed.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class SingleValueHook(Hook):
         self._runner: Any = None
 
     def before_train(self, runner: Any) -> None:
-        """Attaches itself to the batch norms of the model."""
+        """Register hooks on the batch norms of the model."""
         self._runner = runner
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for name, module in model.named_modules():
@@ -38,28 +38,28 @@ class SingleValueHook(Hook):
                 self._handles.append(module.register_forward_hook(norm.after, always_call=True))
 
     def after_train(self, runner: Any) -> None:
-        """Detaches itself."""
+        """Remove the registered hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def tell(self, name: str) -> None:
-        """Say once per run where it happens.
+        """Log a warning, once per run.
 
         Args:
-            name: The batch norm.
+            name: Name of the batch norm.
         """
         if self._runner is not None:
             self._runner.logger.warning(
-                f"{name} has a single value per channel of a batch of one image: running statistics normalise it, here "
-                "and wherever else it happens. Set train_dataloader.batch_size to 2 or more, and drop_last=True if one "
-                "image is left over, to train with batch statistics."
+                f"{name} has a single value per channel in a batch of one image: running statistics normalise it, here "
+                "and wherever else this happens. To train with batch statistics, set train_dataloader.batch_size to 2 "
+                "or more, and drop_last=True if one image is left over."
             )
             self._runner = None
 
 
 class _SingleValueNorm:
-    """What is done around the forward of one batch norm."""
+    """The forward hooks of one batch norm."""
 
     def __init__(self, hook: SingleValueHook, name: str) -> None:
         self.hook = hook
@@ -71,7 +71,7 @@ class _SingleValueNorm:
             return
         if module.running_mean is None:
             raise UserError(
-                f"{self.name} has a single value per channel of a batch of one image, and no running statistics to "
+                f"{self.name} has a single value per channel in a batch of one image, and no running statistics to "
                 "normalise it by: set train_dataloader.batch_size to 2 or more."
             )
         self.hook.tell(self.name)

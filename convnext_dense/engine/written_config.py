@@ -7,10 +7,10 @@ from mmengine.config import Config
 
 
 class WrittenConfig(Config):
-    """A config whose text is formatted once.
+    """A config that caches its formatted text.
 
-    mmengine asks for it three times at the start of a run and with every checkpoint, and yapf takes about a second each
-    time.
+    mmengine needs the text three times at the start of a run and once per checkpoint, and yapf takes about a second
+    each time.
     """
 
     _formatted: ClassVar[dict[str, str]] = {}

@@ -1,4 +1,4 @@
-"""ConvNeXt in the place of the backbone of somebody else's config."""
+"""Replace the backbone of any mmdet or mmseg config by ConvNeXt."""
 
 from convnext_dense.config.differences import ConfigDiff, diff_configs
 from convnext_dense.plug.plugging import parse_backbone, plug_backbone

@@ -1,4 +1,4 @@
-"""Feature maps by channels and strides, measured on built modules."""
+"""Channels and strides of feature maps, measured on built modules."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 _IMAGE_SIZE = 128  # pixels; a multiple of 32, and large enough for the windows of transformers
-_REGION_SIZE = 14  # what C4 detectors cut out of the map of stride 16
+_REGION_SIZE = 14  # side of the regions that C4 detectors cut out of the map of stride 16
 _WEIGHTS = {"init_cfg", "pretrained"}
 
 
@@ -21,7 +21,7 @@ class Levels(NamedTuple):
 
 
 class Wiring(NamedTuple):
-    """What a module read, what it reads now, and at which place among the new maps each of the old ones is."""
+    """The maps that a module read before, those that it reads now, and the index of the new map for each old one."""
 
     before: Levels
     after: Levels
@@ -29,28 +29,28 @@ class Wiring(NamedTuple):
 
     @property
     def is_unchanged(self) -> bool:
-        """Whether whoever reads these maps finds the widths that it found before, in the same places."""
+        """Whether the maps have the same channels as before, in the same order."""
         return self.before.channels == self.after.channels and self.in_order
 
     @property
     def in_order(self) -> bool:
-        """Whether every map kept its place."""
+        """Whether every map kept its index."""
         return self.places == tuple(range(len(self.after.channels)))
 
     @property
     def channels(self) -> list[int]:
-        """Channels of the map that stands for each of the old ones."""
+        """Channels of the new map for each old one."""
         return [self.after.channels[place] for place in self.places]
 
 
 class ForeignOutputsError(TypeError):
-    """A backbone returns something that no other backbone returns; heads that read it were made for it."""
+    """A backbone returns something that only heads made for it can read."""
 
 
 def measure_backbone(cfg: Mapping[str, Any]) -> Levels:
-    """Build a backbone, without weights, and read channels and strides of its outputs for square images.
+    """Build a backbone without weights, and measure channels and strides of its outputs for square images.
 
-    The images are small unless the backbone runs on images of its ``img_size`` only.
+    The images are small, unless the backbone accepts only images of its ``img_size``.
 
     Raises:
         ForeignOutputsError: It returns something else than feature maps, or other maps in training than in inference.
@@ -65,7 +65,7 @@ def measure_backbone(cfg: Mapping[str, Any]) -> Levels:
 
 
 def measure_neck(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
-    """Build a neck and read channels and strides of what it makes of maps."""
+    """Build a neck and measure channels and strides of its outputs for given input maps."""
     maps = tuple(
         torch.zeros(1, width, _IMAGE_SIZE // stride, _IMAGE_SIZE // stride)
         for width, stride in zip(inputs.channels, inputs.strides, strict=True)
@@ -74,15 +74,15 @@ def measure_neck(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
 
 
 def measure_shared_head(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
-    """Build what C4 detectors run on regions and read its channels and its stride from the image."""
+    """Build the shared head that C4 detectors run on regions, and measure its channels and stride."""
     return _levels(_run(cfg, torch.zeros(1, inputs.channels[0], _REGION_SIZE, _REGION_SIZE)), _REGION_SIZE)
 
 
 def match_stages(strides: Sequence[int]) -> list[int]:
-    """Return the ConvNeXt stage for each old output.
+    """Return the ConvNeXt stage that replaces each output of the old backbone.
 
-    It is the stage of the nearest stride. Where that gives a stage twice although the old backbone goes deeper from
-    output to output, as a dilated one does, the outputs are the last stages in turn.
+    This is the stage with the nearest stride. If that gives a stage twice although each output of the old backbone is
+    deeper than the one before, as in a dilated one, the outputs are the last stages in turn.
     """
     nearest = [min(range(4), key=lambda stage: abs(4 * 2**stage - stride)) for stride in strides]
     deepens = list(strides) == sorted(strides) and len(strides) <= 4
@@ -91,21 +91,15 @@ def match_stages(strides: Sequence[int]) -> list[int]:
     return nearest
 
 
-def first_line(error: Exception) -> str:
-    """Return the kind of an error and the first line of its text."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
-
-
 def _measure_on_image(cfg: Mapping[str, Any], size: int) -> Levels:
     module = _build(cfg)
     channels = cfg.get("in_channels", 3)
     with torch.no_grad():
         levels = _levels(module(torch.zeros(1, channels, size, size)), size)
-        if size > _IMAGE_SIZE:  # a transformer of one image size, which would take as long again
+        if size > _IMAGE_SIZE:  # a transformer with a fixed image size; training mode would take as long again
             return levels
         module.train()
-        # Two images, because batch norms of pooled maps need more than one value in training.
+        # Batch norms of pooled maps need more than one value in training, hence two images.
         in_training = _levels(module(torch.zeros(2, channels, size, size)), size)
     if in_training != levels:
         raise ForeignOutputsError(
@@ -122,9 +116,9 @@ def _run(cfg: Mapping[str, Any], inputs: Any) -> Any:
 
 
 def _build(cfg: Mapping[str, Any]) -> Any:
-    """Build a module without weights, to infer."""
+    """Build a module without weights, in evaluation mode."""
     module = MODELS.build({key: value for key, value in copy.deepcopy(dict(cfg)).items() if key not in _WEIGHTS})
-    module.eval()  # returns None in some of mmdet's backbones
+    module.eval()  # not chained: it returns None in some of mmdet's backbones
     return module
 
 

@@ -1,8 +1,8 @@
-"""Puts ConvNeXt in the place of the backbone of any mmdet or mmseg config, and rewires what reads its features.
+"""Replace the backbone of any mmdet or mmseg config by ConvNeXt, and rewire the modules that read its features.
 
-What the two backbones return is measured on built modules, and so is what a neck makes of it; nothing is looked up by
-the name of a backbone. The number and the order of the outputs stay, so that ``start_level`` or ``num_outs`` of a neck
-mean what they meant.
+The outputs of both backbones and of necks are measured on built modules; nothing is looked up by the name of a
+backbone. The number and the order of the outputs stay the same, so ``start_level`` or ``num_outs`` of a neck keep their
+meaning.
 """
 
 import copy
@@ -17,12 +17,12 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from convnext_dense.checkpoints.variants import get_variant
-from convnext_dense.errors import UserError
+from convnext_dense.errors import UserError, first_line
 from convnext_dense.models import ConvNeXt
-from convnext_dense.plug.levels import ForeignOutputsError, Wiring, first_line, match_stages, measure_backbone
+from convnext_dense.plug.levels import ForeignOutputsError, Wiring, match_stages, measure_backbone
 from convnext_dense.plug.rewiring import rewire_heads, rewire_necks
 
-# ImageNet's mean and deviation times 255, in RGB: what every ConvNeXt checkpoint was trained on.
+# ImageNet's mean and deviation times 255, in RGB, with which every ConvNeXt checkpoint was trained.
 _MEAN = [123.675, 116.28, 103.53]
 _STD = [58.395, 57.12, 57.375]
 _PREFIXES: dict[str, dict[str, Any]] = {"convnext-": {}, "convnextv2-": dict(use_grn=True, layer_scale_init_value=0.0)}
@@ -39,17 +39,17 @@ def plug_backbone(
     """Replace the backbone of a config by ConvNeXt.
 
     Args:
-        cfg: Config of mmdet or mmseg; it is not changed. ``diff_configs`` shows what is different in the result.
+        cfg: Config of mmdet or mmseg; it is not changed. ``diff_configs`` shows how the result differs.
         arch: As for ``ConvNeXt``.
-        weights: Source of the backbone's weights, see ``checkpoints.fetch``; None starts from random ones. A C4
-            detector's shared head, ConvNeXt's last stage, starts from random ones either way.
-        layer_decay: None keeps the optimizer. A rate in (0, 1] makes it AdamW with the learning rate decayed layer by
-            layer.
+        weights: Source of the backbone's weights, see ``checkpoints.fetch``; None starts from random weights. The
+            shared head of a C4 detector, ConvNeXt's last stage, starts from random weights either way.
+        layer_decay: None keeps the optimizer. A rate in (0, 1] replaces it by AdamW with layer-wise learning rate
+            decay.
         backbone_kwargs: Further arguments of ``ConvNeXt``; ``out_indices`` follows from the old backbone.
 
     Raises:
-        UserError: A name is unknown (the nearest one is given), or a part of the model cannot be rewired; the message
-            names its place.
+        UserError: A name is unknown (the message suggests the nearest one), or a part of the model cannot be rewired
+            (the message names its place in the config).
     """
     get_variant(arch)
     _check_names(backbone_kwargs)
@@ -60,7 +60,7 @@ def plug_backbone(
     init_default_scope(plugged.get("default_scope", "mmengine"))
     _import_custom_modules(plugged)
 
-    # The heads were written for backbones whose maps lie in memory in the usual order, and some count on it.
+    # The heads were written for backbones with contiguous outputs, and some rely on it.
     backbone = dict(type="convnext_dense.ConvNeXt", arch=arch, contiguous_outputs=True, **backbone_kwargs)
     wiring = _replace_backbone(owner, backbone, place)
     if weights is not None:
@@ -73,7 +73,7 @@ def plug_backbone(
         _set_normalisation(plugged.model, path)
     _set_optimizer(plugged, layer_decay)
     if plugged.get("load_from"):
-        plugged.load_from = None  # weights of the model as it was
+        plugged.load_from = None  # weights of the old model
     return plugged
 
 
@@ -81,7 +81,7 @@ def parse_backbone(name: str) -> tuple[str, dict[str, Any]]:
     """Split a name such as ``convnext-tiny`` or ``convnextv2-base`` into ``arch`` and arguments of ``ConvNeXt``.
 
     Raises:
-        UserError: The name has another form; the nearest one is given.
+        UserError: The name has another form; the message suggests the nearest one.
     """
     for prefix, kwargs in _PREFIXES.items():
         if name.startswith(prefix):
@@ -107,7 +107,7 @@ def _check_names(backbone_kwargs: Mapping[str, Any]) -> None:
 
 
 def _find_owner(model: Mapping[str, Any]) -> list[str]:
-    """Find the keys that lead to the dict that holds the backbone: the outermost, and a detector before others."""
+    """Return the keys that lead to the outermost dict with a backbone; of several, the one in ``detector`` wins."""
     level: list[tuple[list[str], Mapping[str, Any]]] = [([], model)]
     while level:
         for path, node in level:
@@ -129,7 +129,7 @@ def _descend(node: Any, path: Sequence[str]) -> Any:
 
 
 def _import_custom_modules(cfg: Config) -> None:
-    """Import what the config asks for; mmpretrain, asked for by backbones that are replaced, only where it exists."""
+    """Run ``custom_imports`` of the config, without mmpretrain if it is not installed."""
     custom = cfg.get("custom_imports")
     if not custom:
         return
@@ -144,7 +144,7 @@ def _import_custom_modules(cfg: Config) -> None:
 
 
 def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wiring:
-    """Measure the old backbone, choose the stages that stand for its outputs, and put the new one in its place."""
+    """Measure the old backbone, choose the stages that replace its outputs, and put the new backbone in its place."""
     name = owner.backbone["type"]
     old = {key: value for key, value in owner.backbone.items() if key != "frozen_stages"}
     if name in {"mmpretrain.ConvNeXt", "mmcls.ConvNeXt"}:
@@ -158,7 +158,7 @@ def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wirin
     except Exception as error:
         raise UserError(
             f"{place} ({name}) cannot be replaced: what it returns is unknown, because it does not run as it stands: "
-            f"{first_line(error)}"
+            f"{type(error).__name__}: {first_line(error)}."
         ) from error
     stages = match_stages(before.strides)
     backbone["out_indices"] = tuple(sorted(set(stages)))
@@ -176,16 +176,16 @@ def _replace_backbone(owner: Any, backbone: dict[str, Any], place: str) -> Wirin
 
 
 def _set_normalisation(model: Any, path: Sequence[str]) -> None:
-    """Set mean, deviation and the order of channels in every data preprocessor on the way to the backbone."""
+    """Set mean, deviation and channel order in every data preprocessor on the path to the backbone."""
     preprocessors = []
     for depth in range(len(path) + 1):
         node = _descend(model, path[:depth]).get("data_preprocessor")
         while isinstance(node, Mapping) and isinstance(node.get("data_preprocessor"), Mapping):
-            node = node["data_preprocessor"]  # semi-supervised: one for the branches around one for images
+            node = node["data_preprocessor"]  # semi-supervised: the outer one is for the branches
         if isinstance(node, Mapping):
             preprocessors.append(node)
     for node in preprocessors:
-        order = "to_rgb" if "to_rgb" in node else "bgr_to_rgb"  # the former is that of re-identification
+        order = "to_rgb" if "to_rgb" in node else "bgr_to_rgb"  # the former is for re-identification
         node.update({"mean": list(_MEAN), "std": list(_STD), order: True})  # type: ignore[attr-defined]
         node.pop("rgb_to_bgr", None)  # type: ignore[attr-defined]
 
@@ -196,9 +196,11 @@ def _set_optimizer(cfg: Config, layer_decay: float | None) -> None:
         return
     decay_type = "layer_wise"
     if str(wrapper.get("constructor", "")).split(".")[-1].startswith(("LearningRateDecay", "LayerDecay")):
-        # mmdet's and mmseg's own read the number of layers from the config: it would be that of the old backbone.
+        # mmdet's and mmseg's own constructors read the number of layers of the old backbone from the config.
         old = wrapper.paramwise_cfg
-        layer_decay = layer_decay or old.get("decay_rate", old.get("layer_decay_rate"))  # the latter is BEiT's word
+        layer_decay = layer_decay or old.get(
+            "decay_rate", old.get("layer_decay_rate")
+        )  # the latter is the name in BEiT configs
         decay_type = old.get("decay_type", decay_type)
         optimizer = wrapper.optimizer
     else:

@@ -1,4 +1,4 @@
-"""Weights under the official names: V1 from a file of the official code, V2 made up in its shapes."""
+"""Weights with official names: V1 from a file of the official code, V2 generated in its shapes."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Names of layouts as their code bases document them, written out once more, apart from the tables that are tested."""
+"""Names of layouts as their code bases document them, written out independently of the tables under test."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def mmpretrain_names():
 
 
 def rename(official, names):
-    """Puts official weights under other names; names of parts that these weights do not have are left out."""
+    """Renames official weights; names of parts that these weights do not have are left out."""
     return {theirs: official[name] for theirs, name in names.items() if name in official}
 
 

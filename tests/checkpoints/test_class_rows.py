@@ -1,4 +1,4 @@
-"""Rows of last layers: a class starts from the row of the class of the same name, found by hand in small tensors."""
+"""Per-class rows: each class starts from the row of the same name; expected rows are worked out by hand."""
 
 import torch
 
@@ -19,26 +19,26 @@ def test_a_linear_layer_keeps_its_background_row_behind_the_classes():
     assert filled.tolist() == [12, 1, 10, 3, 19]
 
 
-def test_boxes_of_a_class_lie_side_by_side_in_a_linear_layer():
+def test_box_values_of_a_class_are_adjacent_in_a_linear_layer():
     in_file = torch.arange(12.0).reshape(12, 1) + 100
     filled, _ = fill(ClassDim(width=4), in_file, torch.zeros(16, 1))
     assert filled.flatten().tolist() == [108, 109, 110, 111, 0, 0, 0, 0, 100, 101, 102, 103, 0, 0, 0, 0]
 
 
-def test_classes_of_a_box_lie_together_in_a_convolution():
+def test_classes_of_a_box_are_adjacent_in_a_convolution():
     # Two boxes per position, three classes and background each: [box 0: c d t bg, box 1: c d t bg].
     in_file = torch.tensor([1.0, 2, 3, 9, 4, 5, 6, 8]).reshape(8, 1, 1, 1)
     filled, _ = fill(ClassDim(groups=2, after=1), in_file, torch.zeros(10, 1, 1, 1))
     assert filled.flatten().tolist() == [3, 0, 1, 0, 9, 6, 0, 4, 0, 8]
 
 
-def test_inputs_of_a_layer_that_reads_scores_beside_features_stand_before_them():
+def test_feature_inputs_come_before_the_scores_that_a_layer_also_reads():
     in_file = torch.arange(10.0).reshape(2, 5)  # two features, three scores
     filled, _ = fill(ClassDim(1, before=2), in_file, torch.full((2, 6), -1.0))
     assert filled.tolist() == [[0, 1, 4, -1, 2, -1], [5, 6, 9, -1, 7, -1]]
 
 
-def test_a_layer_that_reads_and_gives_scores_takes_both():
+def test_a_layer_that_reads_and_returns_scores_takes_over_both():
     # PointRend's last layer: a row per class over one feature and the scores of all classes.
     in_file = torch.arange(12.0).reshape(3, 4)
     rows = ClassRows({"w": (ClassDim(0), ClassDim(1, before=1))}, ("d", "c"), ("b", "c", "d"))
@@ -54,14 +54,14 @@ def test_without_a_common_class_the_tensor_is_new_unless_background_stays():
     assert str(rows) == "0 of 2 classes start from their rows; 2 are new: a, b, in w"
 
 
-def test_classes_in_another_order_of_the_same_number_are_put_in_order():
+def test_the_same_classes_in_another_order_are_reordered():
     in_file, in_model = torch.tensor([1.0, 2.0]), torch.zeros(2)
     filled, rows = fill(ClassDim(), in_file, in_model, names=("b", "a"), names_in_file=("a", "b"))
     assert filled.tolist() == [2, 1]
     assert str(rows) == "2 of 2 classes start from their rows: b, a, in w"
 
 
-def test_names_that_differ_in_case_alone_are_different_classes():
+def test_names_that_differ_only_in_case_are_different_classes():
     rows = ClassRows({}, ("T", "t", "x"), ("t", "T"))
     assert rows.shared == {0: 1, 1: 0}
     assert ClassRows({}, ("Person",), ("person", "car")).shared == {0: 0}
@@ -78,7 +78,7 @@ def test_the_report_lists_what_starts_from_its_rows():
     assert text in str(report)
 
 
-def test_another_width_stays_an_error():
+def test_another_number_of_channels_is_still_an_error():
     rows = ClassRows({"fc.weight": (ClassDim(),)}, NEW, OLD)
     report, _ = match_weights({"fc.weight": torch.zeros(4, 2)}, {"fc.weight": torch.ones(3, 7)}, "x", classes=rows)
     assert report.mismatched == ("fc.weight (file (3, 7), model (4, 2))",)
@@ -86,18 +86,18 @@ def test_another_width_stays_an_error():
     assert report.missing == ("fc.weight",)
 
 
-def test_a_file_that_does_not_name_its_classes_gives_rows_only_where_the_number_is_the_same():
+def test_a_file_without_class_names_gives_rows_only_if_the_number_of_classes_is_equal():
     assert fill(ClassDim(), torch.ones(4), torch.zeros(4), names_in_file=None)[0].tolist() == [1, 1, 1, 1]
     filled, rows = fill(ClassDim(), torch.ones(3), torch.zeros(4), names_in_file=None)
     assert filled is None
     assert str(rows) == "new because the numbers of classes differ: w"
 
 
-def test_a_file_whose_names_do_not_count_its_rows_gives_none():
+def test_a_file_with_another_number_of_names_than_rows_gives_no_rows():
     assert fill(ClassDim(), torch.ones(7), torch.zeros(4))[0] is None
 
 
-def test_order_of_entries_follows_from_the_kind_of_layer():
+def test_the_kind_of_layer_determines_the_order_of_entries():
     # Shapes for 3 and 4 classes, as mmdet's heads have them: RetinaNet with 9 anchors, SSD's softmax with 6, Fast
     # R-CNN, YOLOv3 with 3 anchors and 5 values before the classes, PointRend's layer that reads 256 features and scores
     some = {
@@ -133,7 +133,7 @@ def test_order_of_entries_follows_from_the_kind_of_layer():
     }  # fmt: skip
 
 
-def test_class_names_are_found_where_mm_packages_keep_them():
+def test_class_names_are_found_where_mm_packages_store_them():
     assert read_class_names(dict(meta=dict(dataset_meta=dict(classes=["a", "b"])))) == ("a", "b")
     assert read_class_names(dict(meta=dict(CLASSES="one"))) == ("one",)
     assert read_class_names(dict(meta=dict(epoch=1))) is read_class_names({}) is None

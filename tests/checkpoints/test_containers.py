@@ -1,6 +1,6 @@
-"""Files as people have them: packed, in parts, of other pickle protocols, or something else altogether.
+"""Checkpoint files of all kinds: packed, in parts, of other pickle protocols, or no checkpoints at all.
 
-Weights are the official implementation's; what comes out is held against them bit by bit."""
+The weights come from the official implementation; what is loaded must equal them bit by bit."""
 
 import bz2
 import gzip
@@ -76,7 +76,7 @@ PACK = {
 
 
 @pytest.mark.parametrize("packing", PACK)
-def test_one_checkpoint_in_an_archive_is_taken(packing, tmp_path, weights):
+def test_the_one_checkpoint_in_an_archive_is_read(packing, tmp_path, weights):
     PACK[packing](tmp_path / packing, "weights.pth", PTH)
     assert_loads(tmp_path / packing, weights)
     assert [path.name for path in tmp_path.iterdir()] == [packing]  # nothing is unpacked beside it
@@ -84,7 +84,7 @@ def test_one_checkpoint_in_an_archive_is_taken(packing, tmp_path, weights):
 
 @pytest.mark.parametrize("packing", ["a.tar.gz", "a.zip"])
 @pytest.mark.parametrize("inner", ["weights.safetensors", "weights.npz", "weights", "legacy.pt", "../../escape.pth"])
-def test_what_is_packed_is_told_from_its_content(packing, inner, tmp_path, weights):
+def test_packed_files_are_recognised_by_their_content(packing, inner, tmp_path, weights):
     content = PTH
     if inner.startswith("weights"):
         content = to_safetensors(weights)
@@ -126,11 +126,11 @@ def test_archive_is_converted_too(tmp_path, weights):
         (
             "tar",
             {"pickle": b"", "sys_info": b"", "storages": b"", "tensors": b""},
-            r"is of torch 0\.1, which cannot be",
+            r"was written by torch 0\.1 and cannot be",
         ),
     ],
 )
-def test_archive_of_something_else_says_what_to_do(packing, files, text, tmp_path):
+def test_other_archives_are_an_error_that_says_what_to_do(packing, files, text, tmp_path):
     path = tmp_path / f"a.{packing}"
     zip_of(files, path) if packing == "zip" else tar_of(files, path, "w")
     with pytest.raises(ValueError, match=text):
@@ -142,13 +142,13 @@ def test_archive_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
     zeros = bytes(2_000_000)
     for name, write in PACK.items():
         write(tmp_path / name, "weights.pth", zeros)
-        if name in ("a.tar", "stored.zip"):  # as large as what is in them
+        if name in ("a.tar", "stored.zip"):  # as large as their content
             continue
         with pytest.raises(ValueError, match=rf"{name} would grow to more than \d+ MiB: unpack it"):
             read_checkpoint(tmp_path / name)
 
 
-def test_archive_in_archive_in_archive_has_an_end(tmp_path):
+def test_the_depth_of_nested_archives_is_limited(tmp_path):
     content = PTH
     for _ in range(5):
         content = gzip.compress(content)
@@ -157,7 +157,7 @@ def test_archive_in_archive_in_archive_has_an_end(tmp_path):
         read_checkpoint(tmp_path / "a.gz")
 
 
-def test_archive_with_code_in_it_runs_none(tmp_path):
+def test_code_in_an_archive_is_not_run(tmp_path):
     class Attack:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "ran",))
@@ -185,9 +185,9 @@ def test_archive_with_code_in_it_runs_none(tmp_path):
         ("a.pth", b"", r"is empty"),
         ("a.safetensors", b"<html>", r"is a web page"),
         ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"is a text file.* git-lfs"),
-        ("a.json", b"{}", r"is no index of weights"),
-        ("a.json", b"[1]", r"is no index of weights"),
-        ("a.json", b"oops", r"is no JSON"),
+        ("a.json", b"{}", r"is not an index of weights"),
+        ("a.json", b"[1]", r"is not an index of weights"),
+        ("a.json", b"oops", r"is not JSON"),
         (
             "model-00001-of-00002.safetensors",
             b"x",
@@ -198,7 +198,7 @@ def test_archive_with_code_in_it_runs_none(tmp_path):
         ("a.pkl", pickle.dumps({"a.b": [1.0]}, protocol=5), r"a\.pkl "),
     ],
 )
-def test_what_is_no_checkpoint_is_named(name, content, text, tmp_path):
+def test_files_that_are_not_checkpoints_are_named(name, content, text, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=text):
         read_checkpoint(tmp_path / name)
@@ -220,7 +220,7 @@ def in_parts(folder, weights, ending=".safetensors"):
 
 @pytest.mark.parametrize("ending", [".safetensors", ".bin"])
 @pytest.mark.parametrize("by", ["index", "folder"])
-def test_checkpoint_in_parts_is_read_by_its_index_or_folder(ending, by, tmp_path, weights):
+def test_checkpoint_in_parts_is_read_from_its_index_or_folder(ending, by, tmp_path, weights):
     index = in_parts(tmp_path, weights, ending)
     assert_loads(index if by == "index" else tmp_path, weights)
 
@@ -238,11 +238,11 @@ def test_checkpoint_in_parts_is_read_by_its_index_or_folder(ending, by, tmp_path
         ),
         (
             lambda index: index.write_text('{"weight_map": {"a.b": "model-00001-of-00002.safetensors"}}'),
-            r"index\.json says that a\.b is in model-00001-of-00002\.safetensors, where it is not",
+            r"index\.json says that a\.b is in model-00001-of-00002\.safetensors, but it is not",
         ),
     ],
 )
-def test_parts_that_are_not_there_are_named(change, text, tmp_path, weights):
+def test_missing_parts_are_named(change, text, tmp_path, weights):
     index = in_parts(tmp_path, weights)
     shutil.copy(tmp_path / "model-00001-of-00002.safetensors", tmp_path.parent / "b.safetensors")
     change(index)
@@ -257,7 +257,7 @@ def test_folder_with_one_checkpoint_stands_for_it(name, tmp_path, weights):
     assert_loads(tmp_path, weights)
 
 
-def test_folder_of_several_checkpoints_or_none_asks_for_one(tmp_path):
+def test_folder_with_no_or_several_checkpoints_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"is a folder with 0 checkpoints: name one file"):
         read_checkpoint(tmp_path)
     for epoch in (1, 2):
@@ -299,7 +299,7 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("name", ["weights.pth.tar", "weights.pt"])
 def test_every_pickle_protocol_is_read_safely(protocol, zipped, name, tmp_path, weights):
     content = training_file(weights)
-    if protocol in (3, 5):  # numpy and bytes have instructions of their own there
+    if protocol in (3, 5):  # with NumPy and bytes, which have their own instructions there
         del content["meta"]["history"], content["meta"]["best"], content["shared"][3]
     path = tmp_path / name
     torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
@@ -325,8 +325,8 @@ def test_code_in_a_later_protocol_is_refused_and_not_run(protocol, zipped, tmp_p
 @pytest.mark.parametrize(
     "value", [["a", "b", "a", ("a", "b")], {"x": {"x": "x"}}, [b"a", b"b" * 300], "é" * 300, [[]] * 3]
 )
-def test_rewritten_pickle_says_the_same(value):
-    """Held against Python's own pickle, which reads both."""
+def test_rewritten_pickle_loads_to_the_same_value(value):
+    """Python's own pickle reads both."""
     for protocol in (4, 5):
         rewritten = pickles._rewrite(io.BytesIO(pickle.dumps(value, protocol=protocol)))
         assert rewritten[:2] == b"\x80\x02"
@@ -357,7 +357,7 @@ def test_one_set_of_weights_is_found_under_any_key(wrapper, tmp_path, weights):
     ("one", "other"),
     [("teacher", "student"), ("net", "ema"), ("params", "params_ema"), ("encoder", "momentum_encoder")],
 )
-def test_of_two_networks_none_is_chosen_in_silence(one, other, tmp_path, weights):
+def test_two_networks_are_an_error_without_a_prefix(one, other, tmp_path, weights):
     path = tmp_path / "weights.pth"
     second = {name: tensor + 1 for name, tensor in weights.items()}
     first, last = sorted((one, other))
@@ -401,7 +401,7 @@ def test_trained_weights_come_before_their_average(key, also, tmp_path, weights)
         lambda name: f"model.module.{name}",
     ],
 )
-def test_words_of_wrappers_in_names_are_taken_off(rename, tmp_path, weights):
+def test_wrapper_prefixes_are_removed_from_names(rename, tmp_path, weights):
     path = tmp_path / "weights.pth"
     torch.save({"state_dict": {rename(name): tensor for name, tensor in weights.items()}}, path)
     assert_loads(path, weights)
@@ -420,7 +420,7 @@ class Detector(torch.nn.Module):
 
 
 @pytest.mark.parametrize("prefix", ["model.", "net.", "teacher.module.", "module.", ""])
-def test_whole_model_under_a_prefix_is_loaded_whole(prefix, tmp_path):
+def test_whole_model_under_a_prefix_is_loaded_completely(prefix, tmp_path):
     trained, model = Detector(), Detector()
     torch.save(
         {"state_dict": {prefix + name: tensor for name, tensor in trained.state_dict().items()}}, tmp_path / "a.pth"
@@ -430,7 +430,7 @@ def test_whole_model_under_a_prefix_is_loaded_whole(prefix, tmp_path):
     assert torch.equal(model.head.weight, trained.head.weight)
 
 
-def test_of_two_whole_models_none_is_chosen_in_silence(tmp_path):
+def test_two_whole_models_are_an_error_without_a_prefix(tmp_path):
     state = Detector().state_dict()
     torch.save({"teacher": state, "student": state}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"several ConvNeXts, under 'student\.', 'teacher\.': choose one with prefix="):

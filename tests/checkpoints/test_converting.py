@@ -1,4 +1,4 @@
-"""Files that are written: content, metadata, and what the command says."""
+"""Converted files: content, metadata, and the output of the command."""
 
 import hashlib
 import runpy
@@ -65,7 +65,7 @@ def test_file_carries_weights_source_hash_and_licence(tmp_path, to, suffix):
 
 @pytest.mark.parametrize("between", ["a.pth", "a.safetensors"])
 @pytest.mark.parametrize("layout", ["timm", "mmpretrain"])
-def test_second_conversion_passes_the_first_source_on(tmp_path, between, layout):
+def test_second_conversion_keeps_the_first_source(tmp_path, between, layout):
     convert_checkpoint(TIMM, tmp_path / between, to=layout)
     convert_checkpoint(tmp_path / between, tmp_path / "b.pth", to="official")
     assert torch.load(tmp_path / "b.pth", weights_only=True)["meta"] == ORIGIN
@@ -144,12 +144,12 @@ def test_command_converts_probes_and_explains_itself(run_tool, tmp_path):
     ("arguments", "code", "text"),
     [
         (["none.pth", "--probe"], 1, "Error: Checkpoint none.pth does not exist.\n"),
-        ([TIMM], 2, "name OUT and --to LAYOUT, or --probe"),
-        ([TIMM, "out.pth", "--probe"], 2, "--probe looks at IN and writes nothing"),
+        ([TIMM], 2, "give OUT and --to LAYOUT, or --probe"),
+        ([TIMM, "out.pth", "--probe"], 2, "--probe writes nothing"),
         ([TIMM, "out.pth", "--to", "caffe"], 2, "invalid choice: 'caffe'"),
     ],
 )
-def test_command_ends_in_one_sentence_and_a_code(run_tool, arguments, code, text):
+def test_command_ends_with_one_sentence_and_an_exit_code(run_tool, arguments, code, text):
     actual, out, err = run_tool(*arguments)
     assert (actual, out) == (code, "")
     assert text in err

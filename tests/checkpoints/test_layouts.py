@@ -1,4 +1,4 @@
-"""Every layout is told apart by its keys and gives the official weights back, bit by bit.
+"""Every layout is detected from its keys and converts to the official weights, bit by bit.
 
 Features are those that the code of each layout gave for the files in tests/fixtures. Layouts without such a file are
 written out in documented_names.py from the names that their code bases document."""
@@ -67,7 +67,7 @@ def test_mmpretrains_last_norm_is_the_output_norm_of_the_last_stage():
 
 @pytest.mark.parametrize(("file", "layout"), FILES.items())
 @pytest.mark.parametrize("to", WRITABLE)
-def test_conversion_there_and_back_is_bit_exact(file, layout, to):
+def test_round_trip_is_bit_exact(file, layout, to):
     weights = bare(read_checkpoint(DATA / f"{file}.pth"))
     there = convert_state_dict(weights, to)
     assert detect_layout(there) == to
@@ -77,7 +77,7 @@ def test_conversion_there_and_back_is_bit_exact(file, layout, to):
 
 
 @pytest.mark.parametrize("to", sorted(set(WRITABLE) - {"torchvision"}))
-def test_v2_there_and_back_is_bit_exact(official_v2, to):
+def test_round_trip_of_v2_is_bit_exact(official_v2, to):
     assert_equal(convert_state_dict(convert_state_dict(official_v2, to)), official_v2)
 
 
@@ -221,13 +221,13 @@ def test_norm_that_was_trained_on_patches_is_the_output_norm_of_the_last_stage(l
     assert torch.equal(model.norm3.weight, official_v1["norm.weight"])
 
 
-def test_norm_that_was_trained_on_pooled_vectors_is_no_output_norm(tmp_path):
+def test_norm_that_was_trained_on_pooled_vectors_is_not_an_output_norm(tmp_path):
     model = ConvNeXt(SMALL, output_norms="last")
     assert load_weights(model, DATA / "torchvision.pth").new == ("norm3.weight", "norm3.bias")
     assert torch.equal(model.norm3.weight, torch.ones(64))
 
 
-def test_norm_before_pooling_comes_back_as_such(official_v1):
+def test_norm_before_pooling_survives_a_round_trip(official_v1):
     weights = rename(official_v1, timm_names())
     weights = {name.replace("head.norm.", "norm_pre."): tensor for name, tensor in weights.items()}
     official = convert_state_dict(weights)
@@ -259,7 +259,7 @@ def test_isotropic_network_is_recognised_and_keeps_its_names():
     assert_equal(convert_state_dict({"model": weights}, "official", part="backbone"), weights)
 
 
-def test_two_networks_in_one_file_are_told_apart_only_by_the_user(official_v1):
+def test_two_networks_in_one_file_have_no_single_layout(official_v1):
     weights = prefixed("student.", official_v1) | prefixed("teacher.", official_v1)
     with pytest.raises(ValueError, match=r"several ConvNeXts, under 'student\.', 'teacher\.'"):
         detect_layout(weights)

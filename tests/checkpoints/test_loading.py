@@ -1,4 +1,4 @@
-"""Loading is whole or an error. Files are the official implementation's, and damaged copies of it."""
+"""A load is complete or an error. Files come from the official implementation, or are damaged copies of its files."""
 
 import argparse
 import functools
@@ -53,7 +53,7 @@ def test_every_load_is_logged_in_one_line(tmp_path, caplog):
     path = shutil.copy(OFFICIAL, tmp_path / "logged.pth")
     with caplog.at_level(logging.INFO, logger="mmengine"):
         report = load_weights(ConvNeXt(SMALL), path)
-        deadline = time.monotonic() + 60  # the line follows when the file is hashed
+        deadline = time.monotonic() + 60  # the line is logged once the file is hashed
         while not any("logged.pth" in line for line in caplog.messages) and time.monotonic() < deadline:
             time.sleep(0.01)
     assert [line for line in caplog.messages if "logged.pth" in line] == [str(report)]
@@ -61,7 +61,7 @@ def test_every_load_is_logged_in_one_line(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("wrapper", ["bare", "state_dict", "module", "backbone", "safetensors"])
-def test_usual_wrappings_are_taken_off(tmp_path, weights, wrapper):
+def test_common_wrappers_are_removed(tmp_path, weights, wrapper):
     path = tmp_path / "weights.pth"
     if wrapper == "safetensors":
         path = path.with_suffix(".safetensors")
@@ -81,7 +81,7 @@ def test_init_cfg_loads_with_and_without_prefix(tmp_path, weights):
         assert torch.equal(model.stages[2][2].gamma, weights["stages.2.2.gamma"])
 
 
-def test_detector_file_brings_its_output_norms(tmp_path, weights):
+def test_detector_file_provides_its_output_norms(tmp_path, weights):
     norms = {f"norm{stage}.{kind}": torch.rand(8 * 2**stage) for stage in range(4) for kind in ("weight", "bias")}
     path = save(tmp_path / "det.pth", {f"backbone.{name}": value for name, value in (weights | norms).items()})
     model = ConvNeXt(SMALL)
@@ -131,7 +131,7 @@ def test_another_size_of_model_is_an_error_that_names_both(tmp_path):
 
 
 @pytest.mark.parametrize("arch", VARIANTS)
-def test_published_sizes_are_called_what_the_models_are_called(arch):
+def test_published_sizes_are_named_like_the_models(arch):
     with torch.device("meta"):
         model = ConvNeXt(arch)
     assert str(describe(model.state_dict())).startswith(f"ConvNeXt {arch} (depths ")
@@ -253,7 +253,7 @@ def test_official_training_file_with_its_arguments_is_read(tmp_path, weights, le
     assert torch.equal(model.stages[2][2].gamma, weights["stages.2.2.gamma"])
 
 
-def test_moving_average_is_loaded_on_demand_or_where_it_is_all_there_is(tmp_path, weights):
+def test_moving_average_is_loaded_on_demand_or_if_nothing_else_is_there(tmp_path, weights):
     content = training_file(weights)
     path = save(tmp_path / "both.pth", content)
     del content["model"]
@@ -275,7 +275,7 @@ def test_allowing_the_arguments_of_training_files_allows_nothing_else(tmp_path):
 
 @pytest.mark.parametrize("in_channels", [1, 2, 4, 5, 6, 9])
 def test_grey_image_gives_the_same_activations_with_any_number_of_channels(in_channels):
-    """The scale is kept: what all channels share comes out of the stem as before."""
+    """The scale is kept: an image with equal channels gives the same output of the stem as before."""
     three, other = ConvNeXt(SMALL).eval(), ConvNeXt(SMALL, in_channels).eval()
     load_weights(three, OFFICIAL)
     report = load_weights(other, OFFICIAL)
@@ -303,7 +303,7 @@ def test_fewer_channels_take_the_mean_of_the_files(weights):
     torch.testing.assert_close(model.downsample_layers[0][0].weight, in_file.sum(1, keepdim=True))
 
 
-def test_loading_in_many_groups_is_loading_all(monkeypatch, weights):
+def test_loading_in_groups_loads_everything(monkeypatch, weights):
     monkeypatch.setattr("convnext_dense.checkpoints.loading._GROUP_BYTES", 1000)
     model = ConvNeXt(SMALL, output_norms="none")
     load_weights(model, OFFICIAL)
@@ -311,7 +311,7 @@ def test_loading_in_many_groups_is_loading_all(monkeypatch, weights):
         assert torch.equal(tensor, weights[name])
 
 
-def test_network_is_refused_in_training_while_a_frozen_stage_is_random(tmp_path, weights):
+def test_training_with_a_random_frozen_stage_is_an_error(tmp_path, weights):
     model = ConvNeXt(SMALL, frozen_stages=2)
     image = torch.rand(1, 3, 32, 32)
     del weights["stages.1.0.gamma"]
@@ -353,7 +353,7 @@ def test_timm_and_hub_names_are_looked_up_on_the_hub(monkeypatch, tmp_path, weig
 
 
 @pytest.mark.parametrize("source", ["timm:convnext_tiny.none", "hf:nobody/nothing", "hf:not a name"])
-def test_what_is_not_on_the_hub_is_named(monkeypatch, tmp_path, source):
+def test_missing_name_on_the_hub_is_named(monkeypatch, tmp_path, source):
     cached_on_the_hub(monkeypatch, tmp_path, "timm/other", "model.safetensors")
     with pytest.raises(ValueError, match=rf"Checkpoint {source} cannot be downloaded from https://huggingface\.co/"):
         load_weights(ConvNeXt(SMALL), source)
@@ -386,7 +386,7 @@ def dense(weights):
 @pytest.mark.parametrize("stage", range(4))
 @pytest.mark.parametrize("prefix", ["", "backbone."])
 def test_dense_file_without_one_of_its_output_norms_is_incomplete(tmp_path, weights, stage, kind, prefix):
-    """Only a classifier, which has none of them, may leave output norms new."""
+    """Output norms may be new only with the file of a classifier, which has none of them."""
     torn = dense(weights)
     del torn[f"norm{stage}.{kind}"]
     path = save(tmp_path / "torn.pth", {prefix + name: tensor for name, tensor in torn.items()})
@@ -425,7 +425,7 @@ def test_classifier_leaves_the_norms_that_a_model_has_new_and_no_other_tensor(tm
 
 
 def test_detectors_own_norms_are_never_left_new(tmp_path, weights):
-    """Whole models are loaded whole: there is no classifier in a detector's file."""
+    """A whole model is loaded completely: the file of a detector has no classifier in it."""
 
     class Detector(torch.nn.Module):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""What we write loads strictly into the models of timm, torchvision and transformers, and gives our features there."""
+"""Converted files load strictly into the models of timm, torchvision and transformers, which give our features."""
 
 import importlib.util
 
@@ -11,7 +11,7 @@ from documented_names import CHANNELS, DATA, DEPTHS
 from convnext_dense.checkpoints import convert_checkpoint, convert_state_dict, load_weights
 from convnext_dense.models import ConvNeXt
 
-# transformers finds its modules at first use, some of which need tokenizers.
+# transformers imports its modules on first use, and some need tokenizers.
 needs_transformers = pytest.mark.skipif(
     not all(map(importlib.util.find_spec, ("transformers", "tokenizers"))),
     reason="transformers is not installed: pip install -e '.[peers]'",
@@ -127,7 +127,7 @@ def test_transformers_backbone_takes_our_output_norms(official_v1):
 
 
 @needs_transformers
-def test_what_transformers_builds_for_dinov3_is_read_whole(tmp_path):
+def test_transformers_dinov3_model_is_read_completely(tmp_path):
     from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
     theirs = DINOv3ConvNextModel(DINOv3ConvNextConfig(depths=list(DEPTHS), hidden_sizes=list(CHANNELS))).eval()

@@ -1,4 +1,4 @@
-"""The official COCO and ADE20K releases, by the names that mmdet 2.x and mmseg 0.x gave their heads, fill our models.
+"""The official COCO and ADE20K releases, with the head names of mmdet 2.x and mmseg 0.x, fill our models.
 
 The names are written out here as mmdet 2.x (necks/fpn.py, dense_heads/rpn_head.py, roi_heads/) and mmseg 0.x
 (decode_heads/uper_head.py, fcn_head.py) built them for the configs of facebookresearch/ConvNeXt@048efcea. None of them
@@ -129,7 +129,7 @@ def build(monkeypatch):
         init_default_scope(scope)
         return MODELS.build(model)
 
-    # Random weights that are overwritten at once cost more time than everything else here.
+    # Skip random initialization, which takes longer than everything else here.
     monkeypatch.setattr("torch.nn.init.trunc_normal_", lambda tensor, **_: tensor)
     return build
 
@@ -187,7 +187,7 @@ def test_backbone_of_a_detector_is_written_for_timm_without_its_output_norms(off
     body = {name: tensor for name, tensor in official_v1.items() if not name.startswith(("norm.", "head."))}
     detector = {f"backbone.{name}": tensor for name, tensor in (body | norms).items()} | {"neck.weight": torch.rand(1)}
     with pytest.raises(
-        ValueError, match=r"1 tensors, such as neck\.weight, are no part .* part='backbone' leaves them"
+        ValueError, match=r"1 tensors, such as neck\.weight, are not part .* part='backbone' leaves them"
     ):
         convert_state_dict(detector, "timm")
     written = convert_state_dict(detector, "timm", part="backbone")

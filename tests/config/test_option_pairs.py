@@ -95,7 +95,7 @@ def test_batch_of_one_trains_on_running_statistics_behind_a_pooling(config, opti
     if not num_updates:  # never updated: mean 0 and deviation 1, but scale and shift are trained
         assert weights["pooled.1.running_mean"].eq(0).all()
         assert not weights["pooled.1.bias"].eq(0).all()
-    told = "pooled.1 has a single value per channel of a batch of one image"
+    told = "pooled.1 has a single value per channel in a batch of one image"
     assert log.count(told) == int(num_updates < num_batches)
 
 
@@ -195,7 +195,9 @@ def test_written_config_begins_anew(config):
     train(config)
     start = shutil.copy(config.parent / "run/epoch_1.pth", config.parent / "start.pth").as_posix()
     log = train(config, {"train_cfg.max_epochs": 2, "load_from": start}, resume="auto")
-    assert f"goes on from {config.parent}/run/epoch_1.pth; load_from={start}, where it once began, is not loaded" in log
+    assert (
+        f"resumes from {config.parent}/run/epoch_1.pth; load_from={start}, from which it started, is not loaded" in log
+    )
     assert (written(config).resume, written(config).load_from, written(config).launcher) == (False, start, "none")
     assert [hook.type for hook in written(config).custom_hooks].count("convnext_dense.CheckpointGuardHook") == 1
     again = config.parent / "again"

@@ -126,7 +126,7 @@ def test_value_of_an_option_is_found_inside_dicts():
         ({"load_from": "a.pth"}, dict(resume="b.pth"), r"--resume b\.pth and load_from='a\.pth'"),
         ({"optim_wrapper.type": "OptimWrapper"}, dict(amp=True), r"--amp and optim_wrapper\.type='OptimWrapper'"),
         ({"optim_wrapper": dict(type="OptimWrapper")}, dict(amp=True), r"--amp and optim_wrapper\.type='OptimWrapper'"),
-        ({"launcher": "pytorch"}, {}, "launcher='pytorch' in --cfg-options starts no processes: write --launcher"),
+        ({"launcher": "pytorch"}, {}, "launcher='pytorch' in --cfg-options starts no processes: use --launcher"),
         ({"+auto_scale_lr.enable": False}, dict(auto_scale_lr=True), r"--auto-scale-lr and auto_scale_lr\.enable"),
     ],
 )

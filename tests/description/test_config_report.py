@@ -1,4 +1,4 @@
-"""What tools/describe.py says about a config. Expected numbers are published (published.json) or by hand."""
+"""Output of tools/describe.py for a config. Expected numbers are published (published.json) or worked out by hand."""
 
 import runpy
 import sys
@@ -11,7 +11,7 @@ from convnext_dense.description import describe_config
 ROOT = Path(__file__).parents[2]
 
 
-def test_detector_is_described_with_what_was_published_beside_it():
+def test_detector_is_described_beside_the_published_values():
     text = describe_config(ROOT / "configs/detection/mask_rcnn_convnext_t_3x.py", ROOT)
     assert "MaskRCNN on convnext_dense.ConvNeXt" in text
     assert "|           1 |      8 |           192 x 100 x 160 |" in text  # 1280 / 8 x 800 / 8, width of stage 1
@@ -23,7 +23,7 @@ def test_detector_is_described_with_what_was_published_beside_it():
     assert "length: 36 epochs" in text
 
 
-def test_segmenter_is_described_at_four_crops_in_a_row_and_by_option():
+def test_segmenter_is_described_at_four_crops_and_at_a_given_size():
     config = ROOT / "configs/segmentation/upernet_convnext_t_160k.py"
     text = describe_config(config, ROOT, options={"model.backbone.drop_path_rate": 0.2}, image_size=(64, 128))
     assert "GMACs 128 x 64" in text

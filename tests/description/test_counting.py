@@ -1,4 +1,4 @@
-"""Counters against arithmetic by hand."""
+"""Counters compared with hand calculation."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ SMALL = dict(depths=(2, 1, 3, 1), channels=(8, 16, 32, 64))
         (dict(in_channels=3, out_channels=3, kernel_size=7, padding=3, groups=3), 10 * 12 * 3 * 49),
     ],
 )
-def test_convolution_costs_what_it_costs_by_hand(conv, macs):
+def test_macs_of_convolutions_match_hand_calculation(conv, macs):
     with torch.device("meta"):
         module = nn.Conv2d(**conv)
     assert count_macs(lambda: module(image_on_meta((10, 12)))) == macs
@@ -43,7 +43,7 @@ def test_saved_bytes_are_those_of_inputs_that_gradients_need():
     assert count_saved_bytes(model, lambda: model(x)) == 4 * (5 * 4 + 5 * 8)
 
 
-def test_recomputed_blocks_keep_their_inputs_alone():
+def test_recomputed_blocks_save_only_their_inputs():
     kept = {}
     for with_cp in (False, True):
         with torch.device("meta"):

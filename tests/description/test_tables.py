@@ -1,5 +1,5 @@
-"""The tables of published and computed sizes, and the documentation that holds them. Published numbers are those of
-published.json; how far a computed one may be off is what the papers' printed digits allow."""
+"""The tables of published and computed sizes, and the documents with these tables. Published numbers come from
+published.json; computed ones may differ by as much as the papers' printed digits allow."""
 
 import functools
 import struct
@@ -23,7 +23,7 @@ def table(name: str) -> str:
 
 
 def rows(name: str) -> list[list[str]]:
-    """Cells of the rows of a table, header and rule included."""
+    """The cells of a table by row, including the header and the rule."""
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table(name).splitlines() if "|" in line]
 
 
@@ -31,7 +31,7 @@ def differences(row: list[str]) -> list[float]:
     return [abs(float(cell.removesuffix(" %"))) for cell in row if cell.endswith(" %") and cell[:1] in "+-"]
 
 
-def test_every_variant_has_the_published_size_but_for_printed_digits():
+def test_every_variant_has_the_published_size_up_to_rounding():
     header, _, *found = rows("archs")
     assert len(found) == sum(len(PUBLISHED[key]) for key in PUBLISHED if key.startswith("architectures"))
     noted = {}
@@ -77,7 +77,7 @@ def test_classifiers_have_the_published_size():
         assert max(differences(row[1:7])) < 1.0
 
 
-def test_roadmap_table_shows_the_two_values_that_follow_from_nothing():
+def test_roadmap_table_marks_the_two_inconsistent_published_values():
     noted = [row for row in rows("roadmap") if "follows from no definition" in row[-1]]
     assert [(row[0], row[2], row[3]) for row in noted] == [
         ("layer_norm", "4.15", "4.46"),
@@ -86,7 +86,7 @@ def test_roadmap_table_shows_the_two_values_that_follow_from_nothing():
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_documentation_holds_the_tables_as_they_are_computed(document):
+def test_documentation_has_the_computed_tables(document):
     """If this fails, run python tools/write_docs.py."""
     text = (ROOT / document).read_text(encoding="utf-8")
     for name in DOCUMENTS[document]:
@@ -102,12 +102,12 @@ def test_picture_is_1200_pixels_wide(tmp_path):
         assert struct.unpack(">I", path.read_bytes()[16:20]) == (1200,)  # width, in the header of a PNG
 
 
-def test_document_without_markers_is_refused():
+def test_document_without_markers_is_an_error():
     with pytest.raises(ValueError, match="has no '<!-- table archs -->' followed by '<!-- end of table archs -->'"):
         replace_table("# Nothing", "archs", "a table")
 
 
-def test_numbers_stand_to_the_right():
+def test_numbers_are_aligned_right():
     assert format_table(["name", "n"], [["a", "1.50"], ["bcdef", "-"]]).splitlines() == [
         "| name  |    n |",
         "| ----- | ---: |",

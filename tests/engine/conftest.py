@@ -1,4 +1,4 @@
-"""What tests of runs share."""
+"""Fixtures for tests of runs."""
 
 import pytest
 from mmengine.logging import MessageHub, MMLogger
@@ -7,7 +7,7 @@ from mmengine.visualization import Visualizer
 
 @pytest.fixture(autouse=True)
 def _fresh_logger():
-    """mmengine keeps loggers, values and visualizers by name, and a run's name is its second."""
+    """mmengine caches loggers, values and visualizers by name, and names a run by the current second."""
     yield
     for logger in list(MMLogger._instance_dict.values()):
         for handler in list(logger.handlers):

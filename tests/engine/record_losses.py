@@ -1,4 +1,4 @@
-"""Trains as tools/train.py does and writes the loss of every iteration, averaged over processes, as JSON.
+"""Train like tools/train.py and write the loss of every iteration, averaged over processes, as JSON.
 
 torchrun --nproc_per_node=2 tests/engine/record_losses.py JOB.json, where JOB.json holds the arguments of `train_model`
 and ``out``.
@@ -18,7 +18,7 @@ from convnext_dense.engine import train_model
 
 @HOOKS.register_module(force=True)
 class RecordLossesHook(Hook):
-    """Collects what the trained model returns as its loss."""
+    """Collects the losses that the model returns in training."""
 
     def __init__(self, out):
         self.out = Path(out)
@@ -35,7 +35,7 @@ class RecordLossesHook(Hook):
 
 
 def record_losses(out, config, options, **kwargs):
-    """Trains and gives the losses."""
+    """Trains and returns the losses."""
     hooks = [*options.get("+custom_hooks", []), dict(type="RecordLossesHook", out=str(out))]
     train_model(config, {**options, "+custom_hooks": hooks}, **kwargs)
 

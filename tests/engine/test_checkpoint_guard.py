@@ -1,4 +1,4 @@
-"""What mmengine's Runner loads and resumes goes through the same comparison as everything else."""
+"""Checkpoints that mmengine's Runner loads or resumes are compared with the model like all others."""
 
 import logging
 
@@ -62,7 +62,7 @@ def foreign(model):
     return convert_state_dict(body, "mmpretrain") | {k: v for k, v in weights.items() if k.startswith("head.")}
 
 
-def test_load_from_renames_the_backbone_and_says_in_one_line_what_was_loaded(trained, tmp_path, caplog):
+def test_load_from_renames_the_backbone_and_logs_one_line(trained, tmp_path, caplog):
     path = tmp_path / "detector.pth"
     torch.save({"state_dict": foreign(trained), "meta": {}}, path)
     model = Detector()
@@ -87,7 +87,7 @@ class Averaged(BaseTTAModel):
         return data_samples_list
 
 
-def test_model_within_test_time_augmentation_is_filled(trained, tmp_path):
+def test_model_inside_test_time_augmentation_is_filled(trained, tmp_path):
     torch.save({"state_dict": foreign(trained)}, tmp_path / "detector.pth")
     model = Averaged(Detector())
     build_runner(model, tmp_path, load_from=str(tmp_path / "detector.pth")).load_or_resume()
@@ -103,7 +103,7 @@ def test_load_from_with_a_missing_tensor_stops_the_run(trained, tmp_path):
         runner.load_or_resume()
 
 
-def test_resumed_run_says_what_it_loaded_from_where(tmp_path, caplog):
+def test_resumed_run_logs_what_it_loaded_and_from_where(tmp_path, caplog):
     build_runner(Detector(), tmp_path).train()
     MMLogger._instance_dict.clear()
     runner = build_runner(Detector(), tmp_path, resume=True, max_epochs=2)
@@ -131,7 +131,7 @@ def test_training_with_a_frozen_random_stage_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("way", ["load_from", "resume", "init_cfg"])
-def test_training_with_a_frozen_loaded_stage_is_not(trained, tmp_path, way):
+def test_training_with_a_frozen_loaded_stage_is_accepted(trained, tmp_path, way):
     path = tmp_path / "detector.pth"
     torch.save({"state_dict": foreign(trained)}, path)
     if way == "init_cfg":

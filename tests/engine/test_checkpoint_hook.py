@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, failures are survived, and the newest whole one is found."""
+"""Checkpoints are written atomically, a run survives a failed write, and the newest whole checkpoint is found."""
 
 import errno
 import logging
@@ -31,7 +31,7 @@ class Linear(BaseModel):
 
 
 class Scores:
-    """Stands in for mmengine's Evaluator: the next of the given scores at every validation."""
+    """Stands in for mmengine's Evaluator and returns the next of the given scores at every validation."""
 
     dataset_meta = None
 
@@ -47,7 +47,7 @@ class Scores:
 
 def make_runner(work_dir, *, epochs=4, scores=(), checkpoint=None, **settings):
     MMLogger._instance_dict.clear()
-    MessageHub._instance_dict.clear()  # two runs of one second have one name
+    MessageHub._instance_dict.clear()  # runs of the same second have the same name
     data = DataLoader([torch.rand(2)] * 2, collate_fn=lambda items: dict(inputs=items))
     validation = {}
     if scores:
@@ -71,7 +71,7 @@ def make_runner(work_dir, *, epochs=4, scores=(), checkpoint=None, **settings):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk that has no room for the n-th files, counted from 1, that are flushed to it; folders do not count."""
+    """A disk that is full for the n-th files flushed to it, counted from 1; folders do not count."""
     flush = os.fsync
 
     class Disk:
@@ -103,8 +103,8 @@ def test_file_keeps_its_content_until_the_new_one_is_whole(tmp_path):
     assert file.read_text() == "new"
 
 
-def test_full_disk_costs_one_checkpoint_and_not_the_run(disk, tmp_path, caplog):
-    disk.full_at = (3,)  # each checkpoint is followed by the pointer: the second epoch's
+def test_full_disk_costs_one_checkpoint_but_not_the_run(disk, tmp_path, caplog):
+    disk.full_at = (3,)  # the checkpoint of the second epoch; each is followed by the pointer
     runner = make_runner(tmp_path, checkpoint=dict(max_keep_ckpts=1), epochs=2)
     runner.logger.addHandler(caplog.handler)
     with caplog.at_level(logging.ERROR):
@@ -123,13 +123,13 @@ def test_full_disk_costs_one_checkpoint_and_not_the_run(disk, tmp_path, caplog):
 
 def test_second_failure_in_a_row_ends_the_run_and_names_the_last_whole_checkpoint(disk, tmp_path):
     disk.full_at = (3, 4)
-    match = r"No space left .* last whole checkpoint is .*epoch_1\.pth\. It is the second failure in a row"
+    match = r"No space left .* last whole checkpoint is .*epoch_1\.pth\. This is the second failure in a row"
     with pytest.raises(ValueError, match=match):
         make_runner(tmp_path).train()
     assert find_whole_checkpoint(tmp_path) == (tmp_path / "epoch_1.pth", [])
 
 
-def test_old_checkpoints_go_only_after_the_new_one_is_there(tmp_path, monkeypatch):
+def test_old_checkpoints_are_removed_only_after_the_new_one_is_written(tmp_path, monkeypatch):
     seen = []
     replace = os.replace
 
@@ -160,28 +160,28 @@ def test_best_score_and_file_survive_a_failed_write_and_a_resume(disk, tmp_path)
     assert Path(info["best_ckpt"]).name == "best_acc_epoch_3.pth"
 
 
-def test_failures_are_in_a_row_also_where_a_validation_between_them_writes_nothing(disk, tmp_path):
+def test_failures_are_in_a_row_even_if_a_validation_between_them_writes_nothing(disk, tmp_path):
     # Epoch 1: checkpoint, pointer; best, checkpoint, pointer. Epochs 2 and 3: checkpoint.
     disk.full_at = (6, 7)
     with pytest.raises(ValueError, match="second failure in a row"):
         make_runner(tmp_path, checkpoint=dict(save_best="acc", rule="greater"), scores=(0.5, 0.1, 0.2)).train()
 
 
-def test_best_file_that_no_checkpoint_knows_of_is_removed(disk, tmp_path):
+def test_best_file_that_no_checkpoint_refers_to_is_removed(disk, tmp_path):
     # Epoch 1: checkpoint, pointer; best, checkpoint, pointer. Epoch 2: checkpoint, pointer; best, checkpoint.
     disk.full_at = (9,)
     make_runner(tmp_path, checkpoint=dict(save_best="acc", rule="greater"), epochs=2, scores=(0.5, 0.6)).train()
     assert [path.name for path in tmp_path.glob("best_*")] == ["best_acc_epoch_1.pth"]
 
 
-def test_killed_writers_leave_nothing_behind_for_long(tmp_path):
+def test_partial_files_of_killed_processes_are_removed(tmp_path):
     (tmp_path / ".epoch_1.pth.partial").write_bytes(b"half")
     make_runner(tmp_path, epochs=1).train()
     assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "bits", "gone"])
-def test_damaged_checkpoint_is_passed_over_with_its_name(damage, tmp_path):
+def test_damaged_checkpoint_is_skipped_and_named(damage, tmp_path):
     make_runner(tmp_path, epochs=2).train()
     newest = tmp_path / "epoch_2.pth"
     content = bytearray(newest.read_bytes())
@@ -202,7 +202,7 @@ def test_damaged_checkpoint_is_passed_over_with_its_name(damage, tmp_path):
 def test_folder_of_damaged_checkpoints_is_refused(tmp_path):
     (tmp_path / "epoch_1.pth").write_bytes(b"\x80half")
     (tmp_path / "best_acc_epoch_1.pth").write_bytes(b"never resumed from")
-    with pytest.raises(ValueError, match=r"delete them to begin anew\. .*epoch_1\.pth is passed over: .* is damaged"):
+    with pytest.raises(ValueError, match=r"delete them to start over\. .*epoch_1\.pth is skipped: .* is damaged"):
         find_whole_checkpoint(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Training, resuming, averaging and distributing the classifier, on the CPU."""
+"""Train, resume, average and distribute the classifier, on the CPU."""
 
 import json
 import math
@@ -45,7 +45,7 @@ SMALL = {
     "train_cfg.val_interval": 1,
     "param_scheduler": [],
 }
-# The same images whatever the epoch, whole steps only.
+# The same images in every epoch, and only whole steps.
 EXACT = {
     **SMALL,
     "effective_batch": 16,
@@ -68,7 +68,7 @@ def folder(tmp_path_factory):
 
 
 def train_model(config, options, **kwargs):
-    train(config, deepcopy(options), **kwargs)  # mmengine takes _delete_ out of them
+    train(config, deepcopy(options), **kwargs)  # mmengine removes _delete_ from them
 
 
 def losses_of(folder, out, options, config=CONFIG, **kwargs):
@@ -93,7 +93,7 @@ def launch(jobs, tmp_path):
 
 
 def test_losses_after_kill_and_resume_are_those_of_an_uninterrupted_run(folder, tmp_path):
-    """With everything that is drawn: order, augmentation, mixing, dropped paths."""
+    """With everything random: order, augmentation, mixing, drop path."""
     options = {
         **SMALL,
         "train_cfg.max_epochs": 2,
@@ -106,7 +106,7 @@ def test_losses_after_kill_and_resume_are_those_of_an_uninterrupted_run(folder, 
     MMLogger._instance_dict.clear()
     losses_of(folder, tmp_path / "run.json", {**options, "train_cfg.max_epochs": 1})
     MMLogger._instance_dict.clear()
-    torch.rand(7)  # another state of the generators
+    torch.rand(7)  # change the state of the generator
     np.random.rand(7)
     more_workers = {"train_dataloader.num_workers": 1}
     resumed = losses_of(folder, tmp_path / "run.json", {**options, **more_workers}, resume="auto")
@@ -234,7 +234,7 @@ def test_accumulation_follows_from_processes_and_batch(launcher, environment, ba
 
 
 @pytest.mark.parametrize(("batch_size", "processes"), [(96, 1), (512, 16)])
-def test_batch_that_cannot_be_met_is_an_error_with_its_numbers(batch_size, processes, monkeypatch):
+def test_impossible_effective_batch_is_an_error_with_its_numbers(batch_size, processes, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     with pytest.raises(ValueError, match=rf"effective_batch=4096 cannot .* {processes} process(es)? x {batch_size} im"):
         accumulate_to_effective_batch(effective(4096, batch_size, "pytorch"))
@@ -252,7 +252,7 @@ def effective(effective_batch, batch_size, launcher):
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one_whole_or_in_shards(folder, shapes_folder, tmp_path):
+def test_two_processes_train_like_one_with_and_without_sharding(folder, shapes_folder, tmp_path):
     """The classifier in two processes, the same under FSDP and resumed there, and a detector."""
     alone = losses_of(folder, tmp_path / "alone.json", {**EXACT, "train_dataloader.batch_size": 16})
     halves = {**EXACT, "train_dataloader.batch_size": 8}

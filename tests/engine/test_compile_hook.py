@@ -1,4 +1,4 @@
-"""The hook that compiles the backbone. The eager model is what the compiled one is held against."""
+"""The hook that compiles the backbone; the compiled model is compared with the eager one."""
 
 import copy
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Widths of a neck against those of the backbone in front of it."""
+"""Channels of a neck compared with those of the backbone."""
 
 from types import SimpleNamespace
 
@@ -18,12 +18,12 @@ def model(in_channels):
 
 
 @pytest.mark.parametrize("in_channels", [[16, 32, 64], (64, 32, 16), 64, None])
-def test_neck_of_the_outputs_widths_is_taken(in_channels):
-    """Of three stages alone, as YOLOX and RTMDet read them, and from the deepest on, as YOLOv3's neck lists them."""
+def test_neck_with_the_backbones_channels_is_accepted(in_channels):
+    """YOLOX and RTMDet read only three stages; YOLOv3's neck lists the deepest first."""
     check_widths(model(in_channels), CONFIG)
 
 
 @pytest.mark.parametrize("in_channels", [[8, 16, 32, 64], [16, 32], [64, 64, 16]])
-def test_neck_of_other_widths_is_named(in_channels):
+def test_neck_with_other_channels_is_named(in_channels):
     with pytest.raises(ValueError, match=r"\(arch=.*, out_indices=\(1, 2, 3\)\) gives \[16, 32, 64\]"):
         check_widths(model(in_channels), CONFIG)

@@ -1,4 +1,4 @@
-"""Training, resuming and testing through mmengine's Runner, on the CPU."""
+"""Train, resume and test with mmengine's Runner, on the CPU."""
 
 import functools
 import json
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CASCADE = ROOT / "configs/detection/cascade_convnext_t_3x.py"
 DEMO = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 
-# The published config, made small by options alone: two iterations per epoch on images of at most 96 pixels.
+# The published config, made small only by options: two iterations per epoch on images of at most 96 pixels.
 SMALL_CASCADE = {
     "model.backbone.init_cfg": None,
     "train_cfg.max_epochs": 1,
@@ -110,7 +110,7 @@ def test_published_cascade_trains_saves_resumes_and_tests(own_folder, tmp_path):
 
 
 @pytest.mark.parametrize("by", ["mmengine", "mmdet 2"])
-def test_names_in_the_checkpoint_are_held_against_the_test_set(by, demo_run, own_folder, tmp_path):
+def test_class_names_of_the_checkpoint_are_compared_with_the_test_set(by, demo_run, own_folder, tmp_path):
     checkpoint = (demo_run / "last_checkpoint").read_text()
     if by == "mmdet 2":  # which kept them as CLASSES
         content = read_checkpoint(checkpoint)
@@ -145,7 +145,7 @@ def test_predictions_are_written_in_coco_format_and_drawn(demo_run, shapes_folde
 
 
 def test_image_that_breaks_during_training_is_named(own_folder, tmp_path, monkeypatch):
-    """The check before training decodes a sample only; what it did not see is named when it comes up."""
+    """The check before training decodes only a sample; a bad image outside of it is named when it is loaded."""
     monkeypatch.setattr("convnext_dense.data.own.tasks.Inspection", functools.partial(Inspection, 1))
     images = sorted((own_folder / "train").iterdir())
     for image in images[1:]:
@@ -218,8 +218,8 @@ def test_tools_end_with_one_sentence_and_an_exit_code(arguments, text, shapes_fo
     assert "Traceback" not in done.stderr
 
 
-def test_run_goes_on_from_the_config_that_it_wrote(demo_run):
-    """mmengine writes the config that ran beside the checkpoints; it reads back to the same data and heads."""
+def test_run_resumes_from_the_config_that_it_wrote(demo_run):
+    """mmengine writes the config of a run beside its checkpoints; reading it gives the same data and heads."""
     cfg = Config.fromfile(demo_run / DEMO.name)
     assert cfg.model.roi_head.bbox_head.num_classes == 6
     assert cfg.train_dataloader.dataset.metainfo.classes[0] == "circle"

@@ -1,4 +1,4 @@
-"""What ``load_weights`` reads, mmengine's runner reads too, wherever it looks for a checkpoint."""
+"""mmengine's runner reads every checkpoint that ``load_weights`` reads, in all places that take one."""
 
 import gzip
 import io
@@ -57,8 +57,8 @@ def test_other_modules_of_a_config_start_from_every_kind_of_file(tmp_path):
     assert torch.equal(neck.layer.weight, trained.layer.weight)
 
 
-def test_what_is_read_outlives_the_file(tmp_path):
-    """A run that is resumed may write over the checkpoint that it began with."""
+def test_weights_outlive_the_file(tmp_path):
+    """A resumed run may overwrite the checkpoint that it started from."""
     path = tmp_path / "epoch_3.pth"
     WRITERS[path.name](path, nn.Linear(3, 2))
     content = read_local_checkpoint(str(path))

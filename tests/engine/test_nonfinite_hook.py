@@ -1,4 +1,4 @@
-"""The first loss or gradient that is not finite ends a run, with the weights of before and what led to it."""
+"""The first loss or gradient that is not finite ends a run, which saves the weights before it and the batches."""
 
 import logging
 
@@ -30,7 +30,7 @@ class Numbers(Dataset):
 
 
 class Model(BaseModel):
-    """Has a finite loss whose gradient is infinite, or a loss that is not a number, for one image."""
+    """For one image, has a finite loss with an infinite gradient, or a loss that is NaN."""
 
     def __init__(self, bad_image=5, kind="gradient"):
         super().__init__()
@@ -48,7 +48,7 @@ class Model(BaseModel):
 
 def make_runner(work_dir, model, hook, *, counts=1, clip=None):
     MMLogger._instance_dict.clear()
-    MessageHub._instance_dict.clear()  # two runs of one second have one name
+    MessageHub._instance_dict.clear()  # runs of the same second have the same name
     wrapper = dict(optimizer=dict(type="SGD", lr=0.1), accumulative_counts=counts)
     return Runner(
         model=model,
@@ -106,7 +106,7 @@ def test_loss_is_found_in_the_middle_of_an_accumulated_step(tmp_path):
 
 
 class Scaler:
-    """Stands in for torch's GradScaler, which skips the optimizer's step where gradients overflow."""
+    """Stands in for torch's GradScaler, which skips the optimizer step if gradients overflow."""
 
     def __init__(self, optimizer, overflows):
         self.optimizer, self.overflows = optimizer, iter(overflows)
@@ -123,7 +123,7 @@ class Scaler:
 
 
 @pytest.mark.parametrize(("overflows", "ends"), [((1, 1, 0, 1, 1, 0, 0, 0), False), ((0, 1, 1, 1), True)])
-def test_skipped_steps_of_mixed_precision_are_let_pass_up_to_a_number(overflows, ends, tmp_path, caplog):
+def test_a_limited_number_of_skipped_steps_is_tolerated(overflows, ends, tmp_path, caplog):
     hook = NonFiniteHook(max_skipped_steps=2)
     runner = make_runner(tmp_path, Model(bad_image=-1), hook)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

@@ -1,4 +1,4 @@
-"""A run whose checkpoint kept GRN as (1, 1, 1, C) goes on as if it had never stopped."""
+"""A run whose checkpoint stores GRN as (1, 1, 1, C) resumes as if it had not been interrupted."""
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def as_before(path):
     torch.save(content, path)
 
 
-def test_run_of_an_earlier_shape_of_grn_is_resumed_exactly(tmp_path):
+def test_run_with_an_earlier_shape_of_grn_is_resumed_exactly(tmp_path):
     whole = train(tmp_path / "whole", 2)
     train(tmp_path / "halves", 1)
     as_before(tmp_path / "halves" / "epoch_1.pth")

@@ -1,4 +1,4 @@
-"""A training that starts from a detector of other classes, by the path of ``tools/train.py --init-from``."""
+"""Training from a detector with other classes, as with ``tools/train.py --init-from``."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(request, tmp_path_factory):
-    """A detector of three classes, one of which the folder has under another spelling, and one of no class at all."""
+    """A detector with three classes, one of which the folder spells differently, and one without class names."""
     from mmengine.registry import MODELS, init_default_scope
 
     cfg = Config.fromfile(request.config.rootpath / CONFIG)
@@ -49,7 +49,7 @@ def train(root, folder, tmp_path, **kwargs):
     return torch.load(tmp_path / "epoch_1.pth", weights_only=False)["state_dict"]
 
 
-def test_rows_of_known_classes_and_everything_else_are_taken_over(request, folder, trained, tmp_path, capfd):
+def test_rows_of_shared_classes_and_all_other_weights_are_loaded(request, folder, trained, tmp_path, capfd):
     path, weights = trained
     after = train(request.config.rootpath, folder, tmp_path, init_from=str(path))
     names = Config.fromfile(tmp_path / "mask_rcnn_convnext_atto_scratch.py").train_dataloader.dataset.metainfo.classes

@@ -1,4 +1,4 @@
-"""Runs that end anywhere and go on: what they resume from, and that nothing is different afterwards."""
+"""Runs that end at any iteration and resume: what they resume from, and that the result is the same."""
 
 import multiprocessing
 import os
@@ -94,7 +94,7 @@ def runs(shapes_folder, ade_folder, crops_folder):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory):
-    """Gives the folder of an undisturbed run, which is made once per task. Not to be changed."""
+    """Returns the folder of an uninterrupted run, made once per task. Tests must not change it."""
     folders = {}
 
     def get(task, run):
@@ -108,7 +108,7 @@ def whole(tmp_path_factory):
 
 def train(run, work_dir, options=None, **kwargs):
     MMLogger._instance_dict.clear()
-    MessageHub._instance_dict.clear()  # two runs of one second have one name
+    MessageHub._instance_dict.clear()  # runs of the same second have the same name
     config, own, data = run
     train_model(config, deepcopy({**own, **(options or {})}), data=str(data), work_dir=str(work_dir), **kwargs)
 
@@ -152,7 +152,7 @@ def signal_at(iteration, number=signal.SIGTERM, stage="train"):
 
 @pytest.fixture(autouse=True)
 def signals():
-    """What a shell starts in the background, or a launcher, may have been told to ignore them."""
+    """A process that a shell starts in the background, or a launcher, may ignore signals."""
     defaults = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
@@ -169,7 +169,7 @@ def signals():
         ("classification", 6, "val"),  # after an epoch that ends in the middle of such a step
     ],
 )
-def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(runs, whole, task, at, stage, tmp_path):
+def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(runs, whole, task, at, stage, tmp_path):
     run = runs[task]
     hooks = run[1].get("+custom_hooks", [])
     undisturbed = whole(task, run)
@@ -182,7 +182,7 @@ def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(runs, whole, 
     done = at if stage == "val" else -(-(at + 1) // steps) * steps
     assert saved["meta"]["iter"] == done
     assert ("gradients" in saved) == bool(done % steps)
-    torch.rand(3)  # another state of the generators
+    torch.rand(3)  # change the state of the generator
     more_workers = {"train_dataloader.num_workers": 2} if stage == "train" else {}
     train(run, tmp_path / "run", more_workers, resume="auto")
     assert_same_end(undisturbed, tmp_path / "run")
@@ -195,13 +195,16 @@ def test_changed_schedule_is_refused_and_a_changed_length_is_logged(runs, whole,
     checkpoint = str(tmp_path / "epoch_2.pth")
     cosine = dict(type="CosineAnnealingLR", T_max=3, end=2, convert_to_iter_based=True)
     for options, text in [
-        ({"optim_wrapper.optimizer.lr": 0.1}, r"initial_lr of parameter group 0 is 0\.0015 there, 0\.1 here"),
+        (
+            {"optim_wrapper.optimizer.lr": 0.1},
+            r"initial_lr of parameter group 0 is 0\.0015 in the checkpoint, 0\.1 in the config",
+        ),
         (
             {"optim_wrapper.optimizer.weight_decay": 0.3},
-            r"weight_decay of parameter group \d is 0\.05 there, 0\.3",
+            r"weight_decay of parameter group \d is 0\.05 in the checkpoint, 0\.3",
         ),
-        ({"param_scheduler": [cosine]}, r"T_max of param_scheduler\.0 is 12 there, 18 here"),
-        ({"param_scheduler": []}, "1 schedulers there, 0 here"),
+        ({"param_scheduler": [cosine]}, r"T_max of param_scheduler\.0 is 12 in the checkpoint, 18 in the config"),
+        ({"param_scheduler": []}, "1 schedulers in the checkpoint, 0 in the config"),
     ]:
         with pytest.raises(
             ValueError, match=f"epoch_2.pth was written with another schedule than the config's.*{text}"
@@ -219,7 +222,7 @@ def test_checkpoint_inside_an_epoch_of_another_length_is_refused(runs, tmp_path)
         train(run, tmp_path, {"train_dataloader.batch_size": 8, "param_scheduler": []}, resume="auto")
 
 
-def test_ctrl_c_leaves_after_the_iteration_and_a_second_one_at_once(runs, tmp_path, monkeypatch):
+def test_ctrl_c_exits_after_the_iteration_and_a_second_one_at_once(runs, tmp_path, monkeypatch):
     monkeypatch.setattr("convnext_dense.engine.interrupt_hook._ONE_PRESS", 0.0)
     run = runs["classification"]
     with pytest.raises(SystemExit) as left:
@@ -232,20 +235,20 @@ def test_ctrl_c_leaves_after_the_iteration_and_a_second_one_at_once(runs, tmp_pa
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_damaged_newest_checkpoint_is_passed_over_by_resume(runs, tmp_path):
+def test_resume_skips_a_damaged_newest_checkpoint(runs, tmp_path):
     run = runs["classification"]
     train(run, tmp_path, {"default_hooks.checkpoint.max_keep_ckpts": 2})
     newest = tmp_path / "epoch_2.pth"
     newest.write_bytes(newest.read_bytes()[:1000])
     train(run, tmp_path, {"default_hooks.checkpoint.max_keep_ckpts": 2}, resume="auto")
     log = log_of(tmp_path)
-    assert f"{newest} is passed over: Checkpoint {newest} is damaged" in log
+    assert f"{newest} is skipped: Checkpoint {newest} is damaged" in log
     assert "resumed epoch: 1, iter: 6" in log
     assert read_checkpoint(newest)["meta"]["iter"] == 12
 
 
 def train_together(run, work_dir, options):
-    """Trains in two processes, without a launcher over them that would end both; gives exit codes and what they say."""
+    """Trains in two processes without a launcher, which would end both; returns exit codes and output."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -284,7 +287,11 @@ class OneProcessHook(Hook):
 @pytest.mark.parametrize(
     ("what", "codes", "text"),
     [
-        (int(signal.SIGKILL), [1, -9], r"Error: Another process of this run is gone or stuck, process 0 cannot go on"),
+        (
+            int(signal.SIGKILL),
+            [1, -9],
+            r"Error: Another process of this run is gone or stuck, and process 0 cannot go on",
+        ),
         (int(signal.SIGUSR1), [75, 75], ""),
         ("data", [1, 1], r"Error: Processes disagree on training images: 24 in process 0, 23 in process 1"),
     ],

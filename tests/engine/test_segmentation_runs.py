@@ -1,4 +1,4 @@
-"""UperNet through the same train, test and infer as detectors, on the CPU."""
+"""Train, test and infer UperNet with the same commands as detectors, on the CPU."""
 
 import csv
 import os
@@ -20,7 +20,7 @@ from convnext_dense.inference import draw_result, predict
 ROOT = Path(__file__).parents[2]
 UPERNET = ROOT / "configs/segmentation/upernet_convnext_t_160k.py"
 
-# The published config, made small by options alone: two iterations, images of 48 pixels.
+# The published config, made small only by options: two iterations, images of 48 pixels.
 SMALL = {
     "model.backbone.init_cfg": None,
     "model.test_cfg.crop_size": (48, 48),
@@ -54,7 +54,7 @@ def log_of(work_dir):
 
 @pytest.fixture(scope="module")
 def trained(ade_folder, tmp_path_factory):
-    """A run of two iterations that was resumed for a third and fourth."""
+    """A run of two iterations, resumed for a third and a fourth."""
     work_dir = tmp_path_factory.mktemp("upernet")
     train_model(UPERNET, SMALL, data=str(ade_folder), work_dir=str(work_dir))
     MMLogger._instance_dict.clear()
@@ -87,7 +87,7 @@ def test_published_upernet_trains_saves_and_resumes(trained):
 
 
 @pytest.mark.slow
-def test_single_scale_and_augmented_tests_are_one_option_apart(trained, ade_folder, tmp_path):
+def test_one_option_switches_to_the_augmented_test(trained, ade_folder, tmp_path):
     checkpoint = str(trained / "iter_4.pth")
     for name, tta in (("single", False), ("augmented", True)):
         MMLogger._instance_dict.clear()

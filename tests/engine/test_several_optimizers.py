@@ -1,4 +1,4 @@
-"""A model with two optimizers, as GANs have, saves, resumes and is guarded as one with one is."""
+"""A model with two optimizers, like a GAN, saves, resumes and is checked like a model with one."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ custom_hooks = []
 
 @MODELS.register_module(force=True)
 class TwoOptimizers(BaseModel):
-    """Each part has a loss of its own, neither of which is called `loss`."""
+    """Each part has its own loss, and neither is named `loss`."""
 
     def __init__(self):
         super().__init__()
@@ -80,7 +80,7 @@ class BodyAndHead:
 
 @DATASETS.register_module(force=True)
 class Numbers(Dataset):
-    """Eight points, one of which may be no number."""
+    """Eight points, one of which may be NaN."""
 
     metainfo = {}  # noqa: RUF012
 
@@ -117,12 +117,12 @@ def config(request, tmp_path):
 
 def train(config, work_dir, options=None, **kwargs):
     MMLogger._instance_dict.clear()
-    MessageHub._instance_dict.clear()  # two runs of one second have one name
+    MessageHub._instance_dict.clear()  # runs of the same second have the same name
     train_model(config, options, work_dir=str(work_dir), **kwargs)
 
 
 @pytest.mark.parametrize("at", [1, 2, 5])
-def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(config, at, tmp_path):
+def test_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(config, at, tmp_path):
     train(config, tmp_path / "whole")
     with pytest.raises(SystemExit, match="75"):
         train(config, tmp_path / "run", {"custom_hooks": [dict(type="LeaveAt", at=at)]})
@@ -142,10 +142,16 @@ def test_interrupted_run_ends_in_the_weights_of_an_undisturbed_one(config, at, t
 def test_another_learning_rate_of_one_of_them_is_refused(config, tmp_path):
     train(config, tmp_path, {"train_cfg.max_epochs": 1})
     for options, text in [
-        ({"optim_wrapper.head.optimizer.lr": 0.02}, "initial_lr of parameter group 0 of head is 0.01 there, 0.02 here"),
+        (
+            {"optim_wrapper.head.optimizer.lr": 0.02},
+            "initial_lr of parameter group 0 of head is 0.01 in the checkpoint, 0.02 in the config",
+        ),
         ({"optim_wrapper.body.optimizer.weight_decay": 0.1}, "+weight_decay of parameter group 0 of body is 0 there"),
-        ({"param_scheduler.head.0.factor": 0.1}, "factor of param_scheduler.0 of head is 0.5 there, 0.1 here"),
-        ({"param_scheduler.body": []}, "1 schedulers of body there, 0 here"),
+        (
+            {"param_scheduler.head.0.factor": 0.1},
+            "factor of param_scheduler.0 of head is 0.5 in the checkpoint, 0.1 in the config",
+        ),
+        ({"param_scheduler.body": []}, "1 schedulers of body in the checkpoint, 0 in the config"),
     ]:
         key = next(iter(options))
         options = {f"+{key}" if text.startswith("+") else key: options[key]}
@@ -153,23 +159,23 @@ def test_another_learning_rate_of_one_of_them_is_refused(config, tmp_path):
             train(config, tmp_path, options, resume="auto")
 
 
-def test_checkpoint_of_one_optimizer_is_no_checkpoint_of_two(config, tmp_path):
+def test_checkpoint_of_one_optimizer_cannot_resume_two(config, tmp_path):
     train(config, tmp_path, {"train_cfg.max_epochs": 1})
     content = read_checkpoint(tmp_path / "epoch_1.pth")
     content["optimizer"] = content["optimizer"]["head"]
     torch.save(content, tmp_path / "one.pth")
-    with pytest.raises(ValueError, match="its optimizers are one there, 'body', 'head' here"):
+    with pytest.raises(ValueError, match="its optimizers are one in the checkpoint, 'body', 'head' in the config"):
         train(config, tmp_path, resume=str(tmp_path / "one.pth"))
 
 
-def test_gradients_that_are_not_finite_end_the_run_before_any_weight_is_spoilt(config, tmp_path):
+def test_nonfinite_gradients_end_the_run_before_any_weight_changes(config, tmp_path):
     with pytest.raises(ValueError, match=r"gradients of optimizer head is nan.*weights before this step"):
         train(config, tmp_path, {"+train_dataloader.dataset.bad": 3})
     saved = read_checkpoint(tmp_path / "interrupted.pth")
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
 
 
-def test_loss_by_another_name_that_is_not_finite_ends_the_run(config, tmp_path, monkeypatch):
+def test_nonfinite_loss_with_another_name_ends_the_run(config, tmp_path, monkeypatch):
     step = TwoOptimizers.train_step
     monkeypatch.setattr(
         TwoOptimizers, "train_step", lambda self, *args, **kwargs: dict(step(self, *args, **kwargs), loss_x=torch.nan)

@@ -44,7 +44,7 @@ def files(tmp_path):
     return found
 
 
-def test_detections_of_equal_names_are_drawn_apart_in_the_log_folder(files, tmp_path):
+def test_images_of_equal_names_get_separate_pictures_in_the_log_folder(files, tmp_path):
     from mmdet.structures import DetDataSample
 
     init_default_scope("mmdet")

@@ -1,4 +1,4 @@
-"""Signals to a process and to its whole group, as terminals, `timeout`, systemd and batch systems send them."""
+"""Signals to a process or its whole group, as sent by terminals, `timeout`, systemd and batch systems."""
 
 import multiprocessing
 import os
@@ -37,7 +37,7 @@ PERSISTENT = dict(num_workers=2, persistent_workers=True)
 
 @HOOKS.register_module(force=True)
 class MarkHook(Hook):
-    """Tells the test by a file that a stage is reached, and stays there for a while."""
+    """Creates a file when a stage is reached, and waits there for a while."""
 
     def __init__(self, stage):
         self.stage = stage
@@ -69,7 +69,7 @@ def crops(tmp_path_factory):
 
 
 def start(work_dir, crops, loader, *, stage="train", num_processes=1):
-    """Starts a training in a process group of its own; gives the group and the processes."""
+    """Starts training in its own process group; returns the group and the processes."""
     options = {**OPTIONS, "+custom_hooks": [dict(type="MarkHook", stage=stage)]}
     for split in ("train", "val"):
         options.update({f"{split}_dataloader.{key}": value for key, value in loader.items()})
@@ -112,7 +112,7 @@ def said(work_dir):
 
 
 def wait_for_end(processes, group):
-    """Gives the exit codes, once nobody is left in the group."""
+    """Returns the exit codes once the process group is empty."""
     for process in processes:
         process.join(timeout=60)
     deadline = time.monotonic() + 20
@@ -147,7 +147,7 @@ def end(number, target, work_dir, crops, loader, **kwargs):
         (signal.SIGUSR1, "main", PERSISTENT, dict(num_processes=2, stage="val")),
     ],
 )
-def test_run_is_saved_and_leaves_by_its_code(number, target, loader, kwargs, crops, tmp_path):
+def test_run_is_saved_and_exits_with_its_code(number, target, loader, kwargs, crops, tmp_path):
     codes = end(number, target, tmp_path, crops, loader, **kwargs)
     assert codes == [130 if number == signal.SIGINT else 75] * kwargs.get("num_processes", 1), said(tmp_path)
     assert "Traceback" not in said(tmp_path)
@@ -155,15 +155,15 @@ def test_run_is_saved_and_leaves_by_its_code(number, target, loader, kwargs, cro
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
-def test_before_the_first_iteration_a_run_leaves_at_once_and_without_a_traceback(number, code, crops, tmp_path):
+def test_before_the_first_iteration_a_run_exits_at_once_without_a_traceback(number, code, crops, tmp_path):
     begin = time.monotonic()
     assert end(number, "group", tmp_path, crops, IN_PROCESS, stage="start") == [code]
-    assert time.monotonic() - begin < 25  # it would have stayed for 30 seconds
+    assert time.monotonic() - begin < 25  # the hook would have waited for 30 seconds
     assert "Traceback" not in said(tmp_path)
 
 
 def test_one_press_of_ctrl_c_that_arrives_twice_saves_the_run(crops, tmp_path):
-    """`timeout -s INT` and launchers send to the process and to its group."""
+    """`timeout -s INT` and launchers send the signal to the process and to its group."""
     group, processes = start(tmp_path, crops, FRESH)
     os.kill(processes[0].pid, signal.SIGINT)
     time.sleep(0.01)

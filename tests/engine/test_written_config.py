@@ -1,4 +1,4 @@
-"""The text of a run's config is mmengine's own, and is formatted once."""
+"""The text of a run's config is the same as mmengine's, and is formatted once."""
 
 import copy
 import pickle
