@@ -12,9 +12,12 @@ from torch import Tensor
 from convnext_dense.checkpoints.architecture import Architecture, describe
 from convnext_dense.checkpoints.class_rows import ClassRows, read_class_names
 from convnext_dense.checkpoints.layouts import Match, OfficialWeights, find_layout, to_official
-from convnext_dense.checkpoints.matching import LoadReport, match_weights
-from convnext_dense.checkpoints.reading import is_mapped, read_checkpoint, read_metadata, unwrap
-from convnext_dense.checkpoints.sources import fetch, hash_in_background
+from convnext_dense.checkpoints.load_report import LoadReport
+from convnext_dense.checkpoints.matching import match_weights
+from convnext_dense.checkpoints.reading import is_mapped, read_files, read_metadata
+from convnext_dense.checkpoints.shapes import flatten_grn
+from convnext_dense.checkpoints.sources import fetch, hash_in_background, list_parts
+from convnext_dense.checkpoints.wrappers import select_weights, unwrap
 
 
 class Checkpoint:
@@ -23,6 +26,7 @@ class Checkpoint:
     Args:
         source: See ``sources.fetch``.
         content: Content of the source, if it was already read.
+        mapped: See ``read_checkpoint``.
 
     Attributes:
         source: The source as it was given.
@@ -33,10 +37,18 @@ class Checkpoint:
         UserError: See ``read_checkpoint``.
     """
 
-    def __init__(self, source: str | os.PathLike, content: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, source: str | os.PathLike, content: Mapping[str, Any] | None = None, *, mapped: bool = True
+    ) -> None:
         self.source = os.fspath(source)
-        self.path: Path | None = fetch(source) if content is None else Path(source) if Path(source).is_file() else None
-        self.content: Mapping[str, Any] = read_checkpoint(source) if content is None else content
+        self.path: Path | None = None
+        if content is None:
+            self.path = fetch(source)
+            parts = list_parts(self.path)
+            content = read_files(self.path, parts, mapped=mapped)
+        elif Path(source).is_file():
+            self.path = Path(source)
+        self.content = content
 
     @cached_property
     def digest(self) -> Future[str] | None:
@@ -91,5 +103,36 @@ class Checkpoint:
     def fit(
         self, wanted: Mapping[str, Tensor], *, prefix: str | None = None, classes: ClassRows | None = None
     ) -> tuple[LoadReport, dict[str, Tensor]]:
-        """Find the tensors of a model in the checkpoint, see ``match_weights``."""
-        return match_weights(wanted, self.content, self.source, prefix=prefix, classes=classes, digest=self.digest)
+        """Find the tensors of a model in the checkpoint.
+
+        Args:
+            wanted: State dict of the model.
+            prefix: See ``wrappers.select_weights``; by default it is detected.
+            classes: See ``match_weights``.
+
+        Returns:
+            See ``match_weights``.
+
+        Raises:
+            UserError: See ``match_weights`` and ``wrappers.select_weights``.
+        """
+        in_file = flatten_grn(select_weights(self.content, prefix, self.source))
+        return match_weights(wanted, in_file, self.source, classes=classes, digest=self.digest)
+
+
+def read_checkpoint(source: str | os.PathLike, *, mapped: bool = True) -> Mapping[str, Any]:
+    """Read a checkpoint onto the CPU.
+
+    Args:
+        source: See ``sources.fetch``; a file of ``torch.save`` or safetensors under any name, NumPy's ``.npz``, an
+            archive with one of these in it, or the index (``.index.json``) of a checkpoint in several files.
+        mapped: Whether tensors may be memory-mapped; False reads them into memory, so that they outlive the file.
+
+    Returns:
+        The content of the file: a state dict, or a dict that contains one.
+
+    Raises:
+        UserError: The file is missing, empty, truncated or a web page, or it needs code to be run, or the source cannot
+            be reached. The message names the file and says what to do.
+    """
+    return Checkpoint(source, mapped=mapped).content

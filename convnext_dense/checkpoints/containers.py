@@ -1,4 +1,4 @@
-"""Containers of checkpoints: archives that hold one checkpoint, and checkpoints in several parts with an index.
+"""Archives that hold one checkpoint, and files that hold none.
 
 Archives are unpacked in memory. Nothing is written to disk, so the names in an archive can do no harm.
 """
@@ -6,7 +6,6 @@ Archives are unpacked in memory. Nothing is written to disk, so the names in an 
 import bz2
 import gzip
 import io
-import json
 import lzma
 import re
 import tarfile
@@ -27,7 +26,13 @@ _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".npz")
 _COMPRESSED: Mapping[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _OTHER_ARCHIVES = {b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd"}
 _LEGACY_TAR = {"sys_info", "pickle", "storages", "tensors"}  # torch.save of 2016
-_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
+
+_MADE_FROM_CHECKPOINTS = {
+    ".onnx": "an ONNX model",
+    ".engine": "a TensorRT engine",
+    ".tflite": "a TensorFlow Lite model",
+    ".mlmodel": "a Core ML model",
+}
 
 Packed = Path | io.BytesIO
 
@@ -40,52 +45,35 @@ def unpack(path: Path) -> tuple[str, Packed]:
             other file.
 
     Raises:
-        UserError: The archive does not hold exactly one checkpoint, or its content is far larger than the archive.
+        UserError: The file is empty, a text, a web page or a model that was made from a checkpoint; or the archive does
+            not hold exactly one checkpoint, or its content is far larger than the archive.
     """
+    if path.suffix in _MADE_FROM_CHECKPOINTS:
+        raise UserError(
+            f"Checkpoint {path} is {_MADE_FROM_CHECKPOINTS[path.suffix]}: name the .pth or .safetensors file that it "
+            "was made from."
+        )
     name, file = path.name, cast("Packed", path)
+    _check_first_bytes(file, path)
     for _ in range(_MAX_DEPTH):
         unpacked = _unpack_once(name, file, path)
         if unpacked is None:
             return name, file
         name, file = unpacked
+        _check_first_bytes(file, path)
     raise UserError(f"Checkpoint {path} is packed more than {_MAX_DEPTH - 1} times: unpack it and name the file in it.")
 
 
-def read_index(path: Path) -> dict[str, list[str]]:
-    """Read the index that transformers and safetensors write for a checkpoint in several parts.
-
-    Returns:
-        The names of the tensors in each part, by the part's file name in the folder of the index.
-
-    Raises:
-        UserError: The file is not such an index, or a part is missing.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise UserError(f"Checkpoint {path} is not JSON ({error}); name the file that holds the weights.") from error
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+def _check_first_bytes(file: Packed, path: Path) -> None:
+    start = _start(file, 256).lstrip()
+    if not start:
+        raise UserError(f"Checkpoint {path} is empty. Download or copy it again.")
+    if start[:1] == b"<":
+        raise UserError(f"Checkpoint {path} is a web page, not weights: the download was answered by an error page.")
+    if start.isascii() and start.decode("ascii").replace("\n", "").replace("\t", "").isprintable():
         raise UserError(
-            f"Checkpoint {path} is not an index of weights (no weight_map in it); name the file that holds the weights."
-        )
-    parts: dict[str, list[str]] = {}
-    for tensor, file in weight_map.items():
-        parts.setdefault(file, []).append(tensor)
-    outside = [file for file in parts if PurePosixPath(file).name != file or "\\" in file]
-    absent = [file for file in parts if not (path.parent / file).is_file()]
-    if outside or absent:
-        raise UserError(f"Checkpoint {path} has a part {(outside or absent)[0]}, which does not lie beside the index.")
-    return parts
-
-
-def check_whole(path: Path) -> None:
-    """Raise ``UserError`` if the name of a file says that it is one of several parts of a checkpoint."""
-    part = _PART.fullmatch(path.name)
-    if part and int(part[2]) > 1:
-        raise UserError(
-            f"Checkpoint {path} is one of {int(part[2])} parts: name their index, {part[1]}{part[3]}.index.json, or "
-            "their folder."
+            f"Checkpoint {path} is a text file, not weights; it begins with {start[:30].decode()!r}. A git-lfs pointer "
+            "looks like this if the file was not fetched. Download the file itself."
         )
 
 
@@ -167,8 +155,8 @@ def _read(stream: IO[bytes], file: Packed, path: Path) -> io.BytesIO:
     return io.BytesIO(content)
 
 
-def _start(file: Packed) -> bytes:
+def _start(file: Packed, num_bytes: int = 8) -> bytes:
     if isinstance(file, io.BytesIO):
-        return file.getbuffer()[:8].tobytes()
+        return file.getbuffer()[:num_bytes].tobytes()
     with file.open("rb") as stream:
-        return stream.read(8)
+        return stream.read(num_bytes)

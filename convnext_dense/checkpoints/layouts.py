@@ -4,6 +4,7 @@ Every conversion goes through the official names, so each layout needs one table
 rule renames one tensor, in both directions; ``shapes`` converts the shapes.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from functools import cache
 from torch import Tensor
 
 from convnext_dense.checkpoints.layout_tables import LAYOUTS, ORIGINS, PARTS, Layout, Origin
-from convnext_dense.checkpoints.reading import unwrap
 from convnext_dense.checkpoints.shapes import to_layout_shape, to_model_shape, unroll_kernel
+from convnext_dense.checkpoints.wrappers import sample_names, unwrap
 from convnext_dense.errors import UserError
 
 _DENSE_NORM = re.compile(r"norm[0-2]\.")
@@ -50,12 +51,12 @@ class OfficialWeights:
 
     Attributes:
         tensors: Tensors by official name, in the shapes of ``shapes.to_model_shape``.
-        sources: Official name to name in the file.
+        reshaped: Official names of the tensors whose shape in the file is another one.
         left_out: Names in the file that are not part of the ConvNeXt.
     """
 
     tensors: dict[str, Tensor]
-    sources: dict[str, str]
+    reshaped: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
@@ -94,6 +95,32 @@ def find_layout(names: Iterable[str]) -> Match:
     return matches[0]
 
 
+def choose_layout(in_file: Mapping[str, Tensor], model: Match, source: str | os.PathLike) -> Match | None:
+    """Choose the ConvNeXt of a checkpoint to load into that of a model.
+
+    Args:
+        in_file: Weights of the checkpoint.
+        model: The ConvNeXt in the model.
+        source: Name of the checkpoint, for messages.
+
+    Returns:
+        The match, or None for a whole model if the checkpoint has no ConvNeXt.
+
+    Raises:
+        UserError: There is no ConvNeXt for a backbone, or it is not clear which of several to load.
+    """
+    matches = find_layouts(in_file)
+    if len(matches) == 1:
+        return matches[0]
+    same_place = [match for match in matches if match.prefix == model.prefix]
+    if model.prefix and (same_place or not matches):
+        return same_place[0] if len(same_place) == 1 else None
+    if matches:
+        places = ", ".join(repr(match.prefix.removesuffix(model.prefix)) for match in matches)
+        raise UserError(f"Checkpoint {source} has several ConvNeXts, under {places}: choose one with prefix=PREFIX.")
+    raise UserError(f"Checkpoint {source} has no ConvNeXt of any known layout; {sample_names(in_file)}.")
+
+
 def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool = True) -> OfficialWeights:
     """Rename a ConvNeXt to the official names and give its tensors the shapes that this package's models use.
 
@@ -126,7 +153,8 @@ def to_official(tensors: Mapping[str, Tensor], match: Match, *, with_outer: bool
     for name, source in renamed.items():
         tensor = unroll_kernel(tensors[source]) if source.endswith(".kernel") else tensors[source]
         official_tensors[name] = to_model_shape(name, tensor)
-    return OfficialWeights(official_tensors, renamed, tuple(left_out))
+    reshaped = [name for name, source in renamed.items() if official_tensors[name].shape != tensors[source].shape]
+    return OfficialWeights(official_tensors, tuple(reshaped), tuple(left_out))
 
 
 def from_official(tensors: Mapping[str, Tensor], layout: Layout) -> tuple[dict[str, Tensor], tuple[str, ...]]:

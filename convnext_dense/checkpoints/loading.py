@@ -8,7 +8,7 @@ from torch import nn
 
 from convnext_dense.checkpoints.checkpoint import Checkpoint
 from convnext_dense.checkpoints.class_rows import ClassRows
-from convnext_dense.checkpoints.matching import LoadReport
+from convnext_dense.checkpoints.load_report import LoadReport
 
 logger = logging.getLogger("mmengine")
 

@@ -2,9 +2,11 @@
 
 import hashlib
 import io
+import json
 import os
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
 import torch
@@ -18,6 +20,7 @@ _HUB_FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+_PART = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
 _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".pth.tar", ".index.json")
 
 
@@ -48,6 +51,24 @@ def fetch(source: str | os.PathLike) -> Path:
     return path
 
 
+def list_parts(path: Path) -> dict[Path, list[str] | None]:
+    """List the files of a checkpoint, which may be in several parts with an index.
+
+    Args:
+        path: See ``fetch``.
+
+    Returns:
+        Names of the tensors to take from each file; None takes all.
+
+    Raises:
+        UserError: A part is missing, or the file is one of several parts.
+    """
+    if path.suffix == ".json":
+        return {path.parent / file: names for file, names in _read_index(path).items()}
+    _check_whole(path)
+    return {path: None}
+
+
 def hash_file(path: Path) -> str:
     """Return the sha256 of a file in hexadecimal digits."""
     return _hash(path.open("rb", buffering=0))
@@ -71,6 +92,44 @@ def _hash(file: io.FileIO) -> str:
         while num_bytes := file.readinto(buffer):
             digest.update(buffer[:num_bytes])
     return digest.hexdigest()
+
+
+def _read_index(path: Path) -> dict[str, list[str]]:
+    """Read the index that transformers and safetensors write for a checkpoint in several parts.
+
+    Returns:
+        The names of the tensors in each part, by the part's file name in the folder of the index.
+
+    Raises:
+        UserError: The file is not such an index, or a part is missing.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"Checkpoint {path} is not JSON ({error}); name the file that holds the weights.") from error
+    weight_map = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise UserError(
+            f"Checkpoint {path} is not an index of weights (no weight_map in it); name the file that holds the weights."
+        )
+    parts: dict[str, list[str]] = {}
+    for tensor, file in weight_map.items():
+        parts.setdefault(file, []).append(tensor)
+    outside = [file for file in parts if PurePosixPath(file).name != file or "\\" in file]
+    absent = [file for file in parts if not (path.parent / file).is_file()]
+    if outside or absent:
+        raise UserError(f"Checkpoint {path} has a part {(outside or absent)[0]}, which does not lie beside the index.")
+    return parts
+
+
+def _check_whole(path: Path) -> None:
+    """Raise ``UserError`` if the name of a file says that it is one of several parts of a checkpoint."""
+    part = _PART.fullmatch(path.name)
+    if part and int(part[2]) > 1:
+        raise UserError(
+            f"Checkpoint {path} is one of {int(part[2])} parts: name their index, {part[1]}{part[3]}.index.json, or "
+            "their folder."
+        )
 
 
 def _find_in_folder(folder: Path) -> Path:

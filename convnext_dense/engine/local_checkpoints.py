@@ -1,5 +1,6 @@
 """Make mmengine's runner read local checkpoints with ``read_checkpoint``, and thereby safely."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -7,7 +8,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from convnext_dense.checkpoints import read_checkpoint
 
 
-def read_local_checkpoint(filename: str, map_location: Any = None) -> dict[str, Any]:
+def read_local_checkpoint(filename: str, map_location: Any = None) -> Mapping[str, Any]:
     """Read a file for ``load_from``, ``resume`` and the ``Pretrained`` of other packages' modules.
 
     Args:

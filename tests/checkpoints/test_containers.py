@@ -21,7 +21,7 @@ from safetensors.torch import save as to_safetensors
 from safetensors.torch import save_file
 
 from convnext_dense.checkpoints import containers, convert_checkpoint, load_weights, pickles, read_checkpoint
-from convnext_dense.checkpoints.reading import unwrap
+from convnext_dense.checkpoints.wrappers import unwrap
 from convnext_dense.models import ConvNeXt
 
 OFFICIAL = DATA / "official_v1.pth"
