@@ -229,7 +229,7 @@ def _pairs(layout: Layout) -> Iterator[tuple[str, str]]:
         if stage > 0:
             yield from _at_stage(zip(layout.downsample, downsample, strict=True), stage)
         parts = zip(layout.parts, PARTS, strict=True)
-        yield from _at_stage(((layout.block + ours, block + theirs) for ours, theirs in parts if ours), stage)
+        yield from _at_stage(((layout.block + part, block + official) for part, official in parts if part), stage)
         yield from _at_stage(layout.tail.items(), stage)
 
 
@@ -267,7 +267,7 @@ def _read_rules(layout_name: str) -> Rules:
 @cache
 def _write_rules(layout_name: str) -> Rules:
     layout = _layout(layout_name)
-    return _compile((ours, theirs) for theirs, ours in [*_pairs(layout), *layout.write_also.items()])
+    return _compile((official, name) for name, official in [*_pairs(layout), *layout.write_also.items()])
 
 
 @cache
@@ -277,7 +277,7 @@ def _outer_read_rules(layout_name: str) -> Rules:
 
 @cache
 def _outer_write_rules(layout_name: str) -> Rules:
-    return _compile((ours, theirs) for theirs, ours in _layout(layout_name).outer.items())
+    return _compile((official, name) for name, official in _layout(layout_name).outer.items())
 
 
 @cache

@@ -15,9 +15,9 @@ BAD_INPUTS = "docs/bad_inputs.md"
 _BAD_INPUTS_HEAD = """\
 # Bad inputs and their messages
 
-Every row is a test (`tests/test_bad_inputs.py`): the input is made, the command is run, and it ends in this sentence
-and an exit code that is not 0. Three dots stand for a path, a number or the rest. Written by
-`python tools/write_docs.py` from `convnext_dense/description/bad_inputs.json`.
+Every row is a test (`tests/test_bad_inputs.py`), which makes the input and runs the command; it must end with this
+message and a nonzero exit code. Three dots stand for a path, a number or the rest of the message. This page is written
+by `python tools/write_docs.py` from `convnext_dense/description/bad_inputs.json`.
 """
 
 

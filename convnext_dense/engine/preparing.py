@@ -25,7 +25,7 @@ from convnext_dense.errors import UserError
 
 Preparation = Callable[[Config], list[str]]
 
-# Classes of mmengine that ours of the same name replace, with the same arguments.
+# Classes of mmengine that classes of this package with the same name and arguments replace.
 _REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
 
 

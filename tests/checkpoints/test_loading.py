@@ -114,7 +114,7 @@ def test_one_tensor_of_another_shape_is_an_error(tmp_path, weights):
     with pytest.raises(
         ValueError,
         match=r"1 of another shape.* fit: stages\.2\.1\.dwconv\.weight \(file \(32, 1, 5, 5\), model \(32, 1, 7, 7\)\)"
-        r"\. The ConvNeXt is the same: these tensors were changed",
+        r"\. The ConvNeXt is the same, but these tensors were",
     ):
         load_weights(ConvNeXt(SMALL), save(tmp_path / "weights.pth", weights))
 

@@ -23,7 +23,7 @@ def test_detector_is_described_beside_the_published_values():
     assert "length: 36 epochs" in text
 
 
-def test_segmenter_is_described_at_four_crops_and_at_a_given_size():
+def test_segmenter_is_described_at_a_given_size_and_with_options():
     config = ROOT / "configs/segmentation/upernet_convnext_t_160k.py"
     text = describe_config(config, ROOT, options={"model.backbone.drop_path_rate": 0.2}, image_size=(64, 128))
     assert "GMACs 128 x 64" in text

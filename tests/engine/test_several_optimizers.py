@@ -146,7 +146,10 @@ def test_another_learning_rate_of_one_of_them_is_refused(config, tmp_path):
             {"optim_wrapper.head.optimizer.lr": 0.02},
             "initial_lr of parameter group 0 of head is 0.01 in the checkpoint, 0.02 in the config",
         ),
-        ({"optim_wrapper.body.optimizer.weight_decay": 0.1}, "+weight_decay of parameter group 0 of body is 0 there"),
+        (
+            {"optim_wrapper.body.optimizer.weight_decay": 0.1},
+            "+weight_decay of parameter group 0 of body is 0 in the checkpoint",
+        ),
         (
             {"param_scheduler.head.0.factor": 0.1},
             "factor of param_scheduler.0 of head is 0.5 in the checkpoint, 0.1 in the config",
