@@ -1,8 +1,13 @@
-"""The errors whose text is written for the person who runs a command or calls a function."""
+"""Errors whose text is written for the person who runs a command or calls a function."""
 
 
 class UserError(ValueError):
-    """Something that was asked for, or is in a file, is wrong; the text says what, and what to do.
+    """An argument, an option or the content of a file is wrong; the message says what is wrong and what to do.
 
-    The commands print it as one sentence. Any other error is a fault of the program, and shown with its traceback.
+    The commands print the message as one sentence. Any other error is a bug, and is shown with its traceback.
     """
+
+
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text for a message, cut to ``limit`` characters that end in dots if it is longer."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

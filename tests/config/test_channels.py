@@ -83,4 +83,4 @@ def test_image_of_other_channels_than_the_mean_is_named():
 
 def test_segmenter_is_told_that_its_colours_stay():
     cfg = config(4, "SegDataPreProcessor", mean=[1.0] * 4, std=[1.0] * 4, bgr_to_rgb=True)
-    assert "leaves 4 in the order of the file" in fit_to_channels(cfg)[0]
+    assert "swaps only three channels: 4 stay in the order of the file" in fit_to_channels(cfg)[0]

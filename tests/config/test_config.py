@@ -51,7 +51,7 @@ def test_variable_without_effect_is_refused(config):
 
 def test_part_of_a_variable_is_refused_too(config):
     with pytest.raises(
-        ValueError, match=r"'pipeline' is a variable .* stands in train_dataloader\.dataset\.pipeline\.1"
+        ValueError, match=r"'pipeline' is a variable .* is used in train_dataloader\.dataset\.pipeline\.1"
     ):
         read_config(config, {"pipeline.1.type": "Crop"})
 

@@ -124,7 +124,7 @@ def test_options_of_workers_count_for_nothing_without_workers(config):
         "+train_dataloader.prefetch_factor": 4,
         "+train_dataloader.timeout": 10,
     }
-    assert "num_workers=0: persistent_workers, prefetch_factor, timeout counts for nothing" in train(config, options)
+    assert "num_workers=0: persistent_workers, prefetch_factor, timeout have no effect" in train(config, options)
 
 
 def test_options_of_workers_are_kept_with_workers_and_in_loaders_that_are_not_read():

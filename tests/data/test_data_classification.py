@@ -159,7 +159,7 @@ def test_the_first_corrupt_image_stops_unless_a_share_is_stated(folder):
         ),
         (lambda root: [path.unlink() for path in root.glob("train/*/*")], r"There is no image in the class folders of"),
         (lambda root: (root / "train/stray.png").write_bytes(png(1)), r"stray\.png is not in a class folder"),
-        (lambda root: (root / "val/10").rename(root / "val/11"), r"/val/11 is none of the 2 classes, which are '2'"),
+        (lambda root: (root / "val/10").rename(root / "val/11"), r"/val/11 is not one of the 2 classes, which are '2'"),
         (lambda root: (root / "val").rename(root / "test"), r"has no folder val; it has 'train', 'test'\. Expected:"),
     ],
 )
@@ -284,7 +284,7 @@ def test_shard_that_is_cut_while_it_is_read_is_named(shards):
     _, loader = read_shards(shards)
     content = (shards / "train-2.tar").read_bytes()
     (shards / "train-2.tar").write_bytes(content[:700])  # within the first image, behind its 512 bytes of header
-    with pytest.raises(ValueError, match=r"Shard .*train-2\.tar is truncated or no tar file"):
+    with pytest.raises(ValueError, match=r"Shard .*train-2\.tar is truncated or not a tar file"):
         list(loader)
 
 
@@ -292,7 +292,7 @@ def test_shard_that_is_cut_while_it_is_read_is_named(shards):
     ("kwargs", "text"),
     [
         (dict(shards="nowhere-{0..3}.tar"), r"Shard nowhere-0\.tar does not exist"),
-        (dict(num_workers=5), r"4 shards cannot be dealt to 1 processes x 5 workers"),
+        (dict(num_workers=5), r"4 shards cannot be distributed over 1 processes x 5 workers"),
         (dict(classes=["only"]), r"has the label 1, but there are 1 classes"),
         (dict(max_corrupt_rate=2), r"max_corrupt_rate=2 must be in \[0, 1\]"),
     ],

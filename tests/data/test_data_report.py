@@ -124,7 +124,7 @@ def test_segmentation_round_trip_tells_labels_that_are_read_otherwise(segmenter,
     segmenter.test_dataloader = segmenter.test_evaluator = segmenter.test_cfg = None
     is_right, report = report_data(segmenter)
     assert not is_right
-    assert "has mIoU 0.7143: the files and the evaluation do not mean the same" in report  # five of seven classes
+    assert "has mIoU 0.7143: the files and the evaluation disagree" in report  # five of seven classes
 
     segmenter.val_dataloader.dataset.pipeline[2] = dict(type="LoadAnnotations", imdecode_backend="cv2")
     for path in (ade_folder / "annotations/validation").iterdir():

@@ -101,14 +101,14 @@ def test_mmengine_gives_other_files_as_they_are(tmp_path):
     [
         (
             "a\nstraße\n".encode("latin-1"),
-            r"is not in UTF-8: line 2 has the byte 0xDF behind 'stra'\. Save it as UTF-8",
+            r"is not in UTF-8: line 2 has the byte 0xDF after 'stra'\. Save it as UTF-8",
         ),
-        ("\nFußgänger\nb".encode("cp1252"), r"is not in UTF-8: line 2 has the byte 0xDF behind 'Fu'"),
+        ("\nFußgänger\nb".encode("cp1252"), r"is not in UTF-8: line 2 has the byte 0xDF after 'Fu'"),
         ("背景\n".encode("shift-jis"), r"is not in UTF-8: line 1 has the byte 0x94\. Save it as UTF-8"),
-        (b"a\ncaf\xe9", r"is truncated or not in UTF-8: line 2 has the byte 0xE9 behind 'caf', where it ends"),
+        (b"a\ncaf\xe9", r"is truncated or not in UTF-8: line 2 has the byte 0xE9 after 'caf', where it ends"),
         ("cat\ndog\n".encode("utf-16-le"), r"seems to be in UTF-16 without a byte order mark\. Save it as UTF-8"),
         ("cät\ndog\n".encode("utf-16-be"), r"seems to be in UTF-16 without a byte order mark"),
-        (b"\xff\xfea", r"begins with the mark of UTF-16 but is not in it \(truncated data\)"),
+        (b"\xff\xfea", r"begins with the byte order mark of UTF-16 but is not in that encoding \(truncated data\)"),
         (b"cat\n\0\0\0\0", r"has a zero byte in line 2: it is damaged"),
     ],
 )
@@ -138,13 +138,16 @@ def test_comma_before_a_bracket_is_named_wherever_python_points(position):
     """Python 3.13 points at the comma, earlier ones at the bracket."""
     content = '{"images": [1, 2,]}'
     fault = text_files._json_fault(content, json.JSONDecodeError("Illegal trailing comma", content, position))
-    assert fault == "is not JSON: there is a comma before the ']' at line 1, column 18. Take the comma out."
+    assert fault == "is not JSON: there is a comma before the ']' at line 1, column 18. Remove the comma."
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ('{"images": [1, 2,]}', r"is not JSON: there is a comma before the '\]' at line 1, column 18\. Take the comma"),
+        (
+            '{"images": [1, 2,]}',
+            r"is not JSON: there is a comma before the '\]' at line 1, column 18\. Remove the comma",
+        ),
         ('{"images": 1,\n}', r"is not JSON: there is a comma before the '}' at line 2, column 1\."),
         ("{'images': 1}", r"is not JSON: .*double quotes at line 1, column 2, before \"'images': 1}\"\. Correct it"),
         ('{"a": 1}\n{"a": 2}', r"is not JSON: Extra data at line 2, column 1"),

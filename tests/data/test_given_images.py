@@ -66,7 +66,7 @@ def test_model_of_four_channels_takes_four():
         (BGR.astype(np.int64), "type int64"),
         (GREY > 9, "type bool"),
         (BGR.astype(object), "type object"),
-        (BGR[:0], r"no pixels, by its shape \(0, 7, 3\)"),
+        (BGR[:0], r"no pixels in its shape \(0, 7, 3\)"),
         (BGR[:, :, :0], r"shape \(5, 7, 0\)"),
         (BGR[:, :, :2], r"shape \(5, 7, 2\)"),
         (np.dstack([BGR, BGR]), r"shape \(5, 7, 6\)"),

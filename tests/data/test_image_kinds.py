@@ -143,12 +143,12 @@ def test_broken_exif_is_no_broken_image(tmp_path):
 def test_32_bits_are_refused_by_every_reader_of_8_bits(tmp_path, values, mode):
     """Nothing says which value is white; cutting at 255, as Pillow does, gives black or white images."""
     path = save(Image.fromarray(values), tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=rf"a\.tif cannot be taken: it has 32 bits per pixel \(mode {mode}\)"):
+    with pytest.raises(ValueError, match=rf"a\.tif cannot be used: it has 32 bits per pixel \(mode {mode}\)"):
         _read_image(path)
     with pytest.raises(ValueError, match=rf"a\.tif .*32 bits per pixel \(mode {mode}\)"):
         CorruptImages(1, 0.0).decode(path.read_bytes(), str(path))
     init_default_scope("mmdet")
-    with pytest.raises(ValueError, match=rf"has 32 bits per pixel \(mode {mode}\).*color_type='unchanged' alone"):
+    with pytest.raises(ValueError, match=rf"has 32 bits per pixel \(mode {mode}\).*only with color_type='unchanged'"):
         ImageReader(dict(type="LoadImageFromFile"))(path)
     unchanged = ImageReader(dict(type="LoadImageFromFile", color_type="unchanged"))
     np.testing.assert_array_equal(unchanged(path), values)

@@ -232,7 +232,7 @@ def test_ground_truth_may_come_with_the_batches(tmp_path):
 
 
 def test_masks_that_are_asked_for_and_not_predicted_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="metric='segm' needs masks, and the model predicts none"):
+    with pytest.raises(ValueError, match="metric='segm' needs masks, but the model predicts none"):
         evaluate(tmp_path, content_of(OBJECT), FOUND, metric=["bbox", "segm"])
 
 
@@ -260,16 +260,16 @@ def test_image_without_boxes_may_leave_masks_out_but_one_with_boxes_may_not(tmp_
     samples[0]["pred_instances"] = samples[1]["pred_instances"]
     samples[1]["pred_instances"] = {k: v for k, v in samples[0]["pred_instances"].items() if k != "masks"}
     metric.process({}, samples)
-    with pytest.raises(ValueError, match="the prediction of image id 2 has boxes alone"):
+    with pytest.raises(ValueError, match="the prediction of image id 2 has only boxes"):
         metric.evaluate(2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(metric="keypoints"), "metric='keypoints' must be of 'bbox', 'segm', 'proposal', 'proposal_fast'"),
-        (dict(metric=[]), r"metric=\[\] must be of"),
-        (dict(metric=["proposal", "proposal_fast"]), "give results of one name"),
+        (dict(metric="keypoints"), "metric='keypoints' must be one of 'bbox', 'segm', 'proposal', 'proposal_fast'"),
+        (dict(metric=[]), r"metric=\[\] must be one of"),
+        (dict(metric=["proposal", "proposal_fast"]), "give results of the same name"),
         (dict(metric_items=["mAP", "map"]), r"metric_items=\['map'\] is not among the results: mAP, mAP_50"),
         (dict(metric_items=["AR@1000"], proposal_nums=(1, 10, 100)), r"'AR@1000'\] is not among"),
         (dict(iou_thrs=50), "iou_thrs=50 must be above 0 and at most 1"),
@@ -278,7 +278,7 @@ def test_image_without_boxes_may_leave_masks_out_but_one_with_boxes_may_not(tmp_
         (dict(proposal_nums=(0, 100)), r"proposal_nums=\(0, 100\) must be whole numbers from 1 on"),
         (dict(proposal_nums=(1.5,)), "proposal_nums"),
         (dict(format_only=True), "format_only=True needs outfile_prefix"),
-        (dict(file_client_args=dict(backend="disk")), "file_client_args=.* give backend_args"),
+        (dict(file_client_args=dict(backend="disk")), "file_client_args=.* use backend_args"),
     ],
     ids=str,
 )

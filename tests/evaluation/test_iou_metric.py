@@ -117,7 +117,7 @@ def test_two_images_of_one_name_are_refused(tmp_path, others):
     metric = IoUMetric(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=CLASSES)
     metric.process(None, [one_pixel("a/0.jpg")])
-    with pytest.raises(ValueError, match=f"a/0.jpg and {others} have one name"):
+    with pytest.raises(ValueError, match=f"a/0.jpg and {others} have the same name"):
         metric.process(None, [one_pixel(others)])
 
 
@@ -126,7 +126,7 @@ def test_two_images_of_one_name_are_refused_in_two_processes_too(tmp_path):
     for metric, folder in zip(metrics, "ab", strict=True):
         metric.dataset_meta = dict(classes=CLASSES)
         metric.process(None, [one_pixel(f"{folder}/0.jpg")])
-    with pytest.raises(ValueError, match=r"a/0\.jpg and b/0\.jpg have one name"):
+    with pytest.raises(ValueError, match=r"a/0\.jpg and b/0\.jpg have the same name"):
         metrics[0].compute_metrics(metrics[0].results + metrics[1].results)
 
 
@@ -295,8 +295,8 @@ def test_dice_and_f_score_are_those_of_counts(logger):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(iou_metrics=["mIou"]), r"iou_metrics=\['mIou'\] must be of 'mIoU', 'mDice', 'mFscore'"),
-        (dict(iou_metrics=[]), r"iou_metrics=\[\] must be of"),
+        (dict(iou_metrics=["mIou"]), r"iou_metrics=\['mIou'\] must be one of 'mIoU', 'mDice', 'mFscore'"),
+        (dict(iou_metrics=[]), r"iou_metrics=\[\] must be one of"),
         (dict(format_only=True), "format_only=True needs output_dir"),
         (dict(beta="1"), "beta='1' must be a number"),
         (dict(nan_to_num="0"), "nan_to_num='0' must be a number"),

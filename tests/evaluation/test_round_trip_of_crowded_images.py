@@ -65,7 +65,7 @@ def test_crowded_images_explain_no_other_fault(cfg, tmp_path):
     inspection = Inspection()
     inspect_round_trip(cfg, ("val",), inspection, "detection")
     (error,) = inspection.of("error")
-    assert "the files and the evaluation do not mean the same" in error.example
+    assert "the files and the evaluation disagree" in error.example
 
 
 def test_stock_metric_says_why_it_stays_below_one(cfg):
