@@ -11,3 +11,8 @@ class UserError(ValueError):
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text without a final period, or its type where the text is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def shortened(text: str, limit: int = 60) -> str:
+    """Return a text for a message, cut to ``limit`` characters that end in dots if it is longer."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what stopped one from being written, in a sentence."""
+"""Atomic file writing, and errors about unwritable files as one sentence."""
 
 import contextlib
 import errno
@@ -13,9 +13,9 @@ _PARTIAL = ".partial"
 
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Return the path of a file beside ``path`` to write to; at the end it is on disk and has taken the name ``path``.
+    """Yield a temporary path beside ``path`` to write to; on success, flush the file to disk and rename it to ``path``.
 
-    After an error, or if the process is killed at any moment, ``path`` is what it was before.
+    If the block raises an error, or the process is killed at any moment, ``path`` is left unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,17 +32,17 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_partial_files(folder: str | os.PathLike) -> None:
-    """Remove what processes that were killed while writing have left in a folder."""
+    """Remove the partial files that killed processes have left in a folder."""
     for partial in Path(folder).glob(f".*{_PARTIAL}"):
         partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def names_unwritable(path: str | os.PathLike) -> Iterator[None]:
-    """Run what writes a file.
+    """Turn an ``OSError`` of the block, which writes ``path``, into a ``UserError``.
 
     Raises:
-        UserError: It cannot be written; the message says why.
+        UserError: The file cannot be written; the message says why.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""Every bad input of bad_inputs.json ends in the sentence that stands there, and in no traceback.
+"""Every bad input of bad_inputs.json ends with the sentence listed there, without a traceback.
 
-Each function below makes one of them and returns the command line that meets it; the name of the function is the key.
+Each function below creates one bad input and returns the command line that meets it; its name is the key.
 """
 
 import json
@@ -40,7 +40,7 @@ def case(function):
 
 
 class Place:
-    """Folders of sound data, free to be damaged, and files beside them."""
+    """Folders of valid data, which tests may damage, and files beside them."""
 
     def __init__(self, folder, sources):
         self.folder, self.sources = folder, sources
@@ -54,7 +54,7 @@ class Place:
         return path
 
     def detect(self, change, split="train"):
-        """Changes the content of an annotation file, and trains."""
+        """Change the content of an annotation file, and train."""
         folder = self.copy("coco")
         path = folder / f"instances_{split}.json"
         content = json.loads(path.read_text())
@@ -63,17 +63,17 @@ class Place:
         return self.train(folder)
 
     def object(self, **values):
-        """Changes the first object, and trains."""
+        """Change the first object, and train."""
         return self.detect(lambda content: content["annotations"][0].update(values))
 
     def image(self, content, folder="coco", name="train/000000000001.jpg"):
-        """Puts other bytes into an image, and trains."""
+        """Put other bytes into an image, and train."""
         root = self.copy(folder)
         (root / name).write_bytes(content((root / name).read_bytes()))
         return self.train(root)
 
     def label(self, change):
-        """Changes the values of a label image, and trains."""
+        """Change the values of a label image, and train."""
         root = self.copy("labels")
         path = root / "semantic/train/00000001.png"
         Image.fromarray(change(np.array(Image.open(path)))).save(path)
@@ -98,7 +98,7 @@ class Place:
 
 
 def png(width, height):
-    """A PNG of a few bytes that claims a size."""
+    """Return a PNG of a few bytes that claims a size."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -525,7 +525,7 @@ def checkpoint_truncated(place):
 
 
 class Command:
-    """What runs a command when it is unpickled."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, command):
         self.command = command
@@ -730,7 +730,7 @@ def plug_of_an_unknown_package(place):
 
 @pytest.fixture(scope="module")
 def sources(shapes_folder, ade_folder, tmp_path_factory):
-    """Sound data of each task, and checkpoints of random weights with the names of six classes and of two."""
+    """Valid data for each task, and checkpoints with random weights and the names of six classes and of two."""
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
 
@@ -769,7 +769,7 @@ def sources(shapes_folder, ade_folder, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _fresh_logger():
-    """mmengine keeps loggers by name, and the package's own goes on writing to the log of the last run."""
+    """mmengine keeps loggers by name, so its logger would go on writing to the log of the last run."""
     yield
     logging.getLogger("mmengine").handlers.clear()
     for kind in (MMLogger, Visualizer, *Visualizer.__subclasses__()):
@@ -777,17 +777,17 @@ def _fresh_logger():
 
 
 def as_pattern(message):
-    """Three dots stand for any text."""
+    """Return a pattern in which three dots match any text."""
     return ".*?".join(map(re.escape, message.split("...")))
 
 
-def test_table_is_of_the_cases():
+def test_table_matches_the_cases():
     assert set(TABLE) == set(CASES)
     assert len(TABLE) >= 40
 
 
 @pytest.mark.parametrize("key", CASES)
-def test_bad_input_ends_in_its_sentence(key, sources, tmp_path, monkeypatch, capfd):
+def test_bad_input_ends_with_its_sentence(key, sources, tmp_path, monkeypatch, capfd):
     arguments = CASES[key](Place(tmp_path, sources))
     tool = ROOT / "tools" / arguments[0]
     assert TABLE[key]["command"].startswith(arguments[0].removesuffix(".py"))

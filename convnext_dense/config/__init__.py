@@ -1,1 +1,1 @@
-"""Pure functions on a config of mmengine's: reading it, and fitting it to what it runs on and reads."""
+"""Pure functions on mmengine configs: reading a config, and fitting it to its hardware and data."""

@@ -1,4 +1,4 @@
-"""Keeps the number of images per optimizer step that a recipe was published with, whatever the number of processes."""
+"""Keeps a recipe's published number of images per optimizer step, whatever the number of processes."""
 
 import os
 from collections.abc import Iterator
@@ -9,23 +9,23 @@ from mmengine.config import Config
 from convnext_dense.config.optimizers import wrapper_configs
 from convnext_dense.errors import UserError
 
-# Where each launcher tells a process how many there are; mmengine itself asks only when the Runner is built.
+# Environment variables of the launchers with the number of processes, which mmengine reads only in the Runner.
 _WORLD_SIZE = {"pytorch": "WORLD_SIZE", "slurm": "SLURM_NTASKS"}
 
 
 def accumulate_to_effective_batch(cfg: Config) -> list[str]:
     """Derive ``optim_wrapper.accumulative_counts`` from the config's ``effective_batch``.
 
-    A moving average follows the steps of the optimizer, not the batches between them.
+    Moving averages follow optimizer steps, not the batches in between.
 
     Args:
-        cfg: Changed in place; without ``effective_batch`` nothing is done. ``launcher`` must be set.
+        cfg: Changed in place; unchanged without ``effective_batch``. ``launcher`` must be set.
 
     Returns:
-        One sentence with the factors, or none.
+        One sentence with the factors, or nothing.
 
     Raises:
-        UserError: The effective batch is no multiple of processes x batch size.
+        UserError: The effective batch is not a multiple of processes x batch size.
     """
     effective = cfg.get("effective_batch")
     if effective is None:
@@ -36,19 +36,19 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
     counts, rest = divmod(effective, world_size * batch_size)
     if rest or not counts:
         raise UserError(
-            f"effective_batch={effective} cannot be met: it is no multiple of {processes} x {batch_size} "
+            f"effective_batch={effective} cannot be met: it is not a multiple of {processes} x {batch_size} "
             "images (train_dataloader.batch_size). Change one of the three."
         )
     for wrapper in wrapper_configs(cfg):
         wrapper["accumulative_counts"] = counts
     for hook in moving_averages(cfg):
-        # mmengine calls the average after every batch. It counts from 0, so that it sees each step one batch later.
+        # mmengine updates the average after every batch. It counts from 0, so it sees each step one batch later.
         hook["interval"] = counts
     return [f"Effective batch {effective} = {processes} x {batch_size} x {counts}."]
 
 
 def moving_averages(cfg: Config) -> Iterator[Any]:
-    """Find the configs of mmengine's hooks that average the weights."""
+    """Yield the configs of mmengine's hooks that average the weights."""
     for hook in cfg.get("custom_hooks") or []:
         if hook.get("type") == "EMAHook":
             yield hook

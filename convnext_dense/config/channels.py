@@ -9,16 +9,16 @@ _MODULE, _OURS = "convnext_dense.models.detector_input", "convnext_dense.DetData
 
 
 def fit_to_channels(cfg: Config) -> list[str]:
-    """Let a detector take images that have neither one nor three channels, or are grey under a config for colours.
+    """Let a detector take images whose number of channels is not three.
 
     Args:
-        cfg: Changed in place: mmdet's data preprocessor, which asserts one or three values of ``mean``, becomes ours.
+        cfg: Changed in place: mmdet's data preprocessor, which requires one or three values of ``mean``, becomes ours.
 
     Returns:
-        One sentence if something was changed.
+        One sentence if the preprocessor was changed, or if its ``bgr_to_rgb`` has no effect.
 
     Raises:
-        UserError: ``mean`` and ``std`` do not go with each other, or with the channels that the backbone takes.
+        UserError: ``mean`` and ``std`` do not fit each other or the backbone's channels.
     """
     model = cfg.model.get("module") or cfg.model
     preprocessor = model.get("data_preprocessor") or {}
@@ -37,7 +37,7 @@ def fit_to_channels(cfg: Config) -> list[str]:
     if channels == 3 or str(preprocessor.get("type")) == _OURS:
         return []
     if kind == "SegDataPreProcessor" and preprocessor.get("bgr_to_rgb"):
-        return [f"{place}.bgr_to_rgb=True turns three channels round and leaves {channels} in the order of the file."]
+        return [f"{place}.bgr_to_rgb=True swaps only three channels: {channels} stay in the order of the file."]
     if kind != "DetDataPreprocessor":
         return []
     preprocessor["type"] = _OURS

@@ -1,4 +1,4 @@
-"""The number of classes in a model's config: the keys that count classes, and the lists with one entry per class."""
+"""The number of classes in a model's config: keys that count classes, and lists with one entry per class."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +11,15 @@ from mmengine.registry import MODELS, DefaultScope
 from convnext_dense.config.datasets import quote
 from convnext_dense.errors import UserError
 
-# Keys that count classes. Mask2Former, MaskFormer and panoptic detectors count things (objects) and stuff apart.
+# Keys that count classes. Mask2Former, MaskFormer and panoptic detectors count things (objects) and stuff separately.
 _COUNTS = ("num_classes", "num_things_classes")
 _STUFF = "num_stuff_classes"
-# Lists with one entry per class, or with further ones after these, such as that of "no object".
+# Lists with one entry per class, possibly followed by further ones, such as one for "no object".
 _PER_CLASS = ("class_weight", "alpha")
 _EXTRA = (0, 1)
-# Classes of mmdet, mmseg and ours that a model of each task is derived from.
+# Base classes, in mmdet, mmseg and here, of the models of each task.
 _TASKS = {"BaseDetector": "detection", "BaseSegmentor": "segmentation", "ImageClassifier": "classification"}
-# Parts that count something else: a region proposal tells objects from background, whatever the number of classes.
+# Parts that count something else: an RPN tells objects from background, whatever the number of classes.
 _OTHER_COUNTS = ("backbone", "teacher_backbone", "rpn_head", "semantic_head", "reid")
 
 
@@ -29,7 +29,7 @@ class Count(NamedTuple):
     Attributes:
         place: The dotted key of the part, such as ``roi_head.bbox_head``.
         node: The part's config.
-        key: Its key that counts them.
+        key: The key of the count.
     """
 
     place: str
@@ -47,8 +47,8 @@ def class_counts(model: ConfigDict, current: int | None = None) -> list[Count]:
 
     Args:
         model: The model's config.
-        current: The number of classes that it has now; by default the number that most parts have. Parts that count
-            another number, such as a head for edges beside one for 19 classes, count something else.
+        current: The current number of classes; by default the number that most parts have. Parts with another
+            number, such as a head for edges beside one for 19 classes, count something else.
     """
     counts = list(_find_counts(model))
     values = [count.value for count in counts]
@@ -58,28 +58,28 @@ def class_counts(model: ConfigDict, current: int | None = None) -> list[Count]:
 
 
 def num_classes(model: ConfigDict) -> int | None:
-    """Return the number of classes in a model's config, stuff included; None where no part counts them."""
+    """Return the number of classes in a model's config, including stuff; None if no part counts them."""
     return next((count.value + count.node.get(_STUFF, 0) for count in class_counts(model)), None)
 
 
 def set_num_classes(model: ConfigDict, num_classes: int, *, current: int | None = None) -> None:
     """Set the number of classes of every part of a model's config, in place.
 
-    Weights per class follow where they are the same for every class. Others were chosen for other classes: they are
-    left out, which is logged, unless there is one for each of the new ones. A part that counts things and stuff is
-    left with things, of which annotated objects are.
+    Class weights that are equal for all classes are adapted. Others were chosen for other classes: unless their number
+    already fits, they are dropped, which is logged. A part that counts things and stuff keeps only things, which is
+    what annotated objects are.
 
     Args:
         model: The model's config.
-        num_classes: The new number.
+        num_classes: The new number of classes.
         current: See ``class_counts``.
 
     Raises:
-        UserError: There is no such part.
+        UserError: No part counts classes.
     """
     counts = class_counts(model, current)
     if str(model.get("type")).rpartition(".")[2] == "ImageClassifier":
-        model.num_classes = num_classes  # it has a default, and need not stand in the config
+        model.num_classes = num_classes  # it has a default, so the config may lack it
     elif not counts and not _is_without_classes(model):
         raise UserError(
             f"No part of the model {model.get('type')} counts classes (num_classes): set their number, {num_classes}, "
@@ -94,7 +94,7 @@ def set_num_classes(model: ConfigDict, num_classes: int, *, current: int | None 
             elif len(weights) - before in _EXTRA and len(weights) - num_classes not in _EXTRA:
                 holder[name] = None
                 print_log(f"model.{place}: the {len(weights)} values of {name}, made for other classes, are left out.")
-        if node.get("out_channels") in (before, 1) and num_classes != before:  # 1: two classes told by one number
+        if node.get("out_channels") in (before, 1) and num_classes != before:  # 1: two classes told apart by one output
             node.out_channels = num_classes
         node[key] = num_classes
         if _STUFF in node:
@@ -102,15 +102,15 @@ def set_num_classes(model: ConfigDict, num_classes: int, *, current: int | None 
 
 
 def check_class_counts(model: ConfigDict, classes: Sequence[str], source: Any) -> None:
-    """Hold the numbers of classes in a model's config, and its lists with one entry per class, against class names.
+    """Check class counts and lists with one entry per class in a model's config against class names.
 
     Args:
         model: The model's config.
         classes: The class names.
-        source: Where the names are from, for the message.
+        source: Origin of the names, for the message.
 
     Raises:
-        UserError: A part counts another number of classes, or has a list for another number.
+        UserError: A class count, or the length of a list, does not fit the number of names.
     """
     counts = list(_find_counts(model))
     for place, node, key in counts:
@@ -129,8 +129,8 @@ def check_class_counts(model: ConfigDict, classes: Sequence[str], source: Any) -
 
 
 def task_of(cfg: Config) -> str | None:
-    """Tell what a config's model is for by the class that it names: a key of ``tasks.TASKS``, or None."""
-    model = cfg.model.get("module") or cfg.model  # the former within test-time augmentation
+    """Return the task of a config's model, a key of ``tasks.TASKS``, by the model's class; None if unknown."""
+    model = cfg.model.get("module") or cfg.model  # the former under test-time augmentation
     kind = model.get("type")
     if isinstance(kind, str):
         with (
@@ -143,7 +143,7 @@ def task_of(cfg: Config) -> str | None:
 
 
 def _is_without_classes(model: ConfigDict) -> bool:
-    """Whether a detector proposes regions and nothing else."""
+    """Whether a detector only proposes regions."""
     return "rpn_head" in model and "roi_head" not in model
 
 
@@ -158,7 +158,7 @@ def _find_counts(node: Any, place: str = "") -> Iterator[Count]:
 
 
 def _per_class_lists(node: ConfigDict) -> Iterator[tuple[str, Any]]:
-    """Find the lists of a part, those of parts within that count classes themselves left out."""
+    """Yield the per-class lists of a part, except those of nested parts that count classes themselves."""
     for key, child in _children(node):
         if key in _PER_CLASS and isinstance(child, list | tuple):
             yield key, node

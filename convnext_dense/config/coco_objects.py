@@ -1,7 +1,7 @@
-"""Turns the data sets, loading steps and metrics of any detection config of mmdet into those of objects in COCO format.
+"""Rewrites the data sets, loading steps and metrics of any mmdet detection config for objects in COCO format.
 
-What a folder of one's own has are boxes and perhaps masks. A config for another data set reads it by the data set's own
-classes and metric; a panoptic one reads stuff (sky, grass) besides, from files that are not there.
+A custom folder has boxes and perhaps masks. A config for another data set would read it with that data set's classes
+and metric; a panoptic one would also read stuff (sky, grass), from files that do not exist.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from mmengine.logging import print_log
 
 from convnext_dense.config.datasets import config_dicts, leaf_datasets
 
-# What stays of a data set's config: where files lie, names and classes are set by whoever points it at a folder.
+# Keys of a data set's config that are kept; the caller sets paths, names and classes for its folder.
 _KEPT = ("pipeline", "filter_cfg", "test_mode", "backend_args", "indices", "return_classes", "lazy_init", "max_refetch")
-# Parts of a two-stage detector that learn from maps of stuff, and what reads their features.
+# Parts of a two-stage detector that learn from stuff maps, and what reads their features.
 _STUFF_PARTS = ("semantic_head", "semantic_roi_extractor")
 
 
@@ -23,7 +23,7 @@ def use_coco_objects(cfg: Config, loaders: Sequence[str] = ("train", "val", "tes
 
     Args:
         cfg: The config.
-        loaders: Whose data sets and metrics are changed.
+        loaders: Loaders whose data sets and metrics are changed.
     """
     for node in config_dicts(list(cfg.values())):
         for position, step in enumerate(node.get("pipeline") or ()):
@@ -43,7 +43,7 @@ def use_coco_objects(cfg: Config, loaders: Sequence[str] = ("train", "val", "tes
 
 
 def _without_stuff(step: ConfigDict) -> ConfigDict:
-    """Return a loading step, for boxes and masks in the annotation file."""
+    """Return a loading step for the boxes and masks of an annotation file."""
     kind = str(step.get("type")).rpartition(".")[2]
     if kind == "LoadPanopticAnnotations":
         return ConfigDict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=step.get("with_mask", True))
@@ -53,7 +53,7 @@ def _without_stuff(step: ConfigDict) -> ConfigDict:
 
 
 def _evaluator(cfg: Config, evaluators: Any) -> Any:
-    """Our COCO metric, with the arguments of the config's own; AP of boxes, and masks if read, for other data sets'."""
+    """Return our COCO metric, with the arguments of the config's COCO metric, or else for boxes, and masks if read."""
     several = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
     kept = [metric for metric in several if str(metric.get("type")).rpartition(".")[2] == "CocoMetric"]
     if not kept:
@@ -65,7 +65,7 @@ def _evaluator(cfg: Config, evaluators: Any) -> Any:
 
 
 def _join_copies(node: Any) -> None:
-    """Where a config joins data sets that are one folder now, reads the folder once."""
+    """Replace joined data sets that have become the same folder by a single one."""
     for child in [*node.get("datasets", ()), *filter(None, [node.get("dataset")])]:
         _join_copies(child)
     if node.get("datasets") and all(child == node.datasets[0] for child in node.datasets):
@@ -75,7 +75,7 @@ def _join_copies(node: Any) -> None:
 
 
 def drop_stuff(cfg: Config) -> None:
-    """Take out what a model learns from maps of stuff: there are none."""
+    """Remove the parts of a model that learn from stuff maps, which do not exist."""
     dropped = []
     for node in config_dicts(cfg.model):
         if "panoptic_fusion_head" in node and "roi_head" in node:  # Panoptic FPN: a Mask R-CNN with a branch for stuff
@@ -86,4 +86,4 @@ def drop_stuff(cfg: Config) -> None:
         if node.get("panoptic_on"):
             node.update(panoptic_on=False, semantic_on=False, instance_on=True)
     if dropped:
-        print_log(f"{', '.join(dropped)} would learn from maps of stuff, and there are none: left out.", "current")
+        print_log(f"{', '.join(dropped)} would learn from stuff maps, and there are none: left out.", "current")

@@ -1,4 +1,4 @@
-"""What every task asks of a config and of its data sets."""
+"""Queries of configs and their data sets that all tasks need."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ TRAINING_SPLITS = {"train": "train", "val": "val", "test": "val"}
 
 
 def config_dicts(node: Any) -> Iterator[Any]:
-    """Go through every dict of a config, the outer ones first, lists included."""
+    """Yield every dict of a config, inside lists too, outer ones first."""
     if isinstance(node, Mapping):
         yield node
         node = list(node.values())
@@ -22,7 +22,7 @@ def config_dicts(node: Any) -> Iterator[Any]:
 
 
 def leaf_datasets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """Go through wrappers (repeat, concatenate, balance) down to the data sets that read files."""
+    """Yield the data sets that read files, inside wrappers (repeat, concatenate, balance) too."""
     if "datasets" in dataset:
         for child in dataset.datasets:
             yield from leaf_datasets(child)
@@ -57,17 +57,17 @@ def class_names(dataset: ConfigDict) -> Sequence[str] | None:
 
 
 def known_class_names(dataset: ConfigDict) -> Sequence[str] | None:
-    """Return the class names that the type of a data set brings along, such as ADE20K's 150."""
-    with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
+    """Return the class names that a data set's type defines, such as ADE20K's 150."""
+    with DATASETS.switch_scope_and_registry(None) as registry:  # the registry of the config's default scope
         return getattr(registry.get(dataset.type), "METAINFO", {}).get("classes")
 
 
 def leads_out(name: str) -> bool:
-    """Whether a file name that stands in a file leaves the folder that it is relative to."""
+    """Whether a file name from a list or annotation file leads out of the folder that it is relative to."""
     return ".." in re.split(r"[/\\]", name) or re.match(r"[/\\]|[A-Za-z]:[/\\]", name) is not None
 
 
 def quote(names: Sequence[str], limit: int = 10) -> str:
-    """Write up to ``limit`` names for a message."""
+    """Quote up to ``limit`` names for a message."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(f"'{name}'" for name in names[:limit]) + more

@@ -1,4 +1,4 @@
-"""Fits a config to the device that it runs on, and says what it changed."""
+"""Fits a config to the device that it runs on, and reports the changes."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ from convnext_dense.errors import UserError
 
 
 def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
-    """Change what the device, or a single process, cannot run.
+    """Change the parts of a config that the device, or a single process, cannot run.
 
-    - Mixed precision on a CPU becomes full precision. On a GPU it runs in bfloat16 where the card has it, else in
+    - Mixed precision on a CPU becomes full precision. On a GPU it runs in bfloat16 if the card supports it, else in
       float16 with dynamic loss scaling; a ``dtype`` in the config is kept.
-    - Processes on CPUs talk through gloo instead of nccl.
-    - SyncBN, mmcv's MMSyncBN too, becomes BN where one process runs alone (``launcher='none'``) or on a CPU; parameter
-      names are the same.
+    - Processes on CPUs communicate through gloo instead of nccl.
+    - SyncBN, including mmcv's MMSyncBN, becomes BN in a single process (``launcher='none'``) or on a CPU; parameters
+      keep their names.
 
     Args:
         cfg: Changed in place.
-        amp: Whether mixed precision is asked for besides what the config says.
+        amp: Whether to use mixed precision even if the config does not.
 
     Returns:
         One sentence per change.
@@ -38,7 +38,7 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
     if device == "cpu" and dist_cfg.get("backend") == "nccl":
         dist_cfg["backend"] = "gloo"
     if device == "cpu" and cfg.get("launcher", "none") != "none" and cfg.get("model_wrapper_cfg") is None:
-        # mmengine hands the wrapper a GPU's number unless the config says otherwise.
+        # mmengine passes a GPU index to the wrapper unless the config says otherwise.
         cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
 
     if device == "cpu" and cfg.get("strategy") is not None:
@@ -55,7 +55,7 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
 
 
 def fit_to_strategy(cfg: Config) -> list[str]:
-    """Change what a config with a ``strategy``, which runs on mmengine's FlexibleRunner, cannot have.
+    """Change what does not work with a ``strategy``, with which mmengine's FlexibleRunner is used.
 
     Args:
         cfg: Changed in place.
@@ -72,9 +72,9 @@ def fit_to_strategy(cfg: Config) -> list[str]:
         raise UserError("strategy shards the model, which mmengine's EMAHook cannot copy: set custom_hooks=[].")
     if cfg.default_hooks.checkpoint.get("save_best") is None:
         return []
-    # FlexibleRunner then writes the checkpoint of an epoch again with the number of the next, where a resume begins.
+    # With save_best, FlexibleRunner rewrites an epoch's checkpoint under the next one's number, where resuming starts.
     cfg.default_hooks.checkpoint.save_best = None
-    return ["The best checkpoint is not kept apart: save_best does not go with strategy."]
+    return ["The best checkpoint is not kept: save_best does not work with strategy."]
 
 
 def _fit_precision(wrapper: Any, device: str) -> str:

@@ -1,4 +1,4 @@
-"""What is different between two configs, by dotted key."""
+"""Differences between two configs, by dotted key."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -7,10 +7,10 @@ from mmengine.config import Config
 
 
 class ConfigDiff(list[tuple[str, Any, Any]]):
-    """Dotted key, old value and new value of every difference; printed, one line each. ``...`` is no value."""
+    """Dotted key, old value and new value of every difference; prints as one line each. ``...`` stands for no value."""
 
     def __str__(self) -> str:
-        """One line per difference."""
+        """Return one line per difference."""
         return "\n".join(
             f"{key}: {'(none)' if old is ... else repr(old)} -> {'(removed)' if new is ... else repr(new)}"
             for key, old, new in self
@@ -18,7 +18,7 @@ class ConfigDiff(list[tuple[str, Any, Any]]):
 
 
 def diff_configs(before: Config, after: Config) -> ConfigDiff:
-    """List what is different in ``after``."""
+    """List the differences from ``before`` to ``after``."""
     return ConfigDiff(_differences(before.to_dict(), after.to_dict(), ""))
 
 

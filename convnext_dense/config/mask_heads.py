@@ -1,4 +1,4 @@
-"""Takes the masks out of a detection config whose data has boxes alone."""
+"""Removes masks from a detection config whose data has only boxes."""
 
 from typing import Any
 
@@ -6,20 +6,20 @@ from mmengine.config import Config, ConfigDict
 
 from convnext_dense.config.datasets import config_dicts
 
-# Parts of a two-stage detector's ``roi_head`` that work on masks alone.
+# Parts of a two-stage detector's ``roi_head`` that are only for masks.
 _MASK_PARTS = ("mask_head", "mask_roi_extractor")
-# Those that do without, by mmdet's own ``with_mask``.
+# RoI heads that work without these parts, by mmdet's own ``with_mask``.
 _ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead")
 
 
 def can_drop_masks(model: ConfigDict) -> bool:
-    """Whether a detector still works when its mask head is taken away."""
+    """Whether a detector still works without its mask head."""
     head = model.get("roi_head") or {}
     return bool(head.get("mask_head")) and str(head.get("type")).rpartition(".")[2] in _ROI_HEADS
 
 
 def drop_masks(cfg: Config) -> None:
-    """Take the mask head, the reading of masks and the mask AP out of a config, in place."""
+    """Remove the mask head, the loading of masks and the mask AP from a config, in place."""
     for part in _MASK_PARTS:
         cfg.model.roi_head.pop(part, None)
     for node in config_dicts(list(cfg.values())):

@@ -1,4 +1,4 @@
-"""The optimizers that a config names."""
+"""The optimizers of a config."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 
 def wrapper_configs(cfg: Config) -> Iterator[Any]:
-    """Find the configs of optimizer wrappers: the config's own, or where it names several, each of them."""
+    """Yield the configs of the optimizer wrappers: a single one, or each of several."""
     node = cfg.get("optim_wrapper")
     if node is None:
         return

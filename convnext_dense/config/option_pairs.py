@@ -1,4 +1,4 @@
-"""Options of a config that mmengine and torch take one by one, but not together, or only find wrong on the way."""
+"""Checks options that mmengine and torch accept one by one but not together, or reject only during the run."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,22 +7,22 @@ from mmengine.config import Config
 
 from convnext_dense.errors import UserError
 
-# What only loaders with workers may have, and the value that means nothing.
+# Options that only loaders with workers may have, and the values that have no effect.
 _OF_WORKERS = {"persistent_workers": False, "prefetch_factor": None, "timeout": 0, "multiprocessing_context": None}
 
 
 def fit_loaders(cfg: Config, loaders: Sequence[str]) -> list[str]:
-    """Take out of data loaders without workers what is only for workers, and check the options of all of them.
+    """Remove worker options from data loaders without workers, and check the options of all loaders.
 
     Args:
         cfg: Changed in place.
-        loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be read.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'`` will be read.
 
     Returns:
         One sentence per data loader that was changed.
 
     Raises:
-        UserError: An option is out of its range, or does not go with another one.
+        UserError: An option is out of its range, or conflicts with another one.
     """
     changes = []
     for name in (f"{loader}_dataloader" for loader in loaders):
@@ -37,7 +37,9 @@ def fit_loaders(cfg: Config, loaders: Sequence[str]) -> list[str]:
         for key in dropped:
             loader.pop(key)
         if dropped:
-            changes.append(f"{name} has num_workers=0: {', '.join(dropped)} counts for nothing.")
+            changes.append(
+                f"{name} has num_workers=0: {', '.join(dropped)} {'has' if len(dropped) == 1 else 'have'} no effect."
+            )
     return changes
 
 
@@ -55,19 +57,21 @@ def _check_samplers(loader: dict[str, Any], name: str) -> None:
     if "sampler" not in loader:
         raise UserError(f"{name} has no sampler: write sampler=dict(type='DefaultSampler', shuffle=True or False).")
     if "shuffle" in loader:
-        raise UserError(f"{name}.shuffle={loader['shuffle']!r} goes with no sampler: set {name}.sampler.shuffle.")
+        raise UserError(
+            f"{name}.shuffle={loader['shuffle']!r} cannot be used with a sampler: set {name}.sampler.shuffle."
+        )
     if loader.get("batch_sampler") is not None and name != "train_dataloader" and loader.get("drop_last"):
-        raise UserError(f"{name}.drop_last=True goes with no batch_sampler: take one of the two out.")
+        raise UserError(f"{name}.drop_last=True cannot be used with batch_sampler: remove one of the two.")
 
 
 def check_units(cfg: Config) -> list[str]:
-    """Hold what is counted in epochs against a run that is counted in iterations.
+    """Find what counts epochs in a run that counts iterations.
 
-    There, mmengine steps a scheduler that counts epochs once, at the end: the learning rate would stay where a warm-up
-    begins.
+    In such a run, mmengine steps a scheduler that counts epochs only once, at the end: the learning rate would stay at
+    the start of its warm-up.
 
     Returns:
-        One sentence where checkpoints are counted in epochs.
+        One sentence if checkpoints are counted in epochs.
 
     Raises:
         UserError: A scheduler counts epochs.

@@ -1,4 +1,4 @@
-"""Applies ``--cfg-options`` to a config; a name that is not there is an error, not a new key."""
+"""Applies ``--cfg-options`` to a config; an unknown name is an error, not a new key."""
 
 import copy
 import difflib
@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from convnext_dense.errors import UserError
 
-# Keys that a config may have at its top besides the Runner's own arguments.
+# Top-level keys that a config may have besides the Runner's arguments.
 _MORE_KEYS = {
     "tta_model",
     "tta_pipeline",
@@ -34,13 +34,13 @@ def apply_options(
         cfg: Changed in place.
         options: Values by dotted key, list positions included (``train_dataloader.dataset.pipeline.0.type``). A key
             that starts with ``+`` is added; any other must exist, or be an argument of mmengine's Runner.
-        path: Name of the config in messages.
-        is_draft: Whether the config is going to be changed once more before the options are applied again, so that
-            keys that do not exist may still come.
+        path: Path of the config, for messages.
+        is_draft: Whether the config will be changed before the options are applied again, so that missing keys may
+            still be added.
 
     Raises:
-        UserError: A key does not exist (the nearest one is named), or is only a variable of the file whose change
-            would have no effect.
+        UserError: A key does not exist (the nearest one is named), or is only a variable of the file, so that changing
+            it would have no effect.
     """
     for key, value in (options or {}).items():
         name = key.removeprefix("+")
@@ -49,29 +49,29 @@ def apply_options(
                 continue
             _check_key(cfg, key, path)
         try:
-            cfg.merge_from_dict({name: copy.deepcopy(value)})  # merging takes `_delete_` out of what it is given
+            cfg.merge_from_dict({name: copy.deepcopy(value)})  # merging removes `_delete_` from its argument
         except (KeyError, TypeError) as error:
             if not is_draft:
                 raise UserError(f"--cfg-options {key}={value!r} does not fit {path}: {error.args[0]}.") from error
 
 
 def option_value(options: Mapping[str, Any] | None, key: str) -> Any:
-    """Return what the options say about a key, as a value of its own or inside a dict; None if nothing."""
+    """Return the options' value of a key, given by itself or inside a dict; None if there is none."""
     found = _lookup_option(options, key)
     return None if found is _ABSENT else found
 
 
 def check_flag(options: Mapping[str, Any] | None, key: str, value: Any, flag: str) -> None:
-    """Hold an argument of the command line against an option that says the same.
+    """Check a command-line argument against an option that sets the same key.
 
     Args:
         options: See ``apply_options``.
-        key: The key of the config that the argument stands for.
-        value: What the argument sets it to.
+        key: The key of the config that the argument sets.
+        value: The value that the argument sets.
         flag: The argument as the user wrote it.
 
     Raises:
-        UserError: The options give the key another value.
+        UserError: The options set the key to another value.
     """
     given = _lookup_option(options, key)
     if given is not _ABSENT and given != value:
@@ -102,7 +102,7 @@ def _check_key(cfg: Config, key: str, path: str | os.PathLike) -> None:
         value = _lookup(cfg, key)
         known = sorted(_dotted_keys(cfg.to_dict()))
         holders = [name for name in known if name.split(".")[0] in _run_keys() and _lookup(cfg, name) == value]
-        hint = f"; its value stands in {', '.join(holders[:6])}" if holders else ""
+        hint = f"; its value is used in {', '.join(holders[:6])}" if holders else ""
         raise UserError(
             f"'{variable}' is a variable of {path}: after reading, changing it has no effect{hint}. Override those keys"
             f"{', or name your data with --data' if key.endswith('data_root') else ''}."

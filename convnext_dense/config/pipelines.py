@@ -1,4 +1,4 @@
-"""What a config's pipelines say about the reading of images."""
+"""How a config's pipelines load images and annotations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,12 +11,12 @@ def image_step(pipeline: Sequence[Mapping[str, Any]]) -> int:
 
 
 def loads_annotations(step: Mapping[str, Any]) -> bool:
-    """Whether a step of a pipeline reads what only annotated images have."""
+    """Whether a step of a pipeline loads annotations or proposals."""
     name = step_name(step)
     return name.startswith("Load") and ("Annotation" in name or "Proposal" in name)
 
 
 def step_name(step: Mapping[str, Any]) -> str:
-    """Return the name of a step's class, without its package."""
+    """Return the class name of a step, without its package."""
     kind = step.get("type", "")
     return (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2]

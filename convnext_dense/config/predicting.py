@@ -1,4 +1,4 @@
-"""Testing on images without ground truth: predictions are written, and nothing is measured."""
+"""Testing on images without ground truth: writes predictions, and measures nothing."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from convnext_dense.config.datasets import evaluators, leaf_datasets
 from convnext_dense.config.pipelines import loads_annotations
 from convnext_dense.errors import UserError
 
-# Metrics that can write predictions and leave it at that (format_only).
+# Metrics that can write predictions without evaluating them (format_only).
 _WRITERS = ("CocoMetric", "CocoPanopticMetric", "IoUMetric")
 
 
 def only_predict(cfg: Config, loader: str) -> None:
-    """Make a config, in place, predict the images of ``'val'`` or ``'test'`` without looking for ground truth."""
+    """Change a config in place to predict the images of ``'val'`` or ``'test'`` without ground truth."""
     for metric in evaluators(cfg, loader):
         if str(metric.get("type")).rpartition(".")[2] in _WRITERS:
             metric.format_only = True
@@ -25,25 +25,25 @@ def only_predicts(cfg: Config, loader: str) -> bool:
 
 
 def check_is_written(cfg: Config, source: str) -> None:
-    """Hold a test that measures nothing against what is written.
+    """Check that a test that measures nothing at least writes predictions.
 
     Args:
         cfg: The config.
-        source: What is tested, for the message.
+        source: The tested data, for the message.
 
     Raises:
-        UserError: Nothing is written either.
+        UserError: Nothing is measured and nothing is written.
     """
     is_written = any(metric.get("outfile_prefix") or metric.get("output_dir") for metric in evaluators(cfg, "test"))
     if only_predicts(cfg, "test") and not is_written:
         raise UserError(
-            f"There is no ground truth in {source}, and so nothing to measure: give --out to write predictions, or add "
-            "the annotations or labels."
+            f"There is no ground truth in {source}, so there is nothing to measure: give --out to write predictions, "
+            "or add the annotations or labels."
         )
 
 
 def leave_out_labels(cfg: Config, loader: str) -> None:
-    """Take the reading of label images out of the pipelines of a segmentation config, in place."""
+    """Remove the loading of label images from the pipelines of a segmentation config, in place."""
     for dataset in leaf_datasets(cfg[f"{loader}_dataloader"].dataset):
         dataset.pipeline = _without_labels(dataset.get("pipeline") or [])
     if loader == "test" and "tta_pipeline" in cfg:
@@ -51,12 +51,12 @@ def leave_out_labels(cfg: Config, loader: str) -> None:
 
 
 def _without_labels(steps: Any) -> list[Any]:
-    """Go through a pipeline, and through the lists of steps in one for test-time augmentation."""
+    """Return a pipeline without loading steps for annotations, also in nested lists of test-time augmentation."""
     kept = []
     for step in steps:
         if isinstance(step, list | tuple):
-            if inner := _without_labels(step):
-                kept.append(inner)
+            if nested := _without_labels(step):
+                kept.append(nested)
         elif not loads_annotations(step):
             if "transforms" in step:
                 step.transforms = _without_labels(step.transforms)

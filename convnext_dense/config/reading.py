@@ -1,4 +1,4 @@
-"""Reads a config file, points it at data and lets the options of the command line have the last word."""
+"""Reads a config file, points it at data, and applies the command line's options last."""
 
 import difflib
 import importlib.util
@@ -26,14 +26,14 @@ def read_config(
     Args:
         path: A Python config file of mmengine, or ``PACKAGE::FOLDER/FILE.py`` for one that an installed mmdet or mmseg
             ships.
-        options: See ``apply_options``. They hold, whatever ``change`` and ``use_data`` do.
-        change: Makes another config of the one in the file. It also imports the config's ``custom_imports``, some of
-            which it may have no more need for.
-        use_data: Changes the config in place, by what it finds in a folder of data. It sees the options, as far as
-            their keys exist before it, and cannot undo them.
+        options: See ``apply_options``. They take precedence over ``change`` and ``use_data``.
+        change: Turns the config of the file into another one. It must also import the config's ``custom_imports``, some
+            of which may no longer be needed.
+        use_data: Changes the config in place according to a folder of data. It sees those options whose keys already
+            exist, and cannot undo any.
 
     Raises:
-        UserError: The file does not exist or is no valid config, or an option does not go with it.
+        UserError: The file does not exist or is not a valid config, or an option does not fit it.
     """
     file = _shipped_config(str(path)) if "::" in str(path) else Path(path)
     if not file.is_file():
@@ -48,14 +48,14 @@ def read_config(
         cfg = change(cfg)
     if use_data is not None:
         apply_options(cfg, options, path, is_draft=True)
-        init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
+        init_default_scope(cfg.get("default_scope", "mmengine"))  # names such as CocoDataset are looked up in it
         use_data(cfg)
     apply_options(cfg, options, path)
     return cfg
 
 
 def _shipped_config(name: str) -> Path:
-    """Find the file of a name such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``."""
+    """Return the path of a name such as ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``."""
     package, _, path = name.partition("::")
     spec = importlib.util.find_spec(package) if package in {"mmdet", "mmseg"} else None
     if spec is None or spec.origin is None:

@@ -1,4 +1,4 @@
-"""Data sets: readers for classification, checks of one's own folders, and the generated demo set."""
+"""Data sets: readers for classification, checks of custom folders, and the generated demo set."""
 
 from convnext_dense.data.image_folder import ImageFolder
 from convnext_dense.data.shards import ImageShards

@@ -11,19 +11,19 @@ from PIL import Image, UnidentifiedImageError
 from convnext_dense.data.upright_images import to_rgb
 from convnext_dense.errors import UserError
 
-# What PIL raises for bytes that are no image or only the beginning of one; a file that is gone is an OSError too.
+# What Pillow raises for bytes that are truncated or not an image; a missing file is an OSError too.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class CorruptImages:
-    """Decodes images, and counts and names those that are corrupt.
+    """Decodes images, and counts and logs the corrupt ones.
 
     Args:
-        num_images: Images that this process reads in an epoch.
-        max_rate: Share of them, in [0, 1], that may be corrupt.
+        num_images: Number of images that this process reads in an epoch.
+        max_rate: Share of these images, in [0, 1], that may be corrupt.
 
     Raises:
-        UserError: ``max_rate`` is outside of [0, 1].
+        UserError: ``max_rate`` is outside [0, 1].
     """
 
     def __init__(self, num_images: int, max_rate: float) -> None:
@@ -35,18 +35,18 @@ class CorruptImages:
 
     @property
     def count(self) -> int:
-        """Corrupt images met since the last ``start_epoch``."""
+        """Number of corrupt images since the last ``start_epoch``."""
         return self._count.value
 
     def start_epoch(self) -> None:
-        """Start counting anew."""
+        """Reset the count."""
         self._count.value = 0
 
     def decode(self, content: bytes, name: str) -> Image.Image | None:
-        """Decode an image file by ``to_rgb``; None if it is corrupt.
+        """Decode an image file with ``to_rgb``; return None if it is corrupt.
 
         Raises:
-            UserError: More than the stated share of the images is corrupt.
+            UserError: More than ``max_rate`` of the images are corrupt.
         """
         try:
             with Image.open(io.BytesIO(content)) as image:
@@ -56,7 +56,7 @@ class CorruptImages:
             return None
 
     def skip(self, name: str, error: BaseException) -> None:
-        """Count and name a corrupt image.
+        """Count and log a corrupt image.
 
         Raises:
             UserError: As for ``decode``.
@@ -65,7 +65,7 @@ class CorruptImages:
             self._count.value += 1
             count = self._count.value
         if isinstance(error, UnidentifiedImageError):
-            reason = "not an image"  # Pillow names an address in memory
+            reason = "not an image"  # Pillow's own text contains a memory address
         else:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
         if count > self.max_rate * self.num_images:

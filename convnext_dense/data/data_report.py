@@ -1,4 +1,4 @@
-"""Everything that is looked at in the data of a config, as text."""
+"""Reports on the data of a config, as text."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,27 +30,27 @@ def report_data(
     """Check data sets of a config, evaluate their ground truth, and draw it.
 
     Args:
-        cfg: The config; changed where masks or the ground truth of a test are missing.
-        loaders: Which of ``LOADERS`` are looked at; by default all.
-        all_images: Whether every image is opened instead of a sample.
-        overlay: The sheet to draw, if any.
+        cfg: The config; changed in place where masks, or the ground truth of the test data, are missing.
+        loaders: Which of ``LOADERS`` to check; by default all.
+        all_images: Whether to open every image instead of a sample.
+        overlay: File to draw the overlay to; None for no overlay.
         follow: See ``Inspection``.
 
     Returns:
-        Whether there is no error, and the report.
+        Whether the data has no error, and the report.
 
     Raises:
-        UserError: The config's task is not known.
+        UserError: The config's task is unknown.
     """
-    init_default_scope(cfg.get("default_scope", "mmengine"))  # in it, names such as CocoDataset are looked up
+    init_default_scope(cfg.get("default_scope", "mmengine"))  # names such as CocoDataset are looked up in it
     task = task_of(cfg)
     if task is None:
-        raise UserError(f"The data of {cfg.model.get('type')} cannot be checked: the model has no head that is known.")
+        raise UserError(f"The data of {cfg.model.get('type')} cannot be checked: the model has no known head.")
     inspection = Inspection(None if all_images else NUM_OPENED, takes_time=True, follow=follow)
     if "train" not in loaders:
-        inspection.warning("splits", "There is no train split: the data can be tested on, not trained on.")
+        inspection.warning("splits", "There is no train split: the data can be used for testing, but not for training.")
     elif "val" not in loaders:
-        inspection.error("splits", "There is no val split: a training is measured on it.")
+        inspection.error("splits", "There is no val split: training needs one to validate on.")
     inspect_data(cfg, loaders, inspection)
     is_right = not inspection.of(ERROR)
     if is_right:
@@ -68,12 +68,12 @@ def report_data(
 
 
 def format_findings(inspection: Inspection) -> str:
-    """Write what was found as a table, errors first, and how much there is of each severity."""
+    """Format the findings as a table, errors first, followed by the number of errors and warnings."""
     if not inspection.findings:
         return "Nothing was found: 0 errors, 0 warnings."
     head = ("severity", "check", "count", "first example")
-    rows = [head, *((found.severity, found.check, str(found.times), found.example) for found in inspection.findings)]
+    rows = [head, *((item.severity, item.check, str(item.times), item.example) for item in inspection.findings)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
-    totals = (sum(found.times for found in inspection.of(severity)) for severity in (ERROR, WARNING))
+    totals = (sum(item.times for item in inspection.of(severity)) for severity in (ERROR, WARNING))
     return "\n".join([*lines, "", "{} errors, {} warnings.".format(*totals)])

@@ -1,4 +1,4 @@
-"""Turns images that are given as arrays or by Pillow into the arrays that a model's files are read as.
+"""Converts arrays and Pillow images to the arrays that a model gets from image files.
 
 Letters: H, W are an image's height and width in pixels, C is the number of channels that a model takes.
 """
@@ -17,17 +17,18 @@ from convnext_dense.errors import UserError
 def to_array(
     image: Any, channels: int = 3, *, dtypes: Sequence[type] | None = (np.uint8,), mean: Sequence[float] = ()
 ) -> np.ndarray:
-    """Fit an image to what a model's files are read as.
+    """Convert an image to the array that a model would get from its file.
 
     Args:
-        image: A Pillow image, or an array of shape (H, W, C) in the order of OpenCV (B, G, R, alpha), or (H, W) for
-            grey. Grey is turned to colours, colours to grey, and alpha is dropped, as OpenCV does when it reads files.
-        channels: C; one gives (H, W).
-        dtypes: Types of pixels that the model's files have; None for any.
-        mean: What the model subtracts. Where that is more than 1, pixels from 0 to 1 are of another scale.
+        image: A Pillow image, or an array of shape (H, W, C) in OpenCV's channel order (B, G, R, alpha), or (H, W)
+            for grey. Grey is converted to colour, colour to grey, and alpha is dropped, as OpenCV does when it reads
+            files.
+        channels: C; 1 gives (H, W).
+        dtypes: Pixel types of the model's files; None for any.
+        mean: Mean that the model subtracts. If it is above 1, pixels from 0 to 1 have the wrong scale.
 
     Raises:
-        UserError: It is something else, has no pixels, or has other channels or another type.
+        UserError: The image is of another kind, has no pixels, or has the wrong channels, type or scale.
     """
     if isinstance(image, Image.Image):
         image = _from_pillow(image, channels, keeps_depth=dtypes is None)
@@ -37,7 +38,7 @@ def to_array(
         image = image[:, :, 0]
     given = 1 if image.ndim == 2 else image.shape[2] if image.ndim == 3 else 0
     if not given or not image.size:
-        what = "no pixels, by its" if given and not image.size else "the"
+        what = "no pixels in its" if given and not image.size else "the"
         raise UserError(f"An image array has {what} shape {image.shape}; {_wanted(channels, dtypes)}.")
     if image.dtype == bool or not np.issubdtype(image.dtype, np.number) or _is_other_type(image, dtypes):
         scaling = " (from 0 to 1: multiply by 255)" if image.dtype.kind == "f" else ""
@@ -52,7 +53,7 @@ def to_array(
     return np.ascontiguousarray(image)
 
 
-# (channels given, channels wanted) -> how OpenCV converts them.
+# (channels given, channels wanted) -> OpenCV's conversion code.
 _CONVERSIONS = {
     (1, 3): cv2.COLOR_GRAY2BGR,
     (4, 3): cv2.COLOR_BGRA2BGR,
@@ -80,12 +81,12 @@ def _wanted(channels: int, dtypes: Sequence[type] | None) -> str:
 def _from_pillow(image: Image.Image, channels: int, *, keeps_depth: bool) -> np.ndarray:
     """Return what OpenCV would read from the image's file."""
     if not all(image.size):
-        return np.empty((*image.size[::-1], channels), np.uint8)  # refused by its size
+        return np.empty((*image.size[::-1], channels), np.uint8)  # the caller refuses it for its size
     if channels == 3 or (channels == 1 and not keeps_depth):
         try:
             rgb = np.asarray(to_rgb(image))
         except ValueError as error:
-            raise UserError(f"A Pillow image cannot be taken: {error}.") from error
+            raise UserError(f"A Pillow image cannot be used: {error}.") from error
         return cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR if channels == 3 else cv2.COLOR_RGB2GRAY)
     image.load()
     upright = ImageOps.exif_transpose(image) if orientation_of(image) != 1 else image

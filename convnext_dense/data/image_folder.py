@@ -4,8 +4,8 @@
 
 Letters: H, W are the height and width of a transformed image in pixels.
 
-Source: file search and order of classes are timm's ``find_images_and_targets``.
-Differs: the augmentation of an image depends on the seed, the epoch and its index only; corrupt images are counted.
+Source: the file search and the order of classes are timm's ``find_images_and_targets``.
+Differs: the augmentation of an image depends only on the seed, the epoch and its index; corrupt images are counted.
 """
 
 import os
@@ -34,16 +34,17 @@ class ImageFolder(Dataset):
     Args:
         root: Folder with one folder per class.
         transform: Arguments of timm's ``create_transform``.
-        metainfo: ``dict(classes=...)``, class names in the order of their labels; by default all folders, in timm's
-            (natural) order.
-        max_corrupt_rate: Share of the images that may be corrupt; each is replaced by the next one that is not. The
-            default stops at the first.
+        metainfo: ``dict(classes=...)``, class names in label order; by default all folders, in timm's (natural)
+            order.
+        max_corrupt_rate: Share of the images that may be corrupt; each is replaced by the next valid one. By default,
+            the first corrupt image is an error.
 
     Attributes:
         metainfo: ``dict(classes=...)``, which mmengine stores in checkpoints.
 
     Raises:
-        UserError: There is no folder or no image, an image is in no class, or a folder is empty or no class.
+        UserError: The folder or its images are missing, an image is not in a class folder, or a class folder is
+            empty or unknown.
     """
 
     def __init__(
@@ -58,13 +59,13 @@ class ImageFolder(Dataset):
         self.metainfo = dict(classes=names)
         self.transform = build_transform(transform)
         self.corrupt = CorruptImages(-(-len(self.samples) // get_world_size()), max_corrupt_rate)
-        # Seed and number of the epoch, in memory that workers share, so that those which outlive an epoch see the next.
+        # Seed and epoch number, in shared memory, so that persistent workers see the next epoch.
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
 
     def start_epoch(self, seed: int, epoch: int, batch_size: int = 1) -> None:
-        """Say which epoch of which run the next images are for; the training loop does so.
+        """Set the seed and the number of the coming epoch; the training loop calls this.
 
-        The batch size is for data sets that deal batches to workers; here the sampler does.
+        ``batch_size`` is for data sets that distribute batches over workers themselves; here the sampler does.
         """
         self._epoch.copy_(torch.tensor([seed, epoch]))
         self.corrupt.start_epoch()
@@ -89,14 +90,14 @@ class ImageFolder(Dataset):
             if image is not None:
                 with random_state_of(*self._epoch.tolist(), index):
                     return dict(inputs=self.transform(image), labels=label)
-        raise UserError(f"None of the {len(self.samples)} images can be decoded, {self.samples[0][0]} first.")
+        raise UserError(f"None of the {len(self.samples)} images can be decoded, the first being {self.samples[0][0]}.")
 
 
 def class_folders(root: Path) -> list[str]:
-    """List the folders in a folder.
+    """List the sub-folders of a folder.
 
     Raises:
-        UserError: It does not exist.
+        UserError: The folder does not exist.
     """
     if not root.is_dir():
         raise UserError(f"Image folder {root} does not exist.")
@@ -108,14 +109,14 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
 
     Args:
         root: Folder with one folder per class.
-        classes: Class names in the order of their labels, of which some may have no image here; by default all
-            folders, in natural order.
+        classes: Class names in label order, some of which may have no image here; by default all folders, in natural
+            order.
 
     Returns:
         (path, label) of every image, and the class names.
 
     Raises:
-        UserError: As for ``ImageFolder``, or a folder is none of ``classes``.
+        UserError: As for ``ImageFolder``, or a folder is not one of ``classes``.
     """
     folders = class_folders(root)
     samples, labels = find_images_and_targets(str(root))
@@ -134,8 +135,8 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
     unknown = sorted(set(names) - set(classes))
     if unknown:
         raise UserError(
-            f"{root / unknown[0]} is none of the {len(classes)} classes, which are {quote(classes)}: rename it, take "
-            "it away, or say which classes there are (--classes)."
+            f"{root / unknown[0]} is not one of the {len(classes)} classes, which are {quote(classes)}: rename "
+            "it, remove it, or name the classes with --classes."
         )
     position = {name: label for label, name in enumerate(classes)}
     return [(path, position[names[label]]) for path, label in samples], tuple(classes)

@@ -1,4 +1,4 @@
-"""A pipeline that names the image on which it fails, and says which part of it did."""
+"""A pipeline whose errors name the image and the step that failed."""
 
 import errno
 from collections.abc import Callable, Iterator, Sequence
@@ -12,11 +12,11 @@ from convnext_dense.errors import UserError
 
 
 class NamedPipeline(Compose):
-    """mmengine's pipeline, whose errors about an image are sentences.
+    """mmengine's pipeline, with readable errors about images.
 
     Args:
-        transforms: Configs or steps, as mmengine's.
-        hint: What is added to the message about a file.
+        transforms: Steps or their configs, as in mmengine.
+        hint: Text that is appended to the error message.
     """
 
     def __init__(self, transforms: Sequence[dict | Callable], hint: str = "") -> None:
@@ -24,10 +24,10 @@ class NamedPipeline(Compose):
         self.hint = hint
 
     def __call__(self, data: dict) -> dict | None:
-        """Do what mmengine's pipeline does.
+        """Run the steps, as mmengine's pipeline does.
 
         Raises:
-            UserError: The image, or its label image, cannot be decoded, or OpenCV refuses a step with it.
+            UserError: The image, or its label image, cannot be decoded, or a step fails in OpenCV.
         """
         path = data.get("img_path")
         for step in self.transforms:
@@ -45,11 +45,11 @@ class NamedPipeline(Compose):
 
 
 def _explain(error: Exception, step: Any, path: Any, size: tuple[int, ...] | None) -> str | None:
-    """Return the sentence for an error of a step, or None for one that is not about the image."""
+    """Return a message for an error of a step; None if the error is not about the image."""
     name = type(step).__name__
     if size is None and isinstance(error, cv2.error | AssertionError | OSError) and name.startswith("Load"):
         if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT, errno.EACCES, errno.EISDIR):
-            return None  # the disk's fault or the network's
+            return None  # a fault of the disk or the network
         fault = decoding_fault(path, getattr(step, "color_type", "color"))
         detail = f" OpenCV: {_last_line(error)}." if isinstance(error, cv2.error) and "claims" not in fault else ""
         return fault + detail
@@ -63,7 +63,7 @@ def _last_line(error: Exception) -> str:
 
 
 def name_images_of(dataset: Any, hint: str = "") -> None:
-    """Put ``NamedPipeline`` in the place of the pipelines of a data set, in its wrappers too; again changes nothing."""
+    """Replace the pipelines of a data set, inside wrappers too, by ``NamedPipeline``; repeated calls are harmless."""
     for leaf in _leaves(dataset):
         pipeline: Any = getattr(leaf, "pipeline", None)
         if type(pipeline) is Compose:

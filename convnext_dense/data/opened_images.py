@@ -1,4 +1,4 @@
-"""Opens an image file with care: its size is read before its pixels, and what readers do silently is said."""
+"""Opens image files safely: reads the size before the pixels, and reports what readers change silently."""
 
 import os
 import warnings
@@ -17,22 +17,25 @@ from convnext_dense.errors import UserError
 if TYPE_CHECKING:
     from convnext_dense.data.image_reader import ImageReader
 
-# The limit at which Pillow calls a file an attack; OpenCV's own, 2**30, lets 3 GB through.
+# The limit above which Pillow suspects a decompression bomb; OpenCV's own, 2**30, lets 3 GB through.
 MAX_PIXELS = 178_956_970
 _LIMIT_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
-_LIES_ON_ITS_SIDE = 5  # and above: width and height change places when the image is turned upright
+_LIES_ON_ITS_SIDE = 5  # and above: width and height are swapped when the image is turned upright
+
+# Files with these suffixes are the images of a folder.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 class OpenedImage(NamedTuple):
-    """What an image file is.
+    """Properties of an image file.
 
     Attributes:
-        height: In pixels, when it is upright.
-        width: As for ``height``.
-        mode: Pillow's name of the kind of pixels, such as ``'RGB'`` or ``'I;16'``; empty where Pillow cannot read it.
-        orientation: EXIF's number, 1 for upright.
-        has_32_bits: Whether a pixel has 32 bits, so that nobody knows which values are black and white.
+        height: Height of the upright image in pixels.
+        width: Width of the upright image in pixels.
+        mode: Pillow's mode, such as ``'RGB'`` or ``'I;16'``; empty where Pillow cannot read it.
+        orientation: EXIF orientation, 1 for upright.
+        has_32_bits: Whether a pixel has 32 bits, so that its scale is unknown.
     """
 
     height: int
@@ -43,19 +46,19 @@ class OpenedImage(NamedTuple):
 
 
 def pixel_limit() -> int:
-    """Pixels beyond which an image is not decoded: ``OPENCV_IO_MAX_IMAGE_PIXELS``, or else ``MAX_PIXELS``."""
+    """Return the largest number of pixels that is decoded: ``OPENCV_IO_MAX_IMAGE_PIXELS``, or else ``MAX_PIXELS``."""
     return int(os.environ.get(_LIMIT_VARIABLE) or MAX_PIXELS)
 
 
 def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
-    """Read and decode an image whole, after its size.
+    """Check the size of an image, then decode it completely.
 
     Args:
         path: The file.
         kind: What the file is called in messages.
 
     Raises:
-        UserError: It is missing, no image, truncated, or claims more pixels than ``pixel_limit``.
+        UserError: The file is missing, truncated or not an image, or claims more pixels than ``pixel_limit``.
     """
     path = Path(path)
     if not path.is_file():
@@ -63,7 +66,7 @@ def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
     if not path.stat().st_size:
         raise UserError(f"{kind} {path} is empty (0 bytes). Copy it again.")
     limit = pixel_limit()
-    pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is checked below, and says the size
+    pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own check below names the size
     try:
         with warnings.catch_warnings(), Image.open(path) as file:
             warnings.simplefilter("ignore")  # of broken EXIF
@@ -87,7 +90,7 @@ def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
 
 
 def _open_otherwise(path: Path, kind: str) -> OpenedImage:
-    """OpenCV reads some formats that Pillow does not."""
+    """Open a file with OpenCV, which reads some formats that Pillow does not."""
     try:
         pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
     except cv2.error:
@@ -105,16 +108,16 @@ def inspect_image(
     is_skipped: bool = False,
     reader: "ImageReader | None" = None,
 ) -> OpenedImage | None:
-    """Open an image of a data set, read it as training does, and note what is wrong or silently changed by that.
+    """Open an image of a data set, read it as training does, and note errors and silent changes.
 
     Args:
-        path: Its file.
-        inspection: Takes what is found.
-        is_skipped: Whether the data set leaves images out that cannot be decoded, up to a number.
+        path: The image file.
+        inspection: Collects the findings.
+        is_skipped: Whether the data set may skip this image if it cannot be decoded.
         reader: The ``ImageReader`` of the data set; by default ``read_bgr``, as classifiers read.
 
     Returns:
-        What the file is; height and width are those that the reader gives.
+        Properties of the file, with the height and width that the reader gives; None if it cannot be read.
     """
     refuse = inspection.warning if is_skipped else inspection.error
     try:
@@ -126,26 +129,26 @@ def inspect_image(
     if pixels.dtype == np.uint8 and ";16" in image.mode:
         inspection.warning(
             "16-bit images",
-            f"Image {path} has more than 8 bits per pixel (mode {image.mode}): it is read as 8-bit, and what that "
-            "leaves of it may be black. Convert it with a scale of your own.",
+            f"Image {path} has more than 8 bits per pixel (mode {image.mode}): it is read as 8-bit, which may "
+            "leave it black. Convert it to 8 bits with a suitable scale.",
         )
     has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") and not has_alpha:
         inspection.warning(
             "images with alpha",
-            f"Image {path} has an alpha channel (mode {image.mode}), which is dropped: what it hides will be seen.",
+            f"Image {path} has an alpha channel (mode {image.mode}), which is dropped: what it hides becomes visible.",
         )
     if image.mode == "P":
-        inspection.note("palette images", f"Image {path} has a palette; it is read as its colours.")
+        inspection.note("palette images", f"Image {path} has a palette; it is read as the palette's colours.")
     if image.orientation != 1:
         _note_orientation(path, image, inspection, is_turned=reader is None or reader.turns_images)
     return image._replace(height=pixels.shape[0], width=pixels.shape[1])
 
 
 def _note_orientation(path: Path, image: OpenedImage, inspection: Inspection, *, is_turned: bool) -> None:
-    # Where the sides change places, a size that does not fit tells; where they do not, nothing does.
-    is_told = image.orientation >= _LIES_ON_ITS_SIDE and image.height != image.width
-    add = inspection.note if is_told else inspection.warning
+    # Where the sides are swapped, wrong annotations show in a size that does not fit; otherwise nothing shows.
+    is_evident = image.orientation >= _LIES_ON_ITS_SIDE and image.height != image.width
+    add = inspection.note if is_evident else inspection.warning
     if is_turned:
         add(
             "EXIF-turned images",
@@ -155,6 +158,6 @@ def _note_orientation(path: Path, image: OpenedImage, inspection: Inspection, *,
     else:
         add(
             "EXIF-turned images",
-            f"Image {path} is not turned when it is read, against its EXIF (orientation {image.orientation}), because "
-            "of the config's loading step: boxes and masks must be those of the image as it lies.",
+            f"Image {path} is not turned when it is read, despite its EXIF (orientation {image.orientation}), because "
+            "of the config's loading step: boxes and masks must be those of the image as it is stored.",
         )

@@ -1,4 +1,4 @@
-"""Names and files of pictures: no two images write one file, and what could not be written is an error."""
+"""Names for the pictures that are written about images: no two images share a file."""
 
 import os
 import unicodedata
@@ -8,15 +8,15 @@ from pathlib import Path
 
 
 def picture_names(images: Iterable[str | os.PathLike], *, keeps_suffix: bool = False) -> dict[str, str]:
-    """Return every image file a name of its own, to which an ending is added, for what is written about it.
+    """Return a unique name, without an ending, for what is written about each image file.
 
-    It is the file's name without its suffix. Where two would have one name, it is the name with the suffix, and where
-    that does not tell them apart, with as many of the folders around it as do: ``a``, ``a.jpg``, ``one/a.jpg``. Names
-    that differ in upper and lower case alone count as one, because some file systems see no difference.
+    The name is that of the file without its suffix. Where two files would share a name, the suffix is kept, and where
+    that is not enough, as many parent folders as needed are added: ``a``, ``a.jpg``, ``one/a.jpg``. Names that differ
+    only in upper and lower case count as equal, because some file systems do not tell them apart.
 
     Args:
-        images: Paths; one that is given twice is one image.
-        keeps_suffix: Whether all names have the suffix.
+        images: Paths; a repeated path is one image.
+        keeps_suffix: Whether all names keep the suffix.
     """
     paths = {os.fspath(image): _parts(image) for image in images}
     files = sorted(set(paths.values()))
@@ -28,7 +28,7 @@ def picture_names(images: Iterable[str | os.PathLike], *, keeps_suffix: bool = F
     for parts in files:
         name = base = _name_at(parts, levels[parts])
         number = 1
-        while _key(name) in taken:  # a whole path in other capitals, or decomposed
+        while _key(name) in taken:  # whole paths that differ only in case or in Unicode composition
             number += 1
             name = f"{base}-{number}"
         taken.add(_key(name))
@@ -37,7 +37,7 @@ def picture_names(images: Iterable[str | os.PathLike], *, keeps_suffix: bool = F
 
 
 def _parts(path: str | os.PathLike) -> tuple[str, ...]:
-    """Return the folders and the name of an absolute path, its root left out."""
+    """Return the parts of the absolute path, without its root."""
     return Path(os.path.abspath(path)).parts[1:]
 
 
@@ -50,7 +50,7 @@ def _key(name: str) -> str:
 
 
 def _clashes(files: list[tuple[str, ...]], levels: dict[tuple[str, ...], int]) -> list[tuple[str, ...]]:
-    """Return the files whose names are those of others too, and could be longer."""
+    """Return the files whose names clash with another's and can still be made longer."""
     keys = {parts: _key(_name_at(parts, levels[parts])) for parts in files}
     counts = Counter(keys.values())
     return [parts for parts in files if counts[keys[parts]] > 1 and levels[parts] < len(parts)]

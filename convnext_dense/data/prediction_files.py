@@ -1,4 +1,4 @@
-"""The files that predictions are made for, and those that they are written to, as a test does it.
+"""Finds the images to predict, and writes predictions to files, as ``tools/test.py`` does.
 
 Letters: n objects in an image, H and W its height and width in pixels.
 """
@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES
 from convnext_dense.data.picture_files import picture_names
 from convnext_dense.errors import UserError
 from convnext_dense.files import names_unwritable, written_whole
 from convnext_dense.visualization import write_picture
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+_SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """List the files that are named, and the images in folders, sorted; a file that is named twice is taken once.
+    """List the given files, and the images of the given folders in sorted order, each file once.
 
     Raises:
-        UserError: A path does not exist, or a folder has no image.
+        UserError: A path does not exist, or a folder contains no image.
     """
     found: dict[str, Path] = {}
     for path in map(Path, names):
@@ -32,10 +33,10 @@ def find_images(names: Sequence[str]) -> list[Path]:
             files = sorted(
                 file
                 for file in path.iterdir()
-                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
             )
             if not files:
-                raise UserError(f"There is no image in {path}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
+                raise UserError(f"There is no image in {path}: expected files ending in {', '.join(_SUFFIXES)}.")
         elif not path.exists():
             raise UserError(f"Image {path} does not exist.")
         for file in files:
@@ -44,7 +45,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
 
 
 def name_pictures(images: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
-    """Return every image a picture of its own, see ``picture_names``.
+    """Return a unique picture path for every image, see ``picture_names``.
 
     Raises:
         UserError: A picture would overwrite an image.
@@ -65,7 +66,7 @@ class CocoResults:
         path: ``NAME.json``.
 
     Raises:
-        UserError: It ends in something else.
+        UserError: ``path`` does not end in ``.json``.
     """
 
     def __init__(self, path: str) -> None:
@@ -77,28 +78,28 @@ class CocoResults:
         self._has_masks = False
 
     def add(self, image_id: int | str, result: Mapping[str, Any]) -> None:
-        """Take one dict of ``inference.predict``. Categories are numbered from 1 on in the order of the classes."""
+        """Add one result of ``inference.predict``. Categories are numbered from 1 in the order of the classes."""
         from pycocotools import mask as masks
 
         self._has_masks |= "masks" in result
         corners = np.asarray(result["boxes"], np.float64).reshape(-1, 4)
         boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
         for index, label in enumerate(result["labels"]):
-            found = dict(
+            detection = dict(
                 image_id=image_id,
                 category_id=int(label) + 1,
                 category_name=result["class_names"][label],
                 bbox=boxes[index].tolist(),
                 score=float(result["scores"][index]),
             )
-            self._boxes.append(found)
+            self._boxes.append(detection)
             if "masks" in result:
                 encoded = masks.encode(np.asfortranarray(result["masks"][index], np.uint8))
                 segmentation = dict(size=list(encoded["size"]), counts=encoded["counts"].decode())
-                self._masks.append(dict(found, segmentation=segmentation))
+                self._masks.append(dict(detection, segmentation=segmentation))
 
     def write(self) -> list[Path]:
-        """Write what was taken, and return the files.
+        """Write the collected detections, and return the paths of the files.
 
         Raises:
             UserError: A file cannot be written.
@@ -113,15 +114,15 @@ class CocoResults:
 
 
 def write_label_image(path: Path, label_map: np.ndarray, *, first: int) -> None:
-    """Write (H, W) class numbers as a grey PNG, of 16 bits where 8 do not hold them.
+    """Write (H, W) class numbers as a grey PNG of 8 bits, or of 16 where 8 are not enough.
 
     Args:
         path: The file.
-        label_map: Numbers from 0 on.
-        first: The number of the first class in the file: 1 where 0 counts for nothing.
+        label_map: Class numbers, from 0.
+        first: The number of the first class in the file: 1 where 0 means ignored.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The file cannot be written.
     """
     labels = label_map.astype(np.int64) + first
     write_picture(path, labels.astype(np.uint8 if labels.max() < 256 else np.uint16))
@@ -130,16 +131,16 @@ def write_label_image(path: Path, label_map: np.ndarray, *, first: int) -> None:
 class PredictionWriter:
     """Writes predictions as ``tools/test.py --out`` does.
 
-    An object's ``image_id`` is the name of the image's file; images of one name have folders before it.
+    An object's ``image_id`` is the file name of its image; images of the same name are told apart by their folders.
 
     Args:
         out: ``NAME.json`` for detection, a folder for segmentation.
-        images: All images that are going to be added.
-        task: ``'detection'``, ``'segmentation'`` or ``'classification'``, which has no such files.
+        images: All images that will be added.
+        task: ``'detection'``, ``'segmentation'`` or ``'classification'``, for which nothing is written.
         first_label: The number of the first class in label images.
 
     Raises:
-        UserError: There are no such files for the model's task, or ``out`` does not end in ``.json``.
+        UserError: The model's task has no such files, or ``out`` does not end in ``.json``.
     """
 
     def __init__(self, out: str, images: Sequence[Path], *, task: str | None, first_label: int = 0) -> None:
@@ -151,7 +152,7 @@ class PredictionWriter:
         self._names = {image: names[os.fspath(image)] for image in images}
 
     def add(self, image: Path, result: Mapping[str, Any]) -> None:
-        """Take the prediction for an image."""
+        """Add the prediction for an image."""
         if self._objects is not None:
             self._objects.add(self._names[image], result)
         else:
@@ -160,5 +161,5 @@ class PredictionWriter:
             )
 
     def write(self) -> str:
-        """Write what is not yet written, and say where everything is."""
+        """Write what is still unwritten, and return where the predictions are."""
         return self._out if self._objects is None else ", ".join(map(str, self._objects.write()))

@@ -1,12 +1,12 @@
-"""Images in tar shards (WebDataset), read as streams: for sets that outgrow a file system.
+"""Images in tar shards (WebDataset), read as streams: for data sets too large for single files.
 
     ROOT/train-000000.tar with 000001.jpg, 000001.cls, 000002.jpg, ...
 
 Letters: H, W are the height and width of a transformed image in pixels.
 
-Source: https://github.com/webdataset/webdataset, whose format, opening, reading and shuffling these are.
-Differs: shards are dealt to processes and workers anew in every epoch, from the seed and its number; a truncated shard
-stops the run with its name.
+Source: https://github.com/webdataset/webdataset (format, opening, reading and shuffling).
+Differs: every epoch distributes the shards over processes and workers anew, by the seed and the epoch's number; a
+truncated shard stops the run with an error that names it.
 """
 
 import random
@@ -27,29 +27,29 @@ from convnext_dense.errors import UserError
 from convnext_dense.registry import DATASETS
 
 IMAGE_KEYS = ("jpg", "jpeg", "png", "webp")
-_END_OF_TAR = bytes(1024)  # two empty blocks, which every writer appends
+_END_OF_TAR = bytes(1024)  # two empty blocks, which every tar writer appends
 
 
 @DATASETS.register_module()
 class ImageShards(IterableDataset):
-    """Iterable training set; its ``train_dataloader`` has ``sampler=None``.
+    """Iterable training set, for a ``train_dataloader`` with ``sampler=None``.
 
-    An epoch has the stated number of images whatever the shards hold: where a worker's share has fewer, it starts again
-    from its first shard. Every process gets equally many.
+    An epoch has ``num_images`` images, whatever the shards hold: a worker whose shards have fewer starts again from its
+    first one. Every process gets the same number of images.
 
     Args:
-        shards: Path or address with braces, ``'data/train-{000000..001023}.tar'``, or a list of them.
-        num_images: Images per epoch, over all processes.
-        classes: Class names in the order of their labels, or a text file with one per line.
+        shards: Path or URL with braces, ``'data/train-{000000..001023}.tar'``, or a list of them.
+        num_images: Number of images per epoch, over all processes.
+        classes: Class names in label order, or a text file with one name per line.
         transform: Arguments of timm's ``create_transform``.
-        shuffle_buffer: Images, still encoded, among which the next one is drawn; the order of shards is drawn as well.
-        max_corrupt_rate: Share of the images that may be corrupt; they are skipped. The default stops at the first.
+        shuffle_buffer: Number of encoded images to draw the next one from; the order of shards is random as well.
+        max_corrupt_rate: Share of the images that may be corrupt; they are skipped. By default, the first is an error.
 
     Attributes:
         metainfo: ``dict(classes=...)``, which mmengine stores in checkpoints.
 
     Raises:
-        UserError: There are fewer shards than processes, a shard is missing or ends in the middle, ...
+        UserError: There are fewer shards than processes, a shard is missing or truncated, or an argument is invalid.
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class ImageShards(IterableDataset):
         self.shards = _expand(shards)
         self.rank, self.world_size = get_rank(), get_world_size()
         if len(self.shards) < self.world_size:
-            raise UserError(f"{len(self.shards)} shards cannot be dealt to {self.world_size} processes: write more.")
+            raise UserError(
+                f"{len(self.shards)} shards cannot be distributed over {self.world_size} processes: write more."
+            )
         self.num_images = num_images
         self.metainfo = dict(classes=tuple(read_lines(Path(classes)) if isinstance(classes, str) else classes))
         self.transform = build_transform(transform)
@@ -75,7 +77,7 @@ class ImageShards(IterableDataset):
         self._epoch[2] = 1
 
     def start_epoch(self, seed: int, epoch: int, batch_size: int = 1) -> None:
-        """Say which epoch of which run comes next, and how many images make a batch, so that workers end on one."""
+        """Set seed and number of the coming epoch, and the batch size, so that workers stop at the end of a batch."""
         self._epoch.copy_(torch.tensor([seed, epoch, batch_size]))
         self.corrupt.start_epoch()
 
@@ -86,7 +88,7 @@ class ImageShards(IterableDataset):
         """Yield this worker's images: ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
 
         Raises:
-            UserError: A shard is truncated or holds something else, there are fewer shards than workers, or more than
+            UserError: A shard is truncated or malformed, there are fewer shards than workers, or more than
                 ``max_corrupt_rate`` of the images are corrupt.
         """
         info = get_worker_info()
@@ -96,8 +98,8 @@ class ImageShards(IterableDataset):
         mine = [self.shards[shard] for shard in order[worker::num_workers]]
         if not mine:
             raise UserError(
-                f"{len(self.shards)} shards cannot be dealt to {self.world_size} processes x {num_workers} workers: "
-                "lower num_workers or write more shards."
+                f"{len(self.shards)} shards cannot be distributed over {self.world_size} processes x {num_workers} "
+                "workers: lower num_workers or write more shards."
             )
         num_batches, rest = divmod(len(self) // batch_size, num_workers)
         wanted = (num_batches + (worker < rest)) * batch_size
@@ -115,7 +117,7 @@ class ImageShards(IterableDataset):
                 raise UserError(f"There is no image in the shards {mine[0]} ... {mine[-1]}.")
 
     def _read(self, shards: Sequence[str], rng: random.Random) -> Iterator[dict[str, Any]]:
-        import webdataset  # here, because detection and segmentation do without it
+        import webdataset  # here, because detection and segmentation do not need it
 
         stream = webdataset.DataPipeline(
             webdataset.SimpleShardList(shards),
@@ -131,7 +133,7 @@ class ImageShards(IterableDataset):
             except (tarfile.TarError, EOFError, OSError) as error:
                 shard = next((arg for arg in error.args[::-1] if arg in shards), "of " + shards[0])
                 raise UserError(
-                    f"Shard {shard} is truncated or no tar file: {error.args[0]}. Copy it again."
+                    f"Shard {shard} is truncated or not a tar file: {error.args[0]}. Copy it again."
                 ) from error
             yield sample
 
@@ -151,7 +153,7 @@ class ImageShards(IterableDataset):
 
 
 def _expand(shards: str | Sequence[str]) -> list[str]:
-    """Return the single shards; those on this machine must be there, and whole."""
+    """Expand braces to the single shards; local ones must exist and be complete."""
     import webdataset
 
     if isinstance(shards, str):

@@ -1,4 +1,4 @@
-"""timm's transforms and mixing for classification, and random numbers that belong to a sample."""
+"""timm's transforms and mixing for classification, and random numbers that depend only on the sample."""
 
 import contextlib
 import random
@@ -20,13 +20,13 @@ TRANSFORMS.register_module(module=Mixup)
 
 
 def build_transform(transform: Mapping[str, Any]) -> Any:
-    """Build what turns a PIL image into a normalised tensor ``(3, H, W)``.
+    """Build the transform from a Pillow image to a normalised tensor ``(3, H, W)``.
 
     Args:
         transform: Arguments of timm's ``create_transform``.
 
     Raises:
-        UserError: timm refuses the arguments; the message is timm's.
+        UserError: timm refuses the arguments; the message contains timm's.
     """
     try:
         built = timm.data.create_transform(**transform)
@@ -40,14 +40,14 @@ def build_transform(transform: Mapping[str, Any]) -> Any:
 
 
 def _posterize(image: Image.Image, bits_to_keep: int, **kwargs: Any) -> Image.Image:
-    """Do what timm's posterize did until Pillow 13 refused to keep no bit, which RandAugment draws now and then."""
+    """Run timm's posterize, but allow 0 bits, which RandAugment draws occasionally and Pillow 13 refuses."""
     if bits_to_keep == 0:
         return Image.new(image.mode, image.size)
     return auto_augment.posterize(image, bits_to_keep, **kwargs)
 
 
 def seed_generators(*key: int) -> None:
-    """Set python's, numpy's and torch's generators, on the CPU, to a function of the key."""
+    """Seed Python's, NumPy's and torch's CPU generators as a function of the key."""
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed)
@@ -56,12 +56,12 @@ def seed_generators(*key: int) -> None:
 
 @contextlib.contextmanager
 def random_state_of(*key: int) -> Iterator[None]:
-    """Make python's, numpy's and torch's random numbers inside of the block a function of the key alone.
+    """Make Python's, NumPy's and torch's random numbers inside the block depend on the key alone.
 
-    An augmentation that is drawn so does not depend on the number of workers, nor on whether the run was resumed.
-    Outside of a data loader's worker, all three go on afterwards from where they were.
+    An augmentation drawn this way does not depend on the number of workers, nor on whether the run was resumed.
+    Outside a data loader's worker, the former state of all three is restored afterwards.
     """
-    # Saving numpy's state costs more than everything else here, and a worker draws nothing else.
+    # Saving NumPy's state costs more than everything else here, and a worker draws no other random numbers.
     states = None
     if get_worker_info() is None:
         states = random.getstate(), np.random.get_state(), torch.get_rng_state()

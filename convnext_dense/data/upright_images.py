@@ -1,4 +1,4 @@
-"""Pillow images, upright, in RGB and in 8 bits: how classifiers read, whose configs have no loading step."""
+"""Converts Pillow images to upright 8-bit RGB, as classifiers read them, whose configs have no loading step."""
 
 import contextlib
 import os
@@ -11,13 +11,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from convnext_dense.errors import UserError
 
 _EXIF_ORIENTATION = 0x0112
-_TURNED = range(2, 9)  # EXIF's numbers of images that are not upright
+_TURNED = range(2, 9)  # EXIF orientations of images that are not upright
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF's number of a Pillow image: 1 for upright, also where EXIF is broken or says something else."""
+    """Return the EXIF orientation of a Pillow image; 1, upright, also where EXIF is broken or has another value."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of broken EXIF
+        warnings.simplefilter("ignore")  # about broken EXIF
         with contextlib.suppress(OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
             number = image.getexif().get(_EXIF_ORIENTATION, 1)
             return number if number in _TURNED else 1
@@ -25,13 +25,13 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Turn a Pillow image upright, and into RGB of 8 bits.
+    """Turn a Pillow image upright and convert it to 8-bit RGB.
 
-    16 bits are cut to their upper 8, as OpenCV, libpng and Pillow itself (for colours) do it; Pillow would cut grey
-    values at 255, which leaves white. An alpha channel is dropped.
+    16-bit values keep their upper 8 bits, as in OpenCV, libpng and Pillow itself (for colours); for grey, Pillow would
+    clip values at 255, which leaves white. An alpha channel is dropped.
 
     Raises:
-        UserError: It has 32 bits per pixel, whose scale nobody knows.
+        UserError: The image has 32 bits per pixel, whose scale is unknown.
     """
     image.load()
     upright = ImageOps.exif_transpose(image) if orientation_of(image) != 1 else image
@@ -43,20 +43,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
             "with 8 or 16 bits"
         )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of palettes with transparency
+        warnings.simplefilter("ignore")  # about palettes with transparency
         return upright.convert("RGB")
 
 
 def has_16_bits(image: Image.Image) -> bool:
-    """Whether a Pillow image is grey in 16 bits, which has had several modes."""
+    """Whether a Pillow image is 16-bit grey, for which Pillow has used several modes."""
     return ";16" in image.mode or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
 def read_bgr(path: str | os.PathLike) -> np.ndarray:
-    """Return a file by ``to_rgb`` as an (H, W, 3) array in BGR order.
+    """Read a file with ``to_rgb`` as an (H, W, 3) array in BGR order.
 
     Raises:
-        UserError: It is none that Pillow knows, or has 32 bits per pixel.
+        UserError: Pillow does not know the format, or the image has 32 bits per pixel.
     """
     try:
         with Image.open(path) as image:
@@ -64,4 +64,4 @@ def read_bgr(path: str | os.PathLike) -> np.ndarray:
     except UnidentifiedImageError as error:
         raise UserError(f"Image {path} cannot be decoded by Pillow: save it as PNG or JPEG.") from error
     except ValueError as error:
-        raise UserError(f"Image {path} cannot be taken: {error}.") from error
+        raise UserError(f"Image {path} cannot be used: {error}.") from error

@@ -11,7 +11,7 @@ from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.config.datasets import quote
 from convnext_dense.config.options import check_flag
 from convnext_dense.engine.optimizers import optim_wrappers
-from convnext_dense.errors import UserError
+from convnext_dense.errors import UserError, shortened
 
 # State of schedulers; all their other attributes come from the config.
 _COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"}
@@ -158,9 +158,5 @@ def _compare_schedulers(saved: Sequence[Mapping[str, Any]], schedulers: Sequence
 def _compare(place: str, old: Mapping[str, Any], new: Mapping[str, Any], left_out: set[str]) -> Iterator[str]:
     for key in old:
         if key in new and key not in left_out and old[key] != new[key]:
-            yield f"{key} of {place} is {_brief(old[key])} in the checkpoint, {_brief(new[key])} in the config"
-
-
-def _brief(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+            saved, here = shortened(str(old[key])), shortened(str(new[key]))
+            yield f"{key} of {place} is {saved} in the checkpoint, {here} in the config"

@@ -1,4 +1,4 @@
-"""Metrics. Those of detection are there where mmdet is installed."""
+"""Metrics. Those for detection are available if mmdet is installed."""
 
 from importlib.util import find_spec
 

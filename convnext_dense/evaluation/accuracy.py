@@ -13,17 +13,17 @@ from convnext_dense.registry import METRICS
 
 @METRICS.register_module()
 class Accuracy(BaseMetric):
-    """Share of images whose class is among the k most probable ones, for every k of ``topk``, in [0, 1].
+    """Share of images, in [0, 1], whose class is among the k most probable ones, for every k of ``topk``.
 
-    Results are ``accuracy/top1``, ``accuracy/top5``; a k above the number of classes is counted as that number.
+    Results are named ``accuracy/top1``, ``accuracy/top5``; a k above the number of classes counts all classes.
 
     Args:
-        topk: Values of k, or one.
+        topk: Values of k, or a single one.
         collect_device: See ``mmengine.evaluator.BaseMetric``.
         prefix: See ``mmengine.evaluator.BaseMetric``; None for ``accuracy``.
 
     Raises:
-        UserError: A k is not a whole number from 1 on, or a label is not a class of the model.
+        UserError: A k is not a whole number, 1 or more, or a label is not a class of the model.
     """
 
     default_prefix = "accuracy"
@@ -37,7 +37,7 @@ class Accuracy(BaseMetric):
             raise UserError(f"topk={topk!r} must be whole numbers from 1 on, such as (1, 5).")
 
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
-        """Note the rank of the true class, from 0, for each image of a batch."""
+        """Store the rank of the true class, from 0, for each image of a batch."""
         for label, sample in zip(data_batch["labels"], data_samples, strict=True):
             order = sample["scores"].argsort(descending=True, stable=True)
             if not 0 <= int(label) < len(order):
@@ -45,7 +45,7 @@ class Accuracy(BaseMetric):
             self.results.append(int((order == label).nonzero()))
 
     def compute_metrics(self, results: list[int]) -> dict[str, float]:
-        """Evaluate what ``process`` collected."""
+        """Compute the accuracies from the ranks that ``process`` stored."""
         ranks = torch.tensor(results)
         metrics = {f"top{k}": float((ranks < k).double().mean()) for k in self.topk}
         values = "  ".join(f"top-{k} {metrics[f'top{k}']:.4f}" for k in self.topk)

@@ -1,12 +1,12 @@
-"""AP and AR by COCO's protocol, of boxes, masks and proposals.
+"""AP and AR of boxes, masks and proposals by COCO's protocol.
 
-Letters of shapes: T IoU thresholds, R recall points, K classes, A sizes of objects (all, small, medium, large), M
-limits of detections.
+Letters of shapes: T IoU thresholds, R recall points, K classes, A object sizes (all, small, medium, large), M detection
+limits.
 
 Source: pycocotools 2.0.11, cocoeval.py (``summarize``); mmdet v3.3.0, evaluation/metrics/coco_metric.py and
 evaluation/functional/recall.py. Matching: https://github.com/MiXaiLL76/faster_coco_eval
-Differs: ids may be of any kind, as they are numbered anew; a threshold is found in spite of rounding; a set without any
-detection is evaluated as any other; proposals of ``fast_recalls`` belong to an image by its id, not by their place.
+Differs: ids may be of any kind, as they are renumbered; thresholds are found in spite of rounding; a set without any
+detections is evaluated like any other; proposals of ``fast_recalls`` belong to an image by its id, not its position.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -18,18 +18,18 @@ from mmdet.evaluation.functional import bbox_overlaps
 
 from convnext_dense.errors import UserError
 
-# Of one image and class: what COCO's leading figure counts.
+# Detections per image and class that COCO's primary AP counts.
 MAX_DETECTIONS = 100
 
 
 class Item(NamedTuple):
-    """What a figure is the mean of.
+    """The table entries that a result is the mean of.
 
     Attributes:
         table: ``'precision'`` or ``'recall'``.
-        limit: How many of the most certain detections of an image and class count.
-        size: Position among the sizes of objects.
-        iou: The one IoU threshold; None for all.
+        limit: Number of detections with the highest scores that count, per image and class.
+        size: Index of the object size.
+        iou: A single IoU threshold; None for all.
     """
 
     table: str
@@ -39,10 +39,10 @@ class Item(NamedTuple):
 
 
 def items_of(proposal_nums: Sequence[int]) -> dict[str, Item]:
-    """Return every figure by its name.
+    """Return every result by its name.
 
-    As in pycocotools, ``mAP`` counts 100 detections and what is about one threshold or size counts the third smallest
-    of ``proposal_nums``, or the largest where there are fewer.
+    As in pycocotools, ``mAP`` counts 100 detections, and results for one threshold or size count the third smallest of
+    ``proposal_nums``, or the largest if there are fewer.
     """
     limits = sorted(proposal_nums)
     main = main_limit(limits)
@@ -55,7 +55,7 @@ def items_of(proposal_nums: Sequence[int]) -> dict[str, Item]:
 
 
 def main_limit(proposal_nums: Sequence[int]) -> int:
-    """Return the third smallest number, as pycocotools, or the largest where there are fewer."""
+    """Return the third smallest number, as pycocotools does, or the largest if there are fewer."""
     return sorted(proposal_nums)[:3][-1]
 
 
@@ -63,8 +63,8 @@ class Truth:
     """The objects of an annotation file, with whole numbers as ids.
 
     Args:
-        dataset: Content of the file.
-        category_ids: Ids of the model's classes in the file; objects of others are left out.
+        dataset: Content of the annotation file.
+        category_ids: Ids of the model's classes in the file; objects of other classes are left out.
     """
 
     def __init__(self, dataset: Mapping[str, Any], category_ids: Sequence[Hashable]) -> None:
@@ -75,7 +75,7 @@ class Truth:
             for item in dataset.get("annotations", ())
             if item["image_id"] in self.images and item["category_id"] in self.labels
         ]
-        # COCOeval marks what is found with the annotation's id, and 0 says that nothing was: they count from 1.
+        # COCOeval marks matches with the annotation's id, and 0 means no match, so ids start at 1.
         self.objects = [self._renamed(item, id=number) for number, item in enumerate(self._annotations, start=1)]
         self._coco = COCO(
             dict(
@@ -97,17 +97,17 @@ class Truth:
         """Match detections with objects.
 
         Args:
-            detections: In COCO's result format, with the ids of the annotation file.
+            detections: Detections in COCO's result format, with the ids of the annotation file.
             kind: ``'bbox'`` or ``'segm'``.
-            iou_thrs: Thresholds.
+            iou_thrs: IoU thresholds.
             limits: Numbers of detections per image and class.
-            per_class: Whether a detection has to be of the object's class.
+            per_class: Whether a detection must have the object's class.
 
         Raises:
-            UserError: An object has no area, or no box or mask where that is evaluated.
+            UserError: An object has no area, or lacks the box or mask that is evaluated.
         """
         self._require("area", "bbox" if kind == "bbox" else "segmentation")
-        # COCOeval takes an object's size from its box where there is one; masks are to be sized as masks.
+        # COCOeval takes a detection's size from its box if it has one; masks must be sized as masks.
         unused = "bbox" if kind == "segm" else "segmentation"
         found = [self._renamed({key: item[key] for key in item if key != unused}) for item in detections]
         evaluation = COCOeval_faster(self._coco, self._coco.loadRes(found), kind, print_function=lambda *_: None)
@@ -121,13 +121,13 @@ class Truth:
     def fast_recalls(
         self, predictions: Iterable[Mapping[str, Any]], *, iou_thrs: np.ndarray, limits: Sequence[int]
     ) -> dict[int, float]:
-        """Return the recall of boxes whatever their class, averaged over thresholds; -1 where there is no object.
+        """Return the recall of boxes of any class, averaged over thresholds; -1 if there are no objects.
 
-        Pairs are made by falling IoU, each box and object once.
+        Boxes and objects are paired by decreasing IoU, each at most once.
 
         Args:
             predictions: ``img_id``, ``bboxes`` (corners) and ``scores`` of every image.
-            iou_thrs: Thresholds.
+            iou_thrs: IoU thresholds.
             limits: Numbers of boxes per image that count.
         """
         self._require("bbox")
@@ -167,11 +167,11 @@ class Truth:
 
 
 class Figures:
-    """What one evaluation gives.
+    """The results of one evaluation.
 
     Args:
-        tables: ``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M), -1 where there is no object.
-        iou_thrs: Thresholds.
+        tables: ``precision`` (T, R, K, A, M) and ``recall`` (T, K, A, M), -1 where there are no objects.
+        iou_thrs: IoU thresholds.
         limits: Numbers of detections.
     """
 
@@ -181,11 +181,11 @@ class Figures:
         self._limits = list(limits)
 
     def __getitem__(self, item: Item) -> float:
-        """Return the mean over all classes that have objects; -1 where there is none, or no such threshold."""
+        """Return the mean over all classes that have objects; -1 if there are none, or no such threshold."""
         return self._mean(item, slice(None))
 
     def of_class(self, label: int, limit: int) -> float:
-        """Return the AP of one class, or -1."""
+        """Return the AP of one class; -1 if it has no objects."""
         return self._mean(Item("precision", limit), slice(label, label + 1))
 
     def _mean(self, item: Item, classes: slice) -> float:
@@ -197,7 +197,7 @@ class Figures:
 
 
 def _number(ids: Iterable[Hashable]) -> dict[Hashable, int]:
-    """Count ids in the order in which pycocotools goes through them: it decides where scores are equal."""
+    """Number ids from 1 in pycocotools' order, which decides between equal scores."""
     unique = set(ids)
     try:
         ordered = sorted(unique)  # type: ignore[type-var]
@@ -207,7 +207,7 @@ def _number(ids: Iterable[Hashable]) -> dict[Hashable, int]:
 
 
 def _paired(ious: np.ndarray) -> np.ndarray:
-    """Return the IoU of every object with the box that it gets, 0 where it gets none; change ``ious``."""
+    """Return the IoU of every object with its paired box, 0 if it has none; change ``ious`` in place."""
     num_objects, num_boxes = ious.shape
     paired = np.zeros(num_objects, np.float32)
     for position in range(min(num_objects, num_boxes)):

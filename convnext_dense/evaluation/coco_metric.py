@@ -1,10 +1,10 @@
 """COCO AP and AR of boxes, masks and proposals, with mmdet's arguments and names.
 
 Source: https://cocodataset.org/#detection-eval (protocol), mmdet v3.3.0 evaluation/metrics/coco_metric.py (names)
-Differs from mmdet's CocoMetric: the C++ evaluation, results in full precision instead of three digits, category ids
-looked up name by name instead of in the order of the annotation file, an annotation with the id 0 can be found, the
-number in the name of an AR is the number of detections that count, one summary table, and a run without any detection
-has an AP of 0 instead of no result.
+Differs from mmdet's CocoMetric: the evaluation is in C++; results have full precision instead of three digits; category
+ids are looked up by class name instead of in the order of the annotation file; an annotation with the id 0 can be
+matched; the number in the name of an AR is the number of detections that count; there is one summary table; and a run
+without any detections has an AP of 0 instead of no result.
 """
 
 import tempfile
@@ -22,7 +22,7 @@ from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_evaluation import MAX_DETECTIONS, Truth, items_of
 from convnext_dense.registry import METRICS
 
-# What is evaluated -> its name in the table of results.
+# Kind of evaluation -> its name in the table of results.
 _KINDS = {"bbox": "box", "segm": "mask", "proposal": "proposals", "proposal_fast": "proposals"}
 _AP_ITEMS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 
@@ -31,31 +31,31 @@ _AP_ITEMS = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
 class CocoMetric(MMDetCocoMetric):
     """COCO's AP and AR.
 
-    Results are in [0, 1], or -1 where the annotation file has no object of that size or ``iou_thrs`` lacks the
+    Results are in [0, 1], or -1 if the annotation file has no object of that size or ``iou_thrs`` lacks the
     threshold. By default ``coco/bbox_mAP``, ``coco/bbox_mAP_50``, ``_75``, ``_s``, ``_m``, ``_l`` and the same with
     ``segm``; ``coco/AR@100``, ``@300``, ``@1000`` and ``coco/AR_s@1000``, ``_m``, ``_l`` of proposals.
 
-    ``mAP`` counts the 100 most certain detections per image and class, as COCO, pycocotools and mmdet do; the other
-    AP count the third smallest of ``proposal_nums``.
+    ``mAP`` counts the 100 detections with the highest scores per image and class, as COCO, pycocotools and mmdet do;
+    the other APs count the third smallest of ``proposal_nums``.
 
     Args:
-        ann_file: Annotation file; None for the ``instances`` that come with the batches.
-        metric: ``'bbox'``, ``'segm'``, ``'proposal'`` (boxes whatever their class, COCO's matching),
-            ``'proposal_fast'`` (the same, paired by falling IoU: ``AR@N`` of each N alone), or a list of them.
+        ann_file: Annotation file; None for the ``instances`` in the batches.
+        metric: ``'bbox'``, ``'segm'``, ``'proposal'`` (boxes of any class, COCO's matching),
+            ``'proposal_fast'`` (the same, paired by decreasing IoU: ``AR@N`` of each N alone), or a list of them.
         classwise: Adds ``bbox_NAME_mAP`` of every class, which counts as ``mAP`` does, and ``NAME_precision`` as in
             mmdet, which counts the largest of ``proposal_nums`` (of the last in ``metric`` where there are several).
         proposal_nums: Numbers of detections per image and class that count; N below.
-        iou_thrs: IoU thresholds, or one; None for 0.5, 0.55, ..., 0.95.
-        metric_items: Names of results, of those above, ``AR@N``, ``AR_s@N`` of the third smallest N, ``mAP@N``. Not for
-            ``'proposal_fast'``.
+        iou_thrs: IoU thresholds, or a single one; None for 0.5, 0.55, ..., 0.95.
+        metric_items: Names of the results to return: those above, ``AR@N``, ``AR_s@N`` of the third smallest N,
+            ``mAP@N``. Not for ``'proposal_fast'``.
         format_only: Writes predictions and evaluates nothing; needs ``outfile_prefix``.
-        outfile_prefix: Predictions are kept as ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
+        outfile_prefix: Predictions are written to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
         kwargs: ``backend_args``, ``collect_device`` and ``prefix`` as in mmdet. ``sort_categories`` and ``use_mp_eval``
             change nothing: classes are looked up by name, and the evaluation is in C++.
 
     Raises:
-        UserError: An argument has none of these values, a class of the model is not in the annotation file, an image
-            is not, or masks are to be evaluated and the model predicts none.
+        UserError: An argument has an invalid value, a class of the model or a predicted image is not in the annotation
+            file, or masks are to be evaluated but the model predicts none.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class CocoMetric(MMDetCocoMetric):
         **kwargs: Any,
     ) -> None:
         if file_client_args is not None:
-            raise UserError(f"file_client_args={file_client_args} is not taken any more: give backend_args.")
+            raise UserError(f"file_client_args={file_client_args} is no longer supported: use backend_args.")
         if format_only and outfile_prefix is None:
-            raise UserError("format_only=True needs outfile_prefix, which says where predictions are kept.")
+            raise UserError("format_only=True needs outfile_prefix, the prefix of the files for predictions.")
         super().__init__(
             ann_file,
             _kinds(metric),
@@ -89,17 +89,17 @@ class CocoMetric(MMDetCocoMetric):
         if self._coco_api is not None and "annotations" not in self._coco_api.dataset and not format_only:
             raise UserError(
                 f"{ann_file} has no annotations to evaluate against; format_only=True with outfile_prefix writes "
-                "predictions alone."
+                "only predictions."
             )
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Evaluate what ``process`` collected: a list of (ground truth, prediction) per image."""
+        """Evaluate what ``process`` collected: a (ground truth, prediction) pair per image."""
         truths, predictions = zip(*results, strict=True)
         _agree_on_masks(predictions, are_needed="segm" in self.metrics)
         with tempfile.TemporaryDirectory() as folder:
             prefix = self.outfile_prefix or str(Path(folder) / "results")
             if self._coco_api is None:
-                # No annotation file was given: mmdet writes the ground truth that came with the batches.
+                # Without an annotation file, mmdet writes the ground truth of the batches to one.
                 dataset = mmengine.load(self.gt_to_coco_json(truths, prefix))
             else:
                 dataset = self._coco_api.dataset
@@ -166,10 +166,10 @@ def _kinds(metric: str | Sequence[str]) -> list[str]:
     names = [metric] if isinstance(metric, str) else list(metric)
     unknown = [name for name in names if name not in _KINDS]
     if unknown or not names:
-        raise UserError(f"metric={metric!r} must be of {', '.join(map(repr, _KINDS))}, or a list of them.")
+        raise UserError(f"metric={metric!r} must be one of {', '.join(map(repr, _KINDS))}, or a list of them.")
     if {"proposal", "proposal_fast"} <= set(names):
         raise UserError(
-            f"metric={metric!r}: 'proposal' and 'proposal_fast' give results of one name: take one of them."
+            f"metric={metric!r}: 'proposal' and 'proposal_fast' give results of the same name: choose one of them."
         )
     return names
 
@@ -203,18 +203,18 @@ def _key(kind: str, item: str) -> str:
 
 
 def _agree_on_masks(predictions: Sequence[dict], *, are_needed: bool) -> None:
-    """See to it that either all images have ``masks`` or none; those without any box may have left them out.
+    """Make either all predictions have ``masks`` or none; predictions without boxes may lack them.
 
     Raises:
-        UserError: They are needed and not there.
+        UserError: Masks are needed but missing.
     """
     has_masks = any("masks" in prediction for prediction in predictions)
     bare = [prediction for prediction in predictions if "masks" not in prediction]
     missing = [prediction["img_id"] for prediction in bare if len(prediction["labels"])]
     if are_needed and not has_masks:
-        raise UserError("metric='segm' needs masks, and the model predicts none: set metric='bbox' in the evaluator.")
+        raise UserError("metric='segm' needs masks, but the model predicts none: set metric='bbox' in the evaluator.")
     if are_needed and missing:
-        raise UserError(f"metric='segm' needs masks, and the prediction of image id {missing[0]!r} has boxes alone.")
+        raise UserError(f"metric='segm' needs masks, but the prediction of image id {missing[0]!r} has only boxes.")
     for prediction in predictions:
         if missing:
             prediction.pop("masks", None)

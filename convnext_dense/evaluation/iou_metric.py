@@ -25,27 +25,27 @@ _METRICS = ("mIoU", "mDice", "mFscore")
 class IoUMetric(BaseMetric):
     """Mean intersection over union: per class over the pixels of all images, then averaged over the classes that occur.
 
-    Results are in per cent: ``aAcc`` (accuracy of pixels); with ``'mIoU'`` ``mIoU`` and ``mAcc`` (mean accuracy of
-    classes); with ``'mDice'`` ``mDice`` and ``mAcc``; with ``'mFscore'`` ``mFscore``, ``mPrecision`` and ``mRecall``.
-    After testing, a table of all classes is logged and written as ``per_class.csv`` beside the log.
+    Results are percentages: ``aAcc`` (pixel accuracy); with ``'mIoU'``, ``mIoU`` and ``mAcc`` (mean class accuracy);
+    with ``'mDice'``, ``mDice`` and ``mAcc``; with ``'mFscore'``, ``mFscore``, ``mPrecision`` and ``mRecall``.
+    After testing, a table of all classes is logged and written to ``per_class.csv`` beside the log.
 
     Source: https://github.com/open-mmlab/mmsegmentation/blob/v1.2.2/mmseg/evaluation/metrics/iou_metric.py
-    Differs: pixels are counted in whole numbers, results are not rounded, label images of more than 256 values have 16
-    bits, and there is a table on disk. As there, a class without one right pixel has no F-score.
+    Differs: pixels are counted as integers, results are not rounded, label images with more than 256 values have 16
+    bits, and a table is written to disk. As in mmseg, a class without a single correct pixel has no F-score.
 
     Args:
-        ignore_index: Label of pixels that count for nothing.
+        ignore_index: Label of ignored pixels.
         iou_metrics: ``'mIoU'``, ``'mDice'``, ``'mFscore'``, or a list of them.
-        nan_to_num: Takes the place of what is not a number, as a share: classes that never occur count with it.
+        nan_to_num: Share, from 0 to 1, that replaces NaN, so that classes that never occur count with it.
         beta: Weight of recall in the F-score.
-        output_dir: Folder for one label image per image, numbered as the data set's label files are.
-        image_root: Folder of the images; label images keep the path below it. None: the name alone.
+        output_dir: Folder for one label image per image, with class numbers as in the data set's label files.
+        image_root: Folder of the images; label images keep the path below it. None keeps only the name.
         format_only: Writes label images and evaluates nothing; needs ``output_dir``, and no labels.
         collect_device: As in mmengine.
         prefix: As in mmengine.
 
     Raises:
-        UserError: An argument has none of these values, a prediction and its label differ in size, two images would
+        UserError: An argument has an invalid value, a prediction and its label differ in size, two images would
             write the same file of ``output_dir``, or one could not be written.
     """
 
@@ -65,7 +65,9 @@ class IoUMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.metrics = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
         if not self.metrics or not set(self.metrics) <= set(_METRICS):
-            raise UserError(f"iou_metrics={iou_metrics!r} must be of {', '.join(map(repr, _METRICS))}, or a list.")
+            raise UserError(
+                f"iou_metrics={iou_metrics!r} must be one of {', '.join(map(repr, _METRICS))}, or a list of them."
+            )
         for name, value in (("beta", beta), ("nan_to_num", nan_to_num)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise UserError(f"{name}={value!r} must be a number.")
@@ -90,18 +92,18 @@ class IoUMetric(BaseMetric):
                 if truth.shape != predicted.shape:
                     raise UserError(
                         f"The prediction of {sample.get('img_path')} has {_size(predicted)} pixels and its label "
-                        f"{_size(truth)}: the pipeline of a test loads labels behind Resize."
+                        f"{_size(truth)}: load labels after Resize in a test pipeline."
                     )
                 counts = count_pixels(predicted, truth, num_classes, ignore_index=self.ignore_index)
             self.results.append((counts, sample.get("img_path")))
             if self.output_dir is not None:
-                # Where files count classes from 1 on, 0 being ignored, predictions are written likewise.
+                # Where files number classes from 1, with 0 for ignored pixels, predictions are written likewise.
                 first = int(bool(sample.get("reduce_zero_label", False)))
                 file = self._file_of(sample["img_path"])
                 write_label_image(file, predicted.cpu().numpy() + first, num_classes + first)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Turn the pixels of all images, see ``count_pixels``, into metrics and tables."""
+        """Compute metrics and tables from the pixel counts of all images, see ``count_pixels``."""
         if self.output_dir is not None:
             for _, img_path in results:  # of all processes
                 self._file_of(img_path)
@@ -141,17 +143,19 @@ class IoUMetric(BaseMetric):
         file = Path(self.output_dir) / name.with_suffix(".png")
         other = self._written.setdefault(str(file), img_path)
         if other != img_path:
-            raise UserError(f"{other} and {img_path} have one name: their predictions cannot both be {file}.")
+            raise UserError(
+                f"{other} and {img_path} have the same name: their predictions cannot both be written to {file}."
+            )
         return file
 
 
 def count_pixels(predicted: torch.Tensor, truth: torch.Tensor, num_classes: int, *, ignore_index: int) -> torch.Tensor:
-    """Count the pixels of every class that are right, in either, predicted and true: (4, classes), whole numbers.
+    """Count each class's pixels in the intersection, the union, the prediction and the truth: (4, classes) integers.
 
-    Whole numbers, because single precision counts one by one up to 2**24 only.
+    Integers, because single precision can count one by one only up to 2**24.
     """
     is_counted = truth != ignore_index
-    # What counts for nothing is one class more; taking it out would be slower.
+    # Ignored pixels become an additional class; removing them would be slower.
     predicted, truth = (
         torch.where(is_counted & (labels >= 0) & (labels < num_classes), labels, num_classes)
         for labels in (predicted, truth)
@@ -164,11 +168,11 @@ def count_pixels(predicted: torch.Tensor, truth: torch.Tensor, num_classes: int,
 
 
 def class_shares(counts: np.ndarray, metrics: Sequence[str], *, beta: float) -> dict[str, np.ndarray]:
-    """Return the shares of every class, not a number where a class does not occur.
+    """Return the shares of every class, NaN where a class does not occur.
 
     Args:
-        counts: Of ``count_pixels``, of all images.
-        metrics: Of ``'mIoU'``, ``'mDice'``, ``'mFscore'``.
+        counts: Sum of ``count_pixels`` over all images.
+        metrics: Any of ``'mIoU'``, ``'mDice'``, ``'mFscore'``.
         beta: Weight of recall in the F-score.
     """
     right, union, predicted, truth = (np.asarray(row, np.float64) for row in counts)  # exact up to 2**53 pixels
@@ -187,7 +191,7 @@ def class_shares(counts: np.ndarray, metrics: Sequence[str], *, beta: float) -> 
 
 
 def write_label_image(path: Path, labels: np.ndarray, num_values: int) -> None:
-    """Write a PNG of 8 bits, or of 16 where there are more than 256 values.
+    """Write a PNG of 8 bits, or of 16 bits if there are more than 256 values.
 
     Raises:
         UserError: A label is negative or does not fit, or the file could not be written.
@@ -200,14 +204,14 @@ def write_label_image(path: Path, labels: np.ndarray, num_values: int) -> None:
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # cv2.imwrite says nothing of a disk that is full.
+        # cv2.imwrite does not report a full disk.
         path.write_bytes(cv2.imencode(".png", labels.astype(dtype))[1].tobytes())
     except (OSError, cv2.error) as error:
         raise UserError(f"Label image {path} could not be written: {error}.") from error
 
 
 def _labels(field: dict[str, Any]) -> torch.Tensor:
-    """Return class numbers (H, W) as whole numbers that no other label can turn into."""
+    """Return (H, W) class numbers as 64-bit integers, in which no label wraps around to another."""
     data = field["data"]
     return data.reshape(data.shape[-2:]).long()
 

@@ -1,4 +1,4 @@
-"""Detectors take images of any number of channels; what does not go together is named."""
+"""Detectors take images with any number of channels; mismatches are reported."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_every_channel_is_normalised_by_its_own_mean(channels):
 @pytest.mark.parametrize(
     ("channels", "order"), [(1, [0]), (2, [0, 1]), (3, [2, 1, 0]), (4, [2, 1, 0, 3]), (5, [2, 1, 0, 3, 4])]
 )
-def test_colours_are_turned_round_and_nothing_else(channels, order):
+def test_only_colour_channels_are_reordered(channels, order):
     import_modules_from_strings(["convnext_dense.models.detector_input"])
     cfg = config(channels, "convnext_dense.DetDataPreprocessor", mean=[0.0], std=[1.0], bgr_to_rgb=True)
     fit_to_channels(cfg)
@@ -46,7 +46,7 @@ def test_colours_are_turned_round_and_nothing_else(channels, order):
     torch.testing.assert_close(preprocess(cfg, [image])[0], image[order])
 
 
-def test_config_of_colours_stays_as_it_is():
+def test_colour_config_stays_unchanged():
     cfg = config(3, mean=[1.0] * 3, std=[1.0] * 3, bgr_to_rgb=True)
     before = cfg.to_dict()
     assert fit_to_channels(cfg) == []
@@ -68,19 +68,19 @@ def test_changed_config_is_changed_once_and_names_the_module():
     ("channels", "mean", "std", "name"),
     [(4, 3, 3, "mean"), (3, 4, 4, "mean"), (1, 3, 3, "mean"), (4, 4, 3, "std"), (3, 3, 2, "std")],
 )
-def test_mean_and_std_of_another_length_are_named(kind, channels, mean, std, name):
+def test_mean_and_std_of_another_length_are_reported(kind, channels, mean, std, name):
     cfg = config(channels, kind, mean=[1.0] * mean, std=[1.0] * std)
     with pytest.raises(ValueError, match=rf"model\.data_preprocessor\.{name}=.* must have one value per channel, "):
         fit_to_channels(cfg)
 
 
-def test_image_of_other_channels_than_the_mean_is_named():
+def test_image_of_other_channels_than_the_mean_is_reported():
     cfg = config(4, mean=[1.0] * 4, std=[1.0] * 4)
     fit_to_channels(cfg)
     with pytest.raises(ValueError, match=r"An image has 3 channels, but model\.data_preprocessor\.mean has 4 values"):
         preprocess(cfg, [torch.zeros(3, 4, 4)])
 
 
-def test_segmenter_is_told_that_its_colours_stay():
+def test_segmenters_unchanged_channel_order_is_reported():
     cfg = config(4, "SegDataPreProcessor", mean=[1.0] * 4, std=[1.0] * 4, bgr_to_rgb=True)
-    assert "leaves 4 in the order of the file" in fit_to_channels(cfg)[0]
+    assert "swaps only three channels: 4 stay in the order of the file" in fit_to_channels(cfg)[0]

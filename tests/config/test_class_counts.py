@@ -1,4 +1,4 @@
-"""Numbers of classes in configs of mmdet and mmseg, and the layers of their models that count them."""
+"""Class counts in mmdet's and mmseg's configs, and the layers of their models that depend on them."""
 
 import logging
 
@@ -136,7 +136,7 @@ def test_a_model_that_counts_no_classes_is_refused_unless_it_proposes_regions():
     assert class_counts(ConfigDict(type="Some")) == []
 
 
-# Layers that count classes, as the constructors of mmdet 3.3.0's and mmseg 1.2.2's heads make them.
+# Layers that count classes, as the constructors of mmdet 3.3.0's and mmseg 1.2.2's heads build them.
 LAST, PER_BOX = (ClassDim(),), (ClassDim(width=4),)
 WITH_BACKGROUND = (ClassDim(after=1),)
 

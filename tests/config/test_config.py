@@ -1,4 +1,4 @@
-"""Reading configs: a name that is not there is an error that names the nearest one."""
+"""Reading configs: an unknown name is an error that names the nearest one."""
 
 import pytest
 
@@ -51,7 +51,7 @@ def test_variable_without_effect_is_refused(config):
 
 def test_part_of_a_variable_is_refused_too(config):
     with pytest.raises(
-        ValueError, match=r"'pipeline' is a variable .* stands in train_dataloader\.dataset\.pipeline\.1"
+        ValueError, match=r"'pipeline' is a variable .* is used in train_dataloader\.dataset\.pipeline\.1"
     ):
         read_config(config, {"pipeline.1.type": "Crop"})
 
@@ -61,13 +61,13 @@ def test_missing_file_names_the_nearest(config):
         read_config(config.with_name("toy_4x.py"))
 
 
-def test_file_with_a_syntax_error_is_named(config):
+def test_file_with_a_syntax_error_is_reported(config):
     config.write_text("model = dict(\n")
     with pytest.raises(ValueError, match=r"toy_3x.py cannot be read: SyntaxError"):
         read_config(config)
 
 
-def test_file_without_a_model_is_named(config):
+def test_file_without_a_model_is_reported(config):
     config.write_text("x = 1\n")
     with pytest.raises(ValueError, match="has no 'model'"):
         read_config(config)

@@ -1,4 +1,4 @@
-"""What a device cannot run is changed, and said."""
+"""What a device cannot run is changed, and the change is reported."""
 
 import pytest
 import torch
@@ -83,7 +83,7 @@ def test_sync_bn_stays_only_where_processes_share_gpus(on, device, launcher, nor
     assert any("2 places" in change for change in changes) == (norm == "BN")
 
 
-def test_processes_on_cpus_talk_through_gloo(on):
+def test_processes_on_cpus_communicate_through_gloo(on):
     on("cpu")
     cfg = make_config()
     cfg.launcher = "pytorch"
@@ -92,7 +92,7 @@ def test_processes_on_cpus_talk_through_gloo(on):
 
 
 def test_mmcvs_own_sync_bn_becomes_bn_too(on):
-    """MMSyncBN asks for a process group when it is built."""
+    """MMSyncBN needs a process group when it is built."""
     on("cpu")
     cfg = make_config()
     cfg.model.parts[0].norm_cfg.type = "MMSyncBN"

@@ -1,4 +1,4 @@
-"""Options that go one by one but not together: they work, or one sentence names the key before the first iteration."""
+"""Options that work alone but not together: they run, or one sentence names the key before the first iteration."""
 
 import logging
 import shutil
@@ -39,7 +39,7 @@ BY_ITERATION = {"train_cfg": dict(_delete_=True, type="IterBasedTrainLoop", max_
 
 @MODELS.register_module(force=True)
 class Pooled(BaseModel):
-    """A batch norm on whole maps, and one behind their mean, as pyramid pooling has."""
+    """A batch norm on whole maps, and one after their mean, as in pyramid pooling."""
 
     def __init__(self, track=True):
         super().__init__()
@@ -83,10 +83,10 @@ def train(config, options=None, **kwargs):
 
 @pytest.mark.parametrize(
     ("options", "num_updates"),
-    # Five images: every batch has one, the last one of three has one, or there is none of one.
+    # Five images: every batch has one image, the last of three batches has one, or no batch has one.
     [({"train_dataloader.batch_size": 1}, 0), ({}, 2), ({"train_dataloader.batch_size": 5}, 1)],
 )
-def test_batch_of_one_trains_on_running_statistics_behind_a_pooling(config, options, num_updates):
+def test_batch_of_one_trains_on_running_statistics_after_pooling(config, options, num_updates):
     log = train(config, options)
     weights = read_checkpoint(config.parent / "run/epoch_1.pth")["state_dict"]
     num_batches = {1: 5, 5: 1}.get(options.get("train_dataloader.batch_size"), 3)
@@ -105,7 +105,7 @@ def test_norm_without_running_statistics_names_the_batch_size(config):
         train(config, options)
 
 
-def test_batch_of_two_after_a_batch_of_one_counts_again():
+def test_batch_of_two_after_a_batch_of_one_updates_statistics_again():
     model, hook = Pooled().train(), SingleValueHook()
     runner = SimpleNamespace(model=model, logger=logging.getLogger("test"))
     hook.before_train(runner)
@@ -118,16 +118,16 @@ def test_batch_of_two_after_a_batch_of_one_counts_again():
         model([torch.rand(3, 4, 4)])
 
 
-def test_options_of_workers_count_for_nothing_without_workers(config):
+def test_worker_options_have_no_effect_without_workers(config):
     options = {
         "+train_dataloader.persistent_workers": True,
         "+train_dataloader.prefetch_factor": 4,
         "+train_dataloader.timeout": 10,
     }
-    assert "num_workers=0: persistent_workers, prefetch_factor, timeout counts for nothing" in train(config, options)
+    assert "num_workers=0: persistent_workers, prefetch_factor, timeout have no effect" in train(config, options)
 
 
-def test_options_of_workers_are_kept_with_workers_and_in_loaders_that_are_not_read():
+def test_worker_options_are_kept_with_workers_and_in_unread_loaders():
     sampler = dict(type="DefaultSampler")
     loader = dict(sampler=sampler, num_workers=1, persistent_workers=True, prefetch_factor=2)
     unread = dict(num_workers=-1)
@@ -175,13 +175,13 @@ def test_options_of_workers_are_kept_with_workers_and_in_loaders_that_are_not_re
         ({"custom_hooks": [dict(type="EMAHook", begin_epoch=5)]}, "begin_epoch.*Correct it in the config"),
     ],
 )
-def test_pair_that_cannot_run_is_named_before_the_first_iteration(config, options, text):
+def test_pair_that_cannot_run_is_reported_before_the_first_iteration(config, options, text):
     with pytest.raises(ValueError, match=text):
         train(config, options)
     assert not list((config.parent / "run").glob("*.pth"))
 
 
-def test_checkpoints_by_epoch_in_a_run_by_iteration_are_named(config):
+def test_checkpoints_by_epoch_in_a_run_by_iteration_are_reported(config):
     log = train(config, {**BY_ITERATION, "param_scheduler": []})
     assert "default_hooks.checkpoint counts epochs, but train_cfg iterations" in log
 
@@ -190,8 +190,8 @@ def written(config):
     return Config.fromfile(config.parent / "run" / config.name)
 
 
-def test_written_config_begins_anew(config):
-    """Neither a resume nor the checkpoint of the resumed run stands in it; what the user starts from does."""
+def test_written_config_starts_a_new_run(config):
+    """It contains neither the resume nor the resumed checkpoint, but what the user starts from."""
     train(config)
     start = shutil.copy(config.parent / "run/epoch_1.pth", config.parent / "start.pth").as_posix()
     log = train(config, {"train_cfg.max_epochs": 2, "load_from": start}, resume="auto")

@@ -1,4 +1,4 @@
-"""What stands on the command line holds, beside --data and other arguments too."""
+"""Options of the command line take precedence, with --data and other arguments too."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def test_options_come_after_the_data(own_folder):
     assert cfg.val_dataloader.dataset.indices == 2
     assert cfg.train_dataloader.dataset.metainfo == dict(classes=("a", "b"))
     assert cfg.model.roi_head.mask_head.num_classes == 7
-    # what no option names is the folder's
+    # keys that no option names come from the folder
     assert cfg.model.roi_head.bbox_head.num_classes == 2
     assert cfg.val_dataloader.dataset.ann_file == "instances_val.json"
     assert cfg.test_dataloader.dataset.data_root == str(own_folder)
@@ -57,7 +57,7 @@ def test_options_come_after_the_data(own_folder):
     assert options["optim_wrapper"]["_delete_"]  # the caller's own are not changed
 
 
-def test_key_that_the_data_brings_needs_no_plus(ade_folder):
+def test_key_that_the_data_adds_needs_no_plus(ade_folder):
     key = "test_dataloader.dataset.seg_map_suffix"
     with pytest.raises(ValueError, match="no key"):
         read_config(SEGMENTATION, {key: ".tif"})
@@ -65,7 +65,7 @@ def test_key_that_the_data_brings_needs_no_plus(ade_folder):
 
 
 def test_data_sees_the_options(own_folder):
-    """A head that an option changes is sized like that of the file, unless the option gives its size."""
+    """A head that an option changes is sized like the file's head, unless the option gives its size."""
     head = read_config(DETECTION).model.roi_head.bbox_head
     options = {
         "model.roi_head.bbox_head": dict(_delete_=True, type="ConvFCBBoxHead", num_classes=6, in_channels=64),
@@ -76,21 +76,21 @@ def test_data_sees_the_options(own_folder):
     assert cfg.model.roi_head.bbox_head == {**head, "num_classes": 2, "reg_class_agnostic": True}
 
 
-def test_data_of_less_than_the_config_s_batch_is_taken_with_an_option_that_lowers_it(tmp_path):
+def test_data_smaller_than_a_batch_is_accepted_if_an_option_lowers_the_batch(tmp_path):
     write_crops(tmp_path, 24, num_val=12, seed=1)
     with pytest.raises(ValueError, match=r"24 images, fewer than one batch: lower train_dataloader\.batch_size"):
         read(CLASSIFICATION, tmp_path, {})
     assert read(CLASSIFICATION, tmp_path, {"train_dataloader.batch_size": 4}).model.num_classes == 6
 
 
-def test_class_count_against_the_data_is_named_before_the_run(own_folder, tmp_path):
+def test_class_count_that_contradicts_the_data_is_reported_before_the_run(own_folder, tmp_path):
     with pytest.raises(ValueError, match="num_classes=5"):
         train_model(
             DETECTION, {"model.roi_head.bbox_head.num_classes": 5}, data=str(own_folder), work_dir=str(tmp_path)
         )
 
 
-def test_unknown_key_is_an_error_beside_data_too(own_folder):
+def test_unknown_key_is_an_error_with_data_too(own_folder):
     with pytest.raises(ValueError, match=r"no key 'train_dataloader\.batchsize'.*'train_dataloader\.batch_size'"):
         read(DETECTION, own_folder, {"train_dataloader.batchsize": 1})
 
@@ -130,7 +130,7 @@ def test_value_of_an_option_is_found_inside_dicts():
         ({"+auto_scale_lr.enable": False}, dict(auto_scale_lr=True), r"--auto-scale-lr and auto_scale_lr\.enable"),
     ],
 )
-def test_argument_and_option_that_say_two_things_are_refused(own_folder, tmp_path, options, kwargs, text):
+def test_contradicting_argument_and_option_are_refused(own_folder, tmp_path, options, kwargs, text):
     with pytest.raises(ValueError, match=text):
         train_model(DETECTION, options, data=str(own_folder), work_dir=str(tmp_path), **kwargs)
 
@@ -147,8 +147,8 @@ def test_test_refuses_options_of_a_training(options, text):
         evaluate_model(DETECTION, "c.pth", options)
 
 
-def test_options_choose_what_is_tested_beside_data(own_folder, tmp_path):
-    """A test split of three images beside a val split of four."""
+def test_options_choose_what_is_tested_with_data(own_folder, tmp_path):
+    """A test split of three images, and a val split of four."""
     shutil.copytree(own_folder / "val", own_folder / "test")
     content = json.loads((own_folder / "instances_val.json").read_text())
     content["images"] = content["images"][:3]

@@ -1,4 +1,4 @@
-"""Image folders and shards: what they give, that it does not depend on who reads it, and their errors."""
+"""Image folders and shards: their samples, whatever the number of workers and processes, and their errors."""
 
 import io
 import logging
@@ -26,7 +26,7 @@ AUGMENTED = dict(input_size=32, is_training=True, auto_augment="rand-m9-mstd0.5-
 
 
 def png(value):
-    """A 40 x 36 image of one grey value."""
+    """Return a 40 x 36 image of one grey value."""
     file = io.BytesIO()
     Image.fromarray(np.full((36, 40, 3), value, np.uint8)).save(file, "png")
     return file.getvalue()
@@ -96,7 +96,7 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(folder):
     assert not torch.equal(images[0, 3, 0], images[0, 4, 0])
 
 
-def test_posterize_to_no_bit_is_black():
+def test_posterize_to_zero_bits_is_black():
     """RandAugment draws magnitude 10 at m9-mstd0.5: 4 - int(10 / 10 * 4) = 0 bits, a black image before Pillow 13."""
     operations = build_transform(AUGMENTED).transforms[2].ops
     posterize = next(operation for operation in operations if operation.name == "PosterizeIncreasing")
@@ -107,7 +107,7 @@ def test_posterize_to_no_bit_is_black():
     assert posterize(image).getextrema() == ((192, 192),) * 3
 
 
-def test_random_numbers_go_on_after_a_sample():
+def test_random_state_is_restored_after_a_sample():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
@@ -121,7 +121,7 @@ def test_random_numbers_go_on_after_a_sample():
     assert inside != wanted
 
 
-def test_corrupt_image_is_named_counted_and_replaced_by_the_next(folder, warnings_of):
+def test_corrupt_image_is_logged_counted_and_replaced_by_the_next(folder, warnings_of):
     (folder / "train/2/3.png").write_bytes(png(3)[:40])
     (folder / "train/2/4.png").write_text("no image")
     dataset = ImageFolder(folder / "train", PLAIN, max_corrupt_rate=0.1)
@@ -144,7 +144,7 @@ def test_corrupt_images_are_counted_over_all_workers(folder):
     assert dataset.corrupt.count == 3
 
 
-def test_the_first_corrupt_image_stops_unless_a_share_is_stated(folder):
+def test_first_corrupt_image_is_an_error_unless_a_rate_is_given(folder):
     (folder / "train/2/3.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"3\.png cannot be decoded .*1 of the 20 images"):
         ImageFolder(folder / "train", PLAIN)[3]
@@ -159,11 +159,11 @@ def test_the_first_corrupt_image_stops_unless_a_share_is_stated(folder):
         ),
         (lambda root: [path.unlink() for path in root.glob("train/*/*")], r"There is no image in the class folders of"),
         (lambda root: (root / "train/stray.png").write_bytes(png(1)), r"stray\.png is not in a class folder"),
-        (lambda root: (root / "val/10").rename(root / "val/11"), r"/val/11 is none of the 2 classes, which are '2'"),
+        (lambda root: (root / "val/10").rename(root / "val/11"), r"/val/11 is not one of the 2 classes, which are '2'"),
         (lambda root: (root / "val").rename(root / "test"), r"has no folder val; it has 'train', 'test'\. Expected:"),
     ],
 )
-def test_wrong_folders_are_named(folder, damage, text):
+def test_wrong_folders_are_reported(folder, damage, text):
     damage(folder)
     with pytest.raises(ValueError, match=text):
         use_folder(config(), folder)
@@ -171,8 +171,8 @@ def test_wrong_folders_are_named(folder, damage, text):
 
 @pytest.mark.parametrize("is_empty", [False, True])
 @pytest.mark.parametrize(("split", "severity"), [("val", NOTE), ("train", WARNING)])
-def test_class_without_images_keeps_its_label_and_is_named(folder, split, severity, is_empty):
-    """Class 2 stands before class 10, which is label 1 whether or not there is an image of 2."""
+def test_class_without_images_keeps_its_label_and_is_reported(folder, split, severity, is_empty):
+    """Class 2 comes before class 10, which is label 1 whether or not there is an image of 2."""
     for path in (folder / split / "2").iterdir():
         path.unlink()
     if not is_empty:
@@ -200,7 +200,7 @@ def config():
     return Config(dict(model=model, train_dataloader=loader, val_dataloader=loader, test_dataloader=loader))
 
 
-def test_folder_of_ones_own_sizes_the_head(folder):
+def test_custom_folder_sizes_the_head(folder):
     cfg = config()
     assert use_folder(cfg, folder) == ["2", "10"]
     assert cfg.model.num_classes == 2
@@ -215,7 +215,7 @@ def test_fewer_images_than_a_batch_are_an_error(folder):
         use_folder(cfg, folder)
 
 
-def test_folder_of_ones_own_is_read_in_the_order_that_was_trained(folder):
+def test_custom_folder_is_read_in_the_trained_order_of_classes(folder):
     cfg = config()
     (folder / "train").rename(folder / "elsewhere")
     assert use_folder(cfg, folder, None, ("10", "2"), splits=dict(test="val")) == ["10", "2"]
@@ -232,13 +232,13 @@ def test_labels_that_the_head_does_not_have_are_an_error(folder):
         check_data(cfg, ("train",))
 
 
-def test_unknown_argument_of_a_transform_is_named(folder):
+def test_unknown_argument_of_a_transform_is_reported(folder):
     with pytest.raises(ValueError, match=r"not what timm's create_transform takes: .*'rand_augment'"):
         ImageFolder(folder / "train", dict(PLAIN, rand_augment=1))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_every_image_of_the_shards_comes_once_per_epoch(shards, num_workers):
+def test_every_image_of_the_shards_is_read_once_per_epoch(shards, num_workers):
     dataset, loader = read_shards(shards, num_workers)
     assert dataset.metainfo["classes"] == ("even", "odd")
     orders = []
@@ -272,19 +272,19 @@ def test_uneven_shards_give_the_stated_number_of_full_batches(shards):
     assert [len(batch["labels"]) for batch in loader] == [4] * 10
 
 
-def test_shard_that_ends_in_the_middle_is_named(shards):
+def test_truncated_shard_is_reported(shards):
     content = (shards / "train-2.tar").read_bytes()
     (shards / "train-2.tar").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"Shard .*train-2\.tar ends in the middle \(\d+ bytes\): copy it again"):
         read_shards(shards)
 
 
-def test_shard_that_is_cut_while_it_is_read_is_named(shards):
-    """As a stream from elsewhere may be: only reading it finds out."""
+def test_shard_that_is_truncated_while_reading_is_reported(shards):
+    """A remote stream may be truncated, which shows only when it is read."""
     _, loader = read_shards(shards)
     content = (shards / "train-2.tar").read_bytes()
-    (shards / "train-2.tar").write_bytes(content[:700])  # within the first image, behind its 512 bytes of header
-    with pytest.raises(ValueError, match=r"Shard .*train-2\.tar is truncated or no tar file"):
+    (shards / "train-2.tar").write_bytes(content[:700])  # within the first image, after its 512-byte header
+    with pytest.raises(ValueError, match=r"Shard .*train-2\.tar is truncated or not a tar file"):
         list(loader)
 
 
@@ -292,17 +292,17 @@ def test_shard_that_is_cut_while_it_is_read_is_named(shards):
     ("kwargs", "text"),
     [
         (dict(shards="nowhere-{0..3}.tar"), r"Shard nowhere-0\.tar does not exist"),
-        (dict(num_workers=5), r"4 shards cannot be dealt to 1 processes x 5 workers"),
+        (dict(num_workers=5), r"4 shards cannot be distributed over 1 processes x 5 workers"),
         (dict(classes=["only"]), r"has the label 1, but there are 1 classes"),
         (dict(max_corrupt_rate=2), r"max_corrupt_rate=2 must be in \[0, 1\]"),
     ],
 )
-def test_wrong_arguments_of_shards_are_named(shards, kwargs, text):
+def test_wrong_arguments_of_shards_are_reported(shards, kwargs, text):
     with pytest.raises(ValueError, match=text):
         list(read_shards(shards, **kwargs)[1])
 
 
-def test_shard_without_labels_is_named(shards):
+def test_shard_without_labels_is_reported(shards):
     with tarfile.open(shards / "train-1.tar", "w") as tar:
         info = tarfile.TarInfo("000.png")
         info.size = len(png(1))
@@ -311,7 +311,7 @@ def test_shard_without_labels_is_named(shards):
         list(read_shards(shards)[1])
 
 
-def test_names_in_a_shard_lead_nowhere(shards):
+def test_names_in_a_shard_are_not_written_to_disk(shards):
     """Members are read into memory under their names; none is written to disk, wherever its name points."""
     before = sorted(shards.parent.rglob("*"))
     with tarfile.open(shards / "train-0.tar", "w") as tar:
@@ -338,4 +338,4 @@ def test_corrupt_image_in_a_shard_is_skipped(shards):
     seen = [grey for batch in loader for grey in greys(batch)]
     assert len(seen) == 24
     assert 0 not in seen
-    assert 1 <= dataset.corrupt.count <= 2  # it may come again where the epoch is filled up
+    assert 1 <= dataset.corrupt.count <= 2  # it may occur again when the epoch is filled up

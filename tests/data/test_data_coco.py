@@ -1,4 +1,4 @@
-"""Folders of one's own and checks before training: every wrong thing is named with its file and value."""
+"""Custom folders and checks before training: every error names the file and the value."""
 
 import json
 
@@ -31,8 +31,8 @@ def check(cfg, folder):
     return check_data(cfg, ("train", "val", "test"))
 
 
-def test_proposals_that_are_not_there_are_asked_for(cfg, own_folder):
-    """What mmdet's Fast R-CNN does: its pipelines load the proposals that its data sets name."""
+def test_missing_proposals_are_requested(cfg, own_folder):
+    """As in mmdet's Fast R-CNN, the pipelines load the proposals that the data sets name."""
     use_coco_folder(cfg, own_folder)
     for loader in ("train", "val", "test"):
         cfg[f"{loader}_dataloader"].dataset.pipeline.insert(1, dict(type="LoadProposals", num_max_proposals=10))
@@ -72,7 +72,7 @@ def test_wrapped_data_sets_are_reached(cfg, own_folder):
     assert cfg.train_dataloader.dataset.dataset.ann_file == "instances_train.json"
 
 
-def test_file_names_may_stand_relative_to_the_whole_folder(cfg, own_folder):
+def test_file_names_may_be_relative_to_the_whole_folder(cfg, own_folder):
     for split in ("train", "val"):
 
         def prepend(content, split=split):
@@ -158,7 +158,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_broken_folder_is_named(cfg, own_folder, case):
+def test_broken_folder_is_reported(cfg, own_folder, case):
     damage, text = BROKEN[case]
     damage(own_folder)
     with pytest.raises(ValueError, match=text):
@@ -177,14 +177,14 @@ def test_missing_coco_shows_layout_and_option(request, monkeypatch, tmp_path):
         check_data(cfg, ("train",))
 
 
-def test_names_that_differ_from_the_configs_are_named(cfg, own_folder):
+def test_names_that_differ_from_the_configs_are_reported(cfg, own_folder):
     use_coco_folder(cfg, own_folder)
     cfg.train_dataloader.dataset.metainfo.classes = ("even", "prime")
     with pytest.raises(ValueError, match=r"classes that .*instances_train\.json does not have: 'prime'.*'even', 'odd'"):
         check_data(cfg, ("train",))
 
 
-def test_default_coco_names_are_held_against_the_file(cfg, own_folder):
+def test_default_coco_names_are_checked_against_the_file(cfg, own_folder):
     use_coco_folder(cfg, own_folder)
     del cfg.train_dataloader.dataset["metainfo"]
     with pytest.raises(ValueError, match=r"does not have: 'person', 'bicycle'"):
@@ -207,14 +207,14 @@ def test_some_of_the_files_classes_may_be_left_out(cfg, own_folder):
     assert check_data(cfg, ("train",))[0].endswith("1 of its 2 classes.")
 
 
-def test_head_of_another_size_is_named(cfg, own_folder):
+def test_head_of_another_size_is_reported(cfg, own_folder):
     use_coco_folder(cfg, own_folder)
     cfg.model.roi_head.mask_head.num_classes = 80
     with pytest.raises(ValueError, match=r"FCNMaskHead has num_classes=80, but there are 2 classes \('even', 'odd'\)"):
         check_data(cfg, ("train",))
 
 
-def test_classes_without_training_objects_are_named_once(cfg, own_folder):
+def test_classes_without_training_objects_are_reported_once(cfg, own_folder):
     def keep_even(content):
         content["annotations"] = [item for item in content["annotations"] if item["category_id"] == 0]
 
@@ -247,7 +247,7 @@ def test_ids_may_be_text_or_end_in_a_point_and_a_zero(cfg, own_folder, kind):
 
 
 @pytest.mark.parametrize("number", [None, True, "", [1], float("nan"), 1e300])
-def test_other_ids_are_named(cfg, own_folder, number):
+def test_other_ids_are_reported(cfg, own_folder, number):
     edit(own_folder / "instances_train.json", lambda content: content["images"][1].update(id=number))
     with pytest.raises(ValueError, match=r"entry 1 of 'images' has id=.*; it must be a number or text"):
         use_coco_folder(cfg, own_folder)

@@ -1,4 +1,4 @@
-"""Classes that never occur and pixels that are ignored are named before training; labels are counted by hand."""
+"""Classes that never occur and ignored pixels are reported before training; labels are counted by hand."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ SEGMENTER = "configs/demo/upernet_convnext_atto_scratch.py"
 
 @pytest.fixture
 def inspect(request, tmp_path):
-    """Writes labels of 4 x 4 pixels, given as the values of a row each, and says what is found in them."""
+    """Write labels of 4 x 4 pixels, each given by the values of one row, and return the findings."""
 
     def write_and_inspect(train, val=((0, 1, 1, 1),), names=("background", "object"), *, is_ade=False, num_opened=64):
         for split, labels in (("train", train), ("val", val)):
@@ -54,7 +54,7 @@ def test_a_sample_of_masks_of_0_and_255_is_a_warning(inspect):
     assert "if it stands for 'object', write 1" in found["warning", "classes without pixels"]
 
 
-def test_classes_of_no_training_label_are_named_once(inspect):
+def test_classes_of_no_training_label_are_reported_once(inspect):
     names = [f"c{number}" for number in range(20)]
     found = inspect(train=[(0, 1, 2, 3)] * 3, val=[(0, 1, 2, 19)], names=names)
     text = found["warning", "classes without pixels"]
@@ -66,7 +66,7 @@ def test_classes_of_no_training_label_are_named_once(inspect):
     assert [severity for severity, _ in found] == ["warning", "warning", "note"]  # a note about val
 
 
-def test_what_a_sample_does_not_show_is_not_held_against_val(inspect):
+def test_classes_that_a_sample_lacks_are_not_reported_for_val(inspect):
     found = inspect(train=[(0, 0, 0, 0)] * 4, val=[(0, 1, 1, 1)], num_opened=2)
     assert ("warning", "classes without pixels") in found
     assert ("warning", "classes that are not learnt") not in found
@@ -83,7 +83,7 @@ def test_labels_that_are_nearly_all_ignored_are_a_warning(inspect):
     assert "(value 255)" in text
 
 
-def test_zero_is_named_where_the_layout_ignores_it_and_the_names_count_it(inspect):
+def test_zero_is_reported_where_the_layout_ignores_it_and_the_names_count_it(inspect):
     found = inspect(train=[(0, 0, 0, 1)], val=[(0, 1, 2, 2)], is_ade=True)
     text = found["warning", "numbers of classes"]
     assert "look off by one: 0 to 1 occur and 2 does not" in text
@@ -98,12 +98,12 @@ def test_zero_beside_all_classes_is_void(inspect):
     ("kind", "image", "label", "first"),
     [
         ("CityscapesDataset", "a_leftImg8bit.png", "a_gtFine_labelTrainIds.png", 0),
-        ("LoveDADataset", "a.png", "a.png", 1),  # which numbers its classes from 1 on
+        ("LoveDADataset", "a.png", "a.png", 1),  # numbers its classes from 1
         ("ADE20KDataset", "a.jpg", "a.png", 1),
     ],
 )
 def test_published_data_sets_are_read_by_their_own_rules(request, tmp_path, kind, image, label, first):
-    """Suffixes and numbering stand in the classes of mmseg, not in configs."""
+    """Suffixes and numbering are defined in mmseg's classes, not in configs."""
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "images" / image)
@@ -124,6 +124,6 @@ def test_published_data_sets_are_read_by_their_own_rules(request, tmp_path, kind
 
 @pytest.mark.parametrize(("row", "is_named"), [((0, 1, 2, 3), False), ((0, 0, 0, 1), True)])
 def test_many_classes_are_off_by_one_only_where_most_pixels_are_0(inspect, row, is_named):
-    """A sample of ADE20K lacks many classes, the last one too, and a few of its pixels are 0, which is right."""
+    """A sample of ADE20K lacks many classes, including the last, and a few of its pixels are 0, which is correct."""
     found = inspect(train=[row], val=[(0, 1, 10, 10)], names=[f"c{number}" for number in range(10)], is_ade=True)
     assert (("warning", "numbers of classes") in found) is is_named

@@ -1,4 +1,4 @@
-"""Annotation files of random shape: each is refused in a sentence, or read by mmdet and evaluated to an AP of 1."""
+"""Random annotation files: each is refused with one sentence, or is read by mmdet and evaluates to an AP of 1."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from convnext_dense.data.own.tasks import inspect_data
 
 HEIGHT, WIDTH = 24, 32
 NUM_IMAGES = 3
-# The same examples in every run; the data is written to one folder by all of them.
+# The same examples in every run; all of them write their data to one folder.
 BOUNDED = settings(
     max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
@@ -35,7 +35,7 @@ polygons = st.lists(st.lists(coordinates, min_size=6, max_size=6) | st.lists(coo
 
 @st.composite
 def run_lengths(draw):
-    """Sound ones, as numbers or text, of the image's size."""
+    """Draw valid run lengths of the image's size, as numbers or text."""
     bits = draw(st.integers(0, 2 ** (HEIGHT * WIDTH) - 1))
     pixels = np.array([bits >> place & 1 for place in range(HEIGHT * WIDTH)], np.uint8).reshape(HEIGHT, WIDTH)
     encoded = coco_masks.encode(np.asfortranarray(pixels))
@@ -48,7 +48,7 @@ def run_lengths(draw):
 
 @st.composite
 def annotation_files(draw):
-    """Mostly sound: three images, two categories, objects of all kinds; now and then anything in any place."""
+    """Draw mostly valid files: three images, two categories, objects of all kinds; at times any value anywhere."""
     first_id = draw(st.integers(-3, 3))
     content = dict(
         images=[dict(id=number, file_name=f"{number}.png", height=HEIGHT, width=WIDTH) for number in range(NUM_IMAGES)],
@@ -101,7 +101,7 @@ def cfg(pytestconfig, folder):
 
 @BOUNDED
 @given(content=annotation_files())
-def test_annotation_file_is_refused_in_a_sentence_or_evaluates_to_one(cfg, folder, content):
+def test_annotation_file_is_refused_with_one_sentence_or_evaluates_to_one(cfg, folder, content):
     init_default_scope("mmdet")
     (folder / "val.json").write_text(json.dumps(content))
     cfg = copy.deepcopy(cfg)

@@ -1,4 +1,4 @@
-"""The check of a whole data set: what it says, the round trip, the sheet, the exit code; and boxes without masks."""
+"""The check of a whole data set: report, round trip, overlay, exit code; and boxes without masks."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def run_tool(request, monkeypatch, capsys, *arguments):
     return end.value.code, capsys.readouterr().out
 
 
-def test_tool_reports_boxes_and_masks_of_one_and_leaves_with_0(request, monkeypatch, capsys, own_folder, tmp_path):
+def test_tool_reports_box_and_mask_ap_of_one_and_exits_with_0(request, monkeypatch, capsys, own_folder, tmp_path):
     sheet = tmp_path / "pictures" / "sheet.png"
     code, out = run_tool(
         request, monkeypatch, capsys, request.config.rootpath / DETECTOR, "--data", own_folder, "--overlay", sheet
@@ -75,7 +75,7 @@ def test_tool_reports_boxes_and_masks_of_one_and_leaves_with_0(request, monkeypa
     assert height > 3 * 300
 
 
-def test_tool_leaves_with_1_and_counts_what_is_wrong(request, monkeypatch, capsys, own_folder, tmp_path):
+def test_tool_exits_with_1_and_counts_the_errors(request, monkeypatch, capsys, own_folder, tmp_path):
     def damage(content):
         for annotation in content["annotations"][:3]:
             annotation["bbox"] = [1, 2, 3]
@@ -107,8 +107,8 @@ def test_segmentation_round_trip_is_one_with_labels_from_0_and_from_1(segmenter,
     assert "has a palette; the numbers in the file are the classes" in report
 
 
-def test_segmentation_round_trip_tells_labels_that_are_read_otherwise(segmenter, ade_folder, tmp_path):
-    """A step of somebody's own that swaps two of seven classes."""
+def test_segmentation_round_trip_detects_labels_that_are_read_differently(segmenter, ade_folder, tmp_path):
+    """A custom step swaps two of seven classes."""
     from mmseg.datasets.transforms import LoadAnnotations
     from mmseg.registry import TRANSFORMS
 
@@ -124,7 +124,7 @@ def test_segmentation_round_trip_tells_labels_that_are_read_otherwise(segmenter,
     segmenter.test_dataloader = segmenter.test_evaluator = segmenter.test_cfg = None
     is_right, report = report_data(segmenter)
     assert not is_right
-    assert "has mIoU 0.7143: the files and the evaluation do not mean the same" in report  # five of seven classes
+    assert "has mIoU 0.7143: the files and the evaluation disagree" in report  # five of seven classes
 
     segmenter.val_dataloader.dataset.pipeline[2] = dict(type="LoadAnnotations", imdecode_backend="cv2")
     for path in (ade_folder / "annotations/validation").iterdir():
@@ -191,7 +191,7 @@ def test_object_that_is_not_read_explains_a_round_trip_below_one(detector, own_f
     ("mode", "severity", "check"),
     [("I;16", "warning", "16-bit images"), ("RGBA", "warning", "images with alpha"), ("P", "note", "palette images")],
 )
-def test_what_reading_in_colour_loses_is_said(detector, own_folder, mode, severity, check):
+def test_losses_of_reading_in_colour_are_reported(detector, own_folder, mode, severity, check):
     init_default_scope("mmdet")
     path = own_folder / "train/000000000002.jpg"
     image = Image.open(path)
@@ -211,7 +211,7 @@ def test_sample_is_evenly_spread_and_all_means_all():
 
 
 def test_run_lengths_of_pycocotools_are_understood():
-    """Random masks, encoded by pycocotools: the right size passes, a text cut short or of another size does not."""
+    """Random masks, encoded by pycocotools: the right size passes, truncated text and another size do not."""
     from pycocotools import mask as masks
 
     rng = np.random.default_rng(0)
@@ -234,7 +234,7 @@ def drop_masks_of(folder):
         edit(folder / f"instances_{split}.json", drop)
 
 
-def test_boxes_without_masks_switch_the_masks_of_a_cascade_off(request, own_folder):
+def test_boxes_without_masks_turn_off_the_masks_of_a_cascade(request, own_folder):
     init_default_scope("mmdet")
     cfg = Config.fromfile(request.config.rootpath / "configs/detection/cascade_convnext_t_3x.py")
     drop_masks_of(own_folder)

@@ -1,4 +1,4 @@
-"""Segmentation folders and checks before training: every wrong thing is named with its file and value."""
+"""Segmentation folders and checks before training: every error names the file and the value."""
 
 import colorsys
 import shutil
@@ -27,7 +27,7 @@ def cfg(request):
 
 @pytest.fixture
 def two_class_folder(ade_folder, tmp_path):
-    """The same images with labels 0 (background) and 1 (any shape), in the simplest layout; free to be damaged."""
+    """The same images with labels 0 (background) and 1 (any shape), in the simplest layout; tests may damage them."""
     root = tmp_path / "own"
     for ours, theirs in (("train", "training"), ("val", "validation")):
         shutil.copytree(ade_folder / "images" / theirs, root / ours)
@@ -70,7 +70,7 @@ def test_own_folder_sets_data_classes_and_heads(cfg, two_class_folder):
 
 
 def test_the_data_set_that_the_config_describes_is_the_folder(cfg, two_class_folder):
-    """Built as the Runner builds it: pairs of image and label, and the label's own values."""
+    """Built as the Runner builds it, the data set has pairs of image and label, with the label's own values."""
     from mmseg.registry import DATASETS
     from mmseg.utils import register_all_modules
 
@@ -118,7 +118,7 @@ def test_names_come_from_the_option_then_the_file_then_the_checkpoint(cfg, two_c
         use_segmentation_folder(cfg, two_class_folder, ["a", "a"])
 
 
-def test_check_says_what_it_saw(cfg, two_class_folder):
+def test_check_summarises_the_data(cfg, two_class_folder):
     write_label(two_class_folder / "semantic/val/00000001.png", set_pixel(255))
     train, val = check(cfg, two_class_folder)
     assert "8 images; in 8 labels read, 2 of 2 classes occur and 0.0% of the pixels are ignored" in train
@@ -132,7 +132,7 @@ def test_folder_of_another_layout_is_refused(cfg, tmp_path):
         use_segmentation_folder(cfg, tmp_path, ["a"])
 
 
-def test_missing_ade20k_is_named_with_its_layout(cfg, tmp_path, monkeypatch):
+def test_missing_ade20k_is_reported_with_its_layout(cfg, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
         ValueError, match=r"There is no data at data/ade/ADEChallengeData2016: .* Put ADE20K there \(images"
@@ -140,7 +140,7 @@ def test_missing_ade20k_is_named_with_its_layout(cfg, tmp_path, monkeypatch):
         check_data(cfg, ("train",))
 
 
-def test_value_that_is_no_class_is_named_with_its_file(cfg, two_class_folder):
+def test_value_that_is_not_a_class_is_reported_with_its_file(cfg, two_class_folder):
     write_label(two_class_folder / "semantic/train/00000003.png", set_pixel(7))
     with pytest.raises(ValueError, match=r"00000003\.png has the values 7, but 2 classes are numbered 0 to 1, and 255"):
         check(cfg, two_class_folder)
@@ -173,7 +173,7 @@ def test_labels_from_zero_on_under_reduce_zero_label_look_off_by_one(cfg, ade_fo
     assert absent.endswith("is of 'eighth' (8).")
 
 
-def test_wrong_suffix_of_labels_is_named(cfg, two_class_folder):
+def test_wrong_suffix_of_labels_is_reported(cfg, two_class_folder):
     label = two_class_folder / "semantic/train/00000002.png"
     label.rename(label.with_name("00000002_mask.png"))
     with pytest.raises(
@@ -192,22 +192,22 @@ def test_images_of_two_kinds_and_none_are_refused(cfg, two_class_folder):
         use_segmentation_folder(cfg, two_class_folder)
 
 
-def test_wrong_img_suffix_in_a_config_is_named(cfg, two_class_folder):
+def test_wrong_img_suffix_in_a_config_is_reported(cfg, two_class_folder):
     use_segmentation_folder(cfg, two_class_folder)
     cfg.train_dataloader.dataset.img_suffix = ".jpeg"
     with pytest.raises(ValueError, match=r"no image that ends in '\.jpeg' in .*; it has 8 files, such as"):
         check_data(cfg, ("train",))
 
 
-def test_image_and_label_of_different_size_are_named(cfg, two_class_folder):
+def test_image_and_label_of_different_size_are_reported(cfg, two_class_folder):
     label = two_class_folder / "semantic/train/00000001.png"
     write_label(label, lambda labels: labels[:-1])
     with pytest.raises(ValueError, match=r"00000001\.png is 72x95 pixels, but its image .*00000001\.jpg is 72x96"):
         check(cfg, two_class_folder)
 
 
-def test_image_that_lies_on_its_side_is_as_large_as_it_is_read(cfg, two_class_folder):
-    """Cameras write pictures on their side and say so in EXIF; the reader turns them."""
+def test_image_stored_on_its_side_has_the_size_at_which_it_is_read(cfg, two_class_folder):
+    """Cameras store pictures on their side and say so in EXIF; the reader turns them."""
     image = two_class_folder / "train/00000002.jpg"
     label = np.asarray(Image.open(two_class_folder / "semantic/train/00000002.png"))
     assert label.shape[0] != label.shape[1]
@@ -224,14 +224,14 @@ def test_image_that_lies_on_its_side_is_as_large_as_it_is_read(cfg, two_class_fo
         (np.full((96, 72), 300, np.uint16), "has values up to 300; labels are read as 8-bit"),
     ],
 )
-def test_label_of_another_kind_is_named(cfg, two_class_folder, labels, text):
+def test_label_of_another_kind_is_reported(cfg, two_class_folder, labels, text):
     Image.fromarray(labels).save(two_class_folder / "semantic/train/00000001.png")
     with pytest.raises(ValueError, match=text):
         check(cfg, two_class_folder)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("semantic/train/00000001.png", "Label"), ("train/00000001.jpg", "Image")])
-def test_truncated_file_is_named(cfg, two_class_folder, name, kind):
+def test_truncated_file_is_reported(cfg, two_class_folder, name, kind):
     path = two_class_folder / name
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=rf"{kind} .*{name} cannot be decoded: it is truncated"):
@@ -245,7 +245,7 @@ def test_labels_that_are_all_ignored_are_refused(cfg, two_class_folder):
         check(cfg, two_class_folder)
 
 
-def test_head_with_another_number_of_classes_is_named(cfg, two_class_folder):
+def test_head_with_another_number_of_classes_is_reported(cfg, two_class_folder):
     use_segmentation_folder(cfg, two_class_folder)
     cfg.model.auxiliary_head.num_classes = 150
     with pytest.raises(
@@ -255,7 +255,7 @@ def test_head_with_another_number_of_classes_is_named(cfg, two_class_folder):
 
 
 def test_some_of_ade20ks_classes_may_be_used(cfg, ade_folder):
-    """Files hold all 150 numbers whatever the config picks from them."""
+    """Files contain all 150 numbers, whatever classes the config selects."""
     dataset = cfg.train_dataloader.dataset
     dataset.update(data_root=str(ade_folder), metainfo=dict(classes=("wall", "sky")))
     cfg.model.decode_head.num_classes = cfg.model.auxiliary_head.num_classes = 2

@@ -50,7 +50,7 @@ def files_of(folder):
 
 
 def pair_up(coco, scenes):
-    """Every written annotation with the object that was drawn."""
+    """Return every written annotation with the object that was drawn."""
     objects = [scene_object for scene in scenes for scene_object in scene.objects]
     annotations = [coco.anns[i] for i in sorted(coco.anns)]
     return list(zip(annotations, objects, strict=True))
@@ -98,7 +98,7 @@ def test_images_on_disk_look_like_the_scenes_and_have_the_stated_size(root, coco
         info = coco.imgs[image_id]
         bgr = cv2.imread(str(root / "train2017" / info["file_name"]))
         assert bgr.shape == (info["height"], info["width"], 3) == scene.image.shape
-        # JPEG thins out the noise in colour, which smoothing removes; exchanged channels differ by tens of grey levels.
+        # JPEG reduces colour noise, and smoothing removes it; swapped channels differ by tens of grey levels.
         written, drawn = (cv2.blur(picture.astype(np.float32), (9, 9)) for picture in (bgr[..., ::-1], scene.image))
         assert np.abs(written - drawn).mean() < 2.5
         sizes.add(bgr.shape[:2])
@@ -175,7 +175,7 @@ def test_a_hidden_object_is_dropped_and_then_hides_nothing():
     np.testing.assert_array_equal(np.flatnonzero(kept[0][1]), [0, 1, 2, 3])
 
 
-def test_colour_does_not_tell_the_class(scenes):
+def test_colour_does_not_reveal_the_class(scenes):
     objects = [(s.image[o.mask].mean(axis=0), o.class_index) for s in scenes for o in s.objects]
     colours, labels = np.stack([colour for colour, _ in objects]), np.array([label for _, label in objects])
     distances = np.linalg.norm(colours[:, None] - colours[None], axis=2)
@@ -205,7 +205,7 @@ def test_polygons_of_ragged_masks_fill_back_to_the_mask():
     assert num_compared > 50
 
 
-def test_a_mask_with_a_hole_is_no_polygon():
+def test_a_mask_with_a_hole_is_not_a_polygon():
     mask = np.ones((5, 5), dtype=bool)
     mask[2, 2] = False
     assert encode_polygons(mask) is None
@@ -275,7 +275,7 @@ def test_a_lost_image_is_reported(tmp_path):
         write_coco(tmp_path, 2, num_val=1, image_size=IMAGE_SIZE)
 
 
-def test_a_broken_off_run_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch):
     def fail_at_validation(split, index, **kwargs):
         if split == "val":
             raise KeyboardInterrupt

@@ -46,6 +46,6 @@ def test_folder_holds_the_crops_of_both_splits_and_is_written_once(tmp_path):
     assert cv2.imread(str(draw_crops_preview(root, 4))).shape == (6 * 96, 4 * 96, 3)
 
 
-def test_wrong_numbers_are_named(tmp_path):
+def test_wrong_numbers_are_reported(tmp_path):
     with pytest.raises(ValueError, match=r"num_val=0 must be 1 or more"):
         write_crops(tmp_path, 4, num_val=0)

@@ -1,4 +1,4 @@
-"""Which splits a folder must have for what is asked of it, and tests whose ground truth is missing."""
+"""Which splits a folder needs for each use, and tests without ground truth."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ NOW = {"test_dataloader.num_workers": 0, "test_dataloader.persistent_workers": F
 
 @pytest.fixture
 def config(request):
-    """Reads one of the demo's configs."""
+    """Read one of the demo's configs."""
 
     def read(name):
         cfg = Config.fromfile(request.config.rootpath / name)
@@ -37,7 +37,7 @@ def config(request):
 
 @pytest.fixture
 def labels_folder(ade_folder, tmp_path):
-    """The demo's images with labels 0 (background) and 1 (any shape), in the simplest layout; free to be damaged."""
+    """The demo's images with labels 0 (background) and 1 (any shape), in the simplest layout; tests may damage them."""
     root = tmp_path / "labels"
     for ours, theirs in (("train", "training"), ("val", "validation")):
         shutil.copytree(ade_folder / "images" / theirs, root / ours)
@@ -68,7 +68,7 @@ def keep_only_val(folder):
 
 
 def add_test(folder, num_images=3):
-    """A test split made of the first images of val; gives its annotations."""
+    """Make a test split of the first images of val, and return its annotations."""
     shutil.copytree(folder / "val", folder / "test")
     content = json.loads((folder / "instances_val.json").read_text())
     content["images"] = content["images"][:num_images]
@@ -108,7 +108,7 @@ def test_val_alone_is_enough_to_test_and_no_other_data_set_is_touched(config, ow
         ("annotations/instances_test.json", "test"),
     ],
 )
-def test_a_test_split_with_objects_is_tested_where_it_is_asked_for(config, own_folder, annotations, images):
+def test_a_test_split_with_objects_is_tested_on_request(config, own_folder, annotations, images):
     content = add_test(own_folder)
     (own_folder / "annotations").mkdir()
     (own_folder / annotations).write_text(json.dumps(content))
@@ -157,16 +157,14 @@ def test_splits_of_classes_are_found(config, class_folders):
 
 
 @pytest.mark.parametrize("name", [DETECTOR, SEGMENTER, CLASSIFIER])
-def test_a_split_that_is_missing_is_named_beside_those_that_are_there(
-    config, own_folder, labels_folder, class_folders, name
-):
+def test_missing_split_is_reported_with_the_existing_ones(config, own_folder, labels_folder, class_folders, name):
     folder = {DETECTOR: own_folder, SEGMENTER: labels_folder, CLASSIFIER: class_folders}[name]
     shutil.rmtree(folder / "test", ignore_errors=True)
     with pytest.raises(ValueError, match=r"^--data .*test.*'train', 'val'\. Expected:"):
         use_folder(config(name), folder, splits={"test": "test"})
 
 
-def test_objects_that_are_kept_back_leave_predictions_alone(config, own_folder):
+def test_withheld_objects_leave_only_predictions(config, own_folder):
     """COCO's own test file has images and categories, and no annotations."""
     content = add_test(own_folder)
     content.pop("annotations")
@@ -183,7 +181,7 @@ def test_objects_that_are_kept_back_leave_predictions_alone(config, own_folder):
 
 @pytest.mark.parametrize("has_list", [True, False])
 def test_images_without_categories_take_those_of_the_folder_then_of_the_checkpoint(config, own_folder, has_list):
-    """Category ids 0 and 5 of train and val come back in the results; a checkpoint's names count from 1."""
+    """Category ids 0 and 5 of train and val return in the results; a checkpoint's names count from 1."""
     content = add_test(own_folder)
     if has_list:
         (own_folder / "image_info_test.json").write_text(json.dumps(dict(images=content["images"])))
@@ -203,8 +201,8 @@ def test_images_without_categories_take_those_of_the_folder_then_of_the_checkpoi
         use_folder(cfg, own_folder, splits={"test": "test"})
 
 
-def test_listed_images_are_as_large_as_they_are_read(config, own_folder):
-    """A camera's picture on its side is turned when it is read, so that the check of sizes finds nothing."""
+def test_listed_images_have_the_sizes_at_which_they_are_read(config, own_folder):
+    """A camera's picture stored on its side is turned when it is read, so the check of sizes finds nothing."""
     shutil.rmtree(own_folder / "val")
     (own_folder / "val/more").mkdir(parents=True)
     exif = Image.Exif()
@@ -268,7 +266,7 @@ def test_segmenter_writes_predictions_of_images_without_labels(request, config, 
         assert label.size == Image.open(image).size
 
 
-def test_check_looks_at_the_splits_that_are_there(config, own_folder):
+def test_check_covers_the_existing_splits(config, own_folder):
     content = add_test(own_folder)
     content.pop("annotations")
     (own_folder / "image_info_test.json").write_text(json.dumps(content))

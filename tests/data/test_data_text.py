@@ -1,4 +1,4 @@
-"""Text files in the encodings that people's programs write: read alike by us and by the mm packages, or named."""
+"""Text files in common encodings are read alike here and by the mm packages; others are reported."""
 
 import json
 from pathlib import Path
@@ -44,14 +44,14 @@ def test_class_names_are_those_that_were_typed(tmp_path, mark, ending):
     assert shards.metainfo["classes"] == tuple(NAMES)
 
 
-def test_files_that_were_joined_have_marks_inside(tmp_path):
+def test_concatenated_files_may_have_marks_inside(tmp_path):
     (tmp_path / "classes.txt").write_bytes(b"\xef\xbb\xbfcat\n\xef\xbb\xbfdog\n")
     assert read_class_names(tmp_path) == ["cat", "dog"]
 
 
 @pytest.mark.parametrize("mark", MARKED)
 def test_detection_is_checked_trained_and_evaluated_on_the_same_objects(request, own_folder, mark):
-    """The data set and both metrics open the file by themselves."""
+    """The data set and both metrics open the file themselves."""
     init_default_scope("mmdet")
     contents = {}
     for split in ("train", "val"):
@@ -85,7 +85,7 @@ def test_mmsegs_list_of_images_is_read(tmp_path, mark):
 
 
 def test_mmengine_gives_other_files_as_they_are(tmp_path):
-    """Bytes that look like a mark in a file that is no text, and texts that name their encoding themselves."""
+    """Bytes that look like a mark in a file that is not text, and text formats that declare their encoding."""
     for name, content in (("film.mp4", b"\xff\xfe\x00\x01"), ("voc.xml", b"\xef\xbb\xbf<a/>"), ("plain.json", b"{}")):
         path = tmp_path / name
         path.write_bytes(content)
@@ -101,26 +101,26 @@ def test_mmengine_gives_other_files_as_they_are(tmp_path):
     [
         (
             "a\nstraße\n".encode("latin-1"),
-            r"is not in UTF-8: line 2 has the byte 0xDF behind 'stra'\. Save it as UTF-8",
+            r"is not in UTF-8: line 2 has the byte 0xDF after 'stra'\. Save it as UTF-8",
         ),
-        ("\nFußgänger\nb".encode("cp1252"), r"is not in UTF-8: line 2 has the byte 0xDF behind 'Fu'"),
+        ("\nFußgänger\nb".encode("cp1252"), r"is not in UTF-8: line 2 has the byte 0xDF after 'Fu'"),
         ("背景\n".encode("shift-jis"), r"is not in UTF-8: line 1 has the byte 0x94\. Save it as UTF-8"),
-        (b"a\ncaf\xe9", r"is truncated or not in UTF-8: line 2 has the byte 0xE9 behind 'caf', where it ends"),
+        (b"a\ncaf\xe9", r"is truncated or not in UTF-8: line 2 has the byte 0xE9 after 'caf', where it ends"),
         ("cat\ndog\n".encode("utf-16-le"), r"seems to be in UTF-16 without a byte order mark\. Save it as UTF-8"),
         ("cät\ndog\n".encode("utf-16-be"), r"seems to be in UTF-16 without a byte order mark"),
-        (b"\xff\xfea", r"begins with the mark of UTF-16 but is not in it \(truncated data\)"),
+        (b"\xff\xfea", r"begins with the byte order mark of UTF-16 but is not in that encoding \(truncated data\)"),
         (b"cat\n\0\0\0\0", r"has a zero byte in line 2: it is damaged"),
     ],
 )
-def test_other_encodings_are_named_with_file_and_line(tmp_path, content, text):
+def test_other_encodings_are_reported_with_file_and_line(tmp_path, content, text):
     path = tmp_path / "classes.txt"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"^Text file .*classes\.txt {text}"):
         read_lines(path)
 
 
-def test_every_file_that_was_cut_is_called_truncated(tmp_path):
-    """Wherever it was cut; and only these are to be copied again."""
+def test_every_truncated_file_is_called_truncated(tmp_path):
+    """Wherever they are cut; and only truncated files are to be copied again."""
     path = tmp_path / "a.json"
     whole = json.dumps({"images": [{"name": 'ä"\u2028', "ok": True, "no": None, "x": -1.5e-3, "y": float("-inf")}]})
     for length in range(1, len(whole)):
@@ -134,17 +134,20 @@ def test_every_file_that_was_cut_is_called_truncated(tmp_path):
 
 
 @pytest.mark.parametrize("position", [16, 17], ids=["Python 3.13", "earlier"])
-def test_comma_before_a_bracket_is_named_wherever_python_points(position):
-    """Python 3.13 points at the comma, earlier ones at the bracket."""
+def test_comma_before_a_bracket_is_reported_wherever_python_points(position):
+    """Python 3.13 points at the comma, earlier versions at the bracket."""
     content = '{"images": [1, 2,]}'
     fault = text_files._json_fault(content, json.JSONDecodeError("Illegal trailing comma", content, position))
-    assert fault == "is not JSON: there is a comma before the ']' at line 1, column 18. Take the comma out."
+    assert fault == "is not JSON: there is a comma before the ']' at line 1, column 18. Remove the comma."
 
 
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ('{"images": [1, 2,]}', r"is not JSON: there is a comma before the '\]' at line 1, column 18\. Take the comma"),
+        (
+            '{"images": [1, 2,]}',
+            r"is not JSON: there is a comma before the '\]' at line 1, column 18\. Remove the comma",
+        ),
         ('{"images": 1,\n}', r"is not JSON: there is a comma before the '}' at line 2, column 1\."),
         ("{'images': 1}", r"is not JSON: .*double quotes at line 1, column 2, before \"'images': 1}\"\. Correct it"),
         ('{"a": 1}\n{"a": 2}', r"is not JSON: Extra data at line 2, column 1"),
@@ -154,7 +157,7 @@ def test_comma_before_a_bracket_is_named_wherever_python_points(position):
         ("9" * 5000, r"has a number that cannot be read"),
     ],
 )
-def test_what_is_no_json_is_said_with_its_place(tmp_path, content, text):
+def test_invalid_json_is_reported_with_its_place(tmp_path, content, text):
     path = tmp_path / "a.json"
     path.write_bytes(content.encode())
     with pytest.raises(ValueError, match=rf"^JSON file .*a\.json {text}") as caught:

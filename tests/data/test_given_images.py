@@ -1,4 +1,4 @@
-"""Arrays and Pillow images become what a model's files are read as, or one sentence says what is wanted."""
+"""Arrays and Pillow images become what a model gets from files, or one sentence says what it takes."""
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ BGRA = np.dstack([BGR, GREY])
 
 
 def luma(bgr):
-    """ITU-R BT.601's weights, with which OpenCV turns colours to grey."""
+    """ITU-R BT.601's weights, with which OpenCV converts colours to grey."""
     return np.round(bgr @ np.array([0.114, 0.587, 0.299]))
 
 
@@ -66,7 +66,7 @@ def test_model_of_four_channels_takes_four():
         (BGR.astype(np.int64), "type int64"),
         (GREY > 9, "type bool"),
         (BGR.astype(object), "type object"),
-        (BGR[:0], r"no pixels, by its shape \(0, 7, 3\)"),
+        (BGR[:0], r"no pixels in its shape \(0, 7, 3\)"),
         (BGR[:, :, :0], r"shape \(5, 7, 0\)"),
         (BGR[:, :, :2], r"shape \(5, 7, 2\)"),
         (np.dstack([BGR, BGR]), r"shape \(5, 7, 6\)"),
@@ -81,7 +81,7 @@ def test_model_of_four_channels_takes_four():
         (Image.new("RGB", (0, 4)), "no pixels"),
     ],
 )
-def test_anything_else_is_refused_in_a_sentence(given, fault):
+def test_anything_else_is_refused_with_one_sentence(given, fault):
     with pytest.raises(ValueError, match=fault) as caught:
         to_array(given)
     wanted = r"arrays of shape (H, W, 3) in BGR order, or (H, W) for grey, uint8, 0 to 255"
@@ -101,7 +101,7 @@ def test_model_of_files_as_they_are_takes_any_type_but_no_other_scale():
         to_array(floats, 1, dtypes=None, mean=[120.0])
 
 
-def test_pillow_image_is_what_its_file_is(tmp_path):
+def test_pillow_image_equals_its_file(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 8
     Image.fromarray(BGR[..., ::-1]).save(tmp_path / "a.png", exif=exif)

@@ -1,6 +1,6 @@
-"""Every kind of image file is read to the same pixels in training, in the check of the data, in testing and by infer.
+"""Training, the check of the data, testing and infer read every kind of image file to the same pixels.
 
-Expected pixels are what was put into a file, turned or scaled by hand.
+Expected pixels are those that were put into the file, turned or scaled by hand.
 """
 
 import io
@@ -46,7 +46,7 @@ def save(image, path, **options):
     return path
 
 
-# Name -> (what is saved, options, RGB that is meant).
+# Name -> (what is saved, options, expected RGB).
 KINDS = {
     "rgb.png": (Image.fromarray(RGB), {}, RGB),
     "rgb.bmp": (Image.fromarray(RGB), {}, RGB),
@@ -70,7 +70,7 @@ KINDS = {
     ),
 }
 
-# EXIF's number -> how the pixels as they lie in the file become upright.
+# EXIF orientation -> how the pixels in the file become upright.
 TURNS = {
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
@@ -84,7 +84,7 @@ TURNS = {
 
 
 def readers(path):
-    """What every path through the product makes of a file, in RGB."""
+    """Return the RGB pixels that every path through the package reads from a file."""
     yield "classifier's training", np.asarray(CorruptImages(1, 0.0).decode(path.read_bytes(), str(path)))
     yield "classifier's inference", _read_image(path)[..., ::-1]
     yield "classifier's check", read_bgr(path)[..., ::-1]
@@ -133,7 +133,7 @@ def test_jpegs_on_their_side_and_in_cmyk_differ_by_rounding_alone(tmp_path):
         np.testing.assert_array_equal(read["classifier's training"], read["classifier's inference"])
 
 
-def test_broken_exif_is_no_broken_image(tmp_path):
+def test_broken_exif_does_not_break_the_image(tmp_path):
     path = save(Image.fromarray(RGB), tmp_path / "a.png", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff")
     for reader, pixels in readers(path):
         np.testing.assert_array_equal(pixels, RGB, err_msg=reader)
@@ -143,12 +143,12 @@ def test_broken_exif_is_no_broken_image(tmp_path):
 def test_32_bits_are_refused_by_every_reader_of_8_bits(tmp_path, values, mode):
     """Nothing says which value is white; cutting at 255, as Pillow does, gives black or white images."""
     path = save(Image.fromarray(values), tmp_path / "a.tif")
-    with pytest.raises(ValueError, match=rf"a\.tif cannot be taken: it has 32 bits per pixel \(mode {mode}\)"):
+    with pytest.raises(ValueError, match=rf"a\.tif cannot be used: it has 32 bits per pixel \(mode {mode}\)"):
         _read_image(path)
     with pytest.raises(ValueError, match=rf"a\.tif .*32 bits per pixel \(mode {mode}\)"):
         CorruptImages(1, 0.0).decode(path.read_bytes(), str(path))
     init_default_scope("mmdet")
-    with pytest.raises(ValueError, match=rf"has 32 bits per pixel \(mode {mode}\).*color_type='unchanged' alone"):
+    with pytest.raises(ValueError, match=rf"has 32 bits per pixel \(mode {mode}\).*only with color_type='unchanged'"):
         ImageReader(dict(type="LoadImageFromFile"))(path)
     unchanged = ImageReader(dict(type="LoadImageFromFile", color_type="unchanged"))
     np.testing.assert_array_equal(unchanged(path), values)
@@ -182,7 +182,7 @@ def test_check_sees_the_size_and_the_orientation_that_the_config_reads(tmp_path,
     assert ("is turned when it is read" in found.example) == is_turned
 
 
-def test_check_says_only_what_the_loading_step_loses(tmp_path):
+def test_check_reports_only_what_the_loading_step_loses(tmp_path):
     init_default_scope("mmdet")
     deep = save(Image.fromarray(DEEP), tmp_path / "deep.png")
     alpha = save(Image.fromarray(np.dstack([RGB, GREY])), tmp_path / "alpha.png")
@@ -197,7 +197,7 @@ def test_check_says_only_what_the_loading_step_loses(tmp_path):
     )
 
 
-def test_step_of_ones_own_is_asked_for_files_that_nobody_else_knows(tmp_path):
+def test_custom_step_reads_files_that_pillow_and_opencv_do_not_know(tmp_path):
     from mmcv.transforms import BaseTransform
     from mmdet.registry import TRANSFORMS
 

@@ -1,4 +1,4 @@
-"""An error about an image names it and the step that failed; a file is blamed only where it is at fault."""
+"""An error about an image names it and the step that failed; the file is blamed only if it is at fault."""
 
 import errno
 
@@ -67,7 +67,7 @@ def test_error_of_opencv_in_a_later_step_blames_the_step(image):
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), AssertionError("our own"), OSError(errno.EIO, "I/O error")])
-def test_error_that_is_not_about_the_image_is_left_as_it_is(image, error):
+def test_error_that_is_not_about_the_image_is_left_unchanged(image, error):
     def fail(results):
         raise error
 
@@ -76,11 +76,11 @@ def test_error_that_is_not_about_the_image_is_left_as_it_is(image, error):
     assert caught.value is error
 
 
-def test_image_that_a_step_leaves_out_is_left_out(image):
+def test_image_that_a_step_drops_is_dropped(image):
     assert run(image, lambda results: None) is None
 
 
-def test_data_sets_inside_wrappers_are_named_once(image):
+def test_pipelines_inside_wrappers_are_replaced_once(image):
     class Data:
         pipeline = None
 

@@ -1,4 +1,4 @@
-"""Every image has a picture of its own, and a picture that could not be written is an error."""
+"""Every image has its own picture, and a picture that cannot be written is an error."""
 
 import itertools
 import os
@@ -33,7 +33,7 @@ def test_image_given_twice_is_one():
     assert names("a.jpg", "a.jpg", "x/../a.jpg") == ["a", "a"]
 
 
-def test_no_two_files_share_a_name_even_where_capitals_count_for_nothing():
+def test_no_two_files_share_a_name_even_on_case_insensitive_file_systems():
     parts = (["", "one/", "One/", "one/two/"], ["a", "A", "b"], [".jpg", ".JPG", ".jpg.png", ".png"])
     files = ["".join(choice) for choice in itertools.product(*parts)]
     for length in (2, 3):
@@ -70,7 +70,7 @@ def test_picture_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_that_may_not_be_written_is_named(tmp_path):
+def test_read_only_folder_is_reported(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ValueError, match="cannot be written: Permission denied"):
         write_picture(tmp_path / "a.png", np.zeros((2, 2, 3), np.uint8))

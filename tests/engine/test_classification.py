@@ -186,7 +186,7 @@ def test_classes_are_in_the_checkpoint_and_predictions_name_them(folder, tmp_pat
     for name in ("bright", "dim"):
         (other / "val" / name).mkdir(parents=True)
         Image.new("RGB", (40, 40)).save(other / "val" / name / "1.png")
-    with pytest.raises(ValueError, match=r"val/dim is none of the 2 classes, which are 'bright', 'dark': rename it"):
+    with pytest.raises(ValueError, match=r"val/dim is not one of the 2 classes, which are 'bright', 'dark': rename it"):
         evaluate_model(CONFIG, str(checkpoint), deepcopy(SMALL), data=str(other), work_dir=str(tmp_path / "test"))
 
 

@@ -1,4 +1,4 @@
-"""Top-k accuracy against counting by hand, and what is refused."""
+"""Top-k accuracy against counting by hand, and refused arguments."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_accuracy_is_the_share_of_images_whose_class_is_among_the_first_k():
     assert metrics == {"accuracy/top1": 0.5, "accuracy/top2": 0.75, "accuracy/top3": 1.0}
 
 
-def test_more_than_there_are_classes_is_all_of_them():
+def test_k_above_the_number_of_classes_counts_all_classes():
     assert evaluate(SCORES, [0, 1, 2, 1]) == {"accuracy/top1": 0.5, "accuracy/top5": 1.0}
 
 
@@ -39,12 +39,12 @@ def test_images_are_counted_in_whole_numbers():
 
 
 @pytest.mark.parametrize("topk", [0, (1, 0), (), (1.5,), "5", (True,)], ids=repr)
-def test_numbers_that_count_nothing_are_refused(topk):
+def test_invalid_values_of_k_are_refused(topk):
     with pytest.raises(ValueError, match="must be whole numbers from 1 on"):
         Accuracy(topk)
 
 
 @pytest.mark.parametrize("label", [3, -1])
-def test_label_that_the_model_has_not_is_named(label):
+def test_label_that_is_not_a_class_is_reported(label):
     with pytest.raises(ValueError, match=f"Label {label} is not one of the model's 3 classes"):
         evaluate(SCORES[:1], [label])

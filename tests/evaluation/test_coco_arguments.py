@@ -1,4 +1,4 @@
-"""CocoMetric's arguments: followed as mmdet's CocoMetric follows them, or refused by name."""
+"""CocoMetric's arguments: they work as in mmdet's CocoMetric, or are refused by name."""
 
 import json
 
@@ -151,7 +151,7 @@ def test_number_in_the_name_of_a_recall_is_the_number_that_counts(tmp_path, some
 
 
 def test_fast_proposals_have_the_recall_of_mmdets_function(tmp_path, some_scenes):
-    """Per image, as mmdet's function fails on images of different numbers of objects with today's numpy."""
+    """Compared per image, as mmdet's function fails with current NumPy on images with different numbers of objects."""
     content, predictions = some_scenes
     weights, expected = [], []
     for image_id, boxes, _, _ in predictions:
@@ -161,7 +161,7 @@ def test_fast_proposals_have_the_recall_of_mmdets_function(tmp_path, some_scenes
         expected.append(eval_recalls([truth], boxes, [1, 3], np.linspace(0.5, 0.95, 10)).mean(1))
         weights.append(len(truth))
     expected = np.average(expected, axis=0, weights=weights)
-    shuffled = predictions[::-1]  # an image is known by its id, not by its place
+    shuffled = predictions[::-1]  # an image is identified by its id, not its position
     metrics = evaluate(tmp_path, content, *shuffled, metric="proposal_fast", proposal_nums=(1, 3))
     assert metrics == pytest.approx({"coco/AR@1": expected[0], "coco/AR@3": expected[1]})
     assert 0.05 < expected[0] < expected[1] < 0.95
@@ -231,8 +231,8 @@ def test_ground_truth_may_come_with_the_batches(tmp_path):
         sample["instances"].append(dict(bbox=[0, 300, 50, 350], bbox_label=0))
 
 
-def test_masks_that_are_asked_for_and_not_predicted_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="metric='segm' needs masks, and the model predicts none"):
+def test_requested_masks_that_are_not_predicted_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="metric='segm' needs masks, but the model predicts none"):
         evaluate(tmp_path, content_of(OBJECT), FOUND, metric=["bbox", "segm"])
 
 
@@ -260,16 +260,16 @@ def test_image_without_boxes_may_leave_masks_out_but_one_with_boxes_may_not(tmp_
     samples[0]["pred_instances"] = samples[1]["pred_instances"]
     samples[1]["pred_instances"] = {k: v for k, v in samples[0]["pred_instances"].items() if k != "masks"}
     metric.process({}, samples)
-    with pytest.raises(ValueError, match="the prediction of image id 2 has boxes alone"):
+    with pytest.raises(ValueError, match="the prediction of image id 2 has only boxes"):
         metric.evaluate(2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(metric="keypoints"), "metric='keypoints' must be of 'bbox', 'segm', 'proposal', 'proposal_fast'"),
-        (dict(metric=[]), r"metric=\[\] must be of"),
-        (dict(metric=["proposal", "proposal_fast"]), "give results of one name"),
+        (dict(metric="keypoints"), "metric='keypoints' must be one of 'bbox', 'segm', 'proposal', 'proposal_fast'"),
+        (dict(metric=[]), r"metric=\[\] must be one of"),
+        (dict(metric=["proposal", "proposal_fast"]), "give results of the same name"),
         (dict(metric_items=["mAP", "map"]), r"metric_items=\['map'\] is not among the results: mAP, mAP_50"),
         (dict(metric_items=["AR@1000"], proposal_nums=(1, 10, 100)), r"'AR@1000'\] is not among"),
         (dict(iou_thrs=50), "iou_thrs=50 must be above 0 and at most 1"),
@@ -278,16 +278,16 @@ def test_image_without_boxes_may_leave_masks_out_but_one_with_boxes_may_not(tmp_
         (dict(proposal_nums=(0, 100)), r"proposal_nums=\(0, 100\) must be whole numbers from 1 on"),
         (dict(proposal_nums=(1.5,)), "proposal_nums"),
         (dict(format_only=True), "format_only=True needs outfile_prefix"),
-        (dict(file_client_args=dict(backend="disk")), "file_client_args=.* give backend_args"),
+        (dict(file_client_args=dict(backend="disk")), "file_client_args=.* use backend_args"),
     ],
     ids=str,
 )
-def test_values_that_cannot_be_followed_are_named(arguments, message):
+def test_invalid_values_are_reported(arguments, message):
     with pytest.raises(ValueError, match=message):
         CocoMetric(**arguments)
 
 
-def test_arguments_that_mmdet_has_not_are_named():
+def test_unknown_arguments_are_reported():
     with pytest.raises(TypeError, match="'iou_thresholds'"):
         CocoMetric(iou_thresholds=[0.5])
 
@@ -300,18 +300,18 @@ def test_arguments_that_mmdet_has_not_are_named():
         (dict(segmentation=[]), "Annotation 1 has no segmentation"),
     ],
 )
-def test_objects_that_cannot_be_evaluated_are_named(tmp_path, change, message):
+def test_objects_that_cannot_be_evaluated_are_reported(tmp_path, change, message):
     content = content_of(OBJECT | change)
     with pytest.raises(ValueError, match=message):
         evaluate(tmp_path, content, FOUND, metric=["bbox", "segm"], masks=square_masks(1))
 
 
-def test_predicted_image_that_the_file_lacks_is_named(tmp_path):
+def test_predicted_image_that_the_file_lacks_is_reported(tmp_path):
     with pytest.raises(ValueError, match="Image id 5 of the predictions is not in the annotation file"):
         evaluate(tmp_path, content_of(OBJECT), (5, *FOUND[1:]))
 
 
-def test_images_with_more_objects_than_count_are_told(tmp_path):
+def test_images_with_more_objects_than_count_are_reported(tmp_path):
     logger = MMLogger.get_instance("crowded", logger_name="crowded", log_file=str(tmp_path / "run.log"))
     many = [dict(OBJECT, id=number) for number in range(1, 102)]
     evaluate(tmp_path, content_of(*many), FOUND)

@@ -35,7 +35,7 @@ def rle(mask):
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    """An annotation file, and per image the masks, labels and scores that a detector gave."""
+    """An annotation file, and per image the masks, labels and scores that a detector predicted."""
     rng = np.random.default_rng(0)
     images, annotations, predictions = [], [], []
     for image_id in range(1, 13):
@@ -113,7 +113,7 @@ def test_six_numbers_equal_pycocotools(scenes, kind):
     expected = pycocotools_stats(*scenes, kind).stats
     for index, name in enumerate(("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")):
         assert metrics[f"coco/{kind}_{name}"] == pytest.approx(expected[index], abs=1e-6), name
-    assert 0.1 < expected[0] < 0.9  # a case in which something can differ
+    assert 0.1 < expected[0] < 0.9  # a case in which results can differ
 
 
 @pytest.mark.parametrize("kind", ["bbox", "segm"])
@@ -125,7 +125,7 @@ def test_ap_per_class_equals_pycocotools(scenes, kind):
         assert metrics[f"coco/{kind}_{name}_mAP"] == pytest.approx(values[values > -1].mean(), abs=1e-6)
 
 
-def test_annotation_with_the_id_zero_is_found_as_any_other(scenes, tmp_path):
+def test_annotation_with_the_id_zero_is_matched_like_any_other(scenes, tmp_path):
     """The numbers are those of the same file counted from 1; COCOeval itself takes id 0 for "not found"."""
     path, predictions = scenes
     content = json.loads(path.read_text())
@@ -152,7 +152,7 @@ def test_results_are_written_in_coco_format(scenes, tmp_path):
     assert {item["category_id"] for item in boxes} == {0, 3, 7}
 
 
-def test_class_that_the_file_lacks_is_named(scenes):
+def test_class_that_the_file_lacks_is_reported(scenes):
     path, _ = scenes
     metric = CocoMetric(ann_file=str(path))
     metric.dataset_meta = dict(classes=("cat", "horse"))

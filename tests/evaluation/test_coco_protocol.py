@@ -1,4 +1,4 @@
-"""AP and AR of boxes, masks and proposals are pycocotools' own, on 500 random images."""
+"""AP and AR of boxes, masks and proposals equal pycocotools' on 500 random images."""
 
 import json
 
@@ -14,7 +14,7 @@ from convnext_dense.evaluation.coco_metric import CocoMetric
 HEIGHT, WIDTH = 160, 200
 NUM_IMAGES = 500
 NAMES = ("cat", "dog", "bird")
-IDS = {"cat": 7, "bird": 3, "dog": 0, "unused": 5}  # gaps, a zero, another order than the names', a class more
+IDS = {"cat": 7, "bird": 3, "dog": 0, "unused": 5}  # gaps, a zero, an order other than the names', an extra class
 STATS = {
     "mAP": 0,
     "mAP_50": 1,

@@ -1,4 +1,4 @@
-"""IoU and accuracy by hand, against mmseg's metric, and the files that are written."""
+"""IoU and accuracy against counting by hand and mmseg's metric, and the written files."""
 
 import csv
 import math
@@ -42,7 +42,7 @@ def logger(tmp_path):
 
 
 def test_areas_are_summed_over_images_before_they_are_divided():
-    """road 3 of 5, sky 2 of 4, tree 1 of 1 pixels; the class that never occurs counts for nothing."""
+    """road 3 of 5, sky 2 of 4, tree 1 of 1 pixels; the class that never occurs does not count."""
     metrics = evaluate(
         [
             ([[0, 0, 1], [1, 1, 2]], [[0, 0, 1], [0, 1, 2]]),  # one road called sky
@@ -62,7 +62,7 @@ def test_a_class_that_is_predicted_but_never_true_counts_as_zero():
     assert metrics["mAcc"] == pytest.approx(50)  # accuracy is over true classes only
 
 
-def test_nothing_but_ignored_pixels_is_not_a_number_and_no_crash():
+def test_only_ignored_pixels_give_nan_and_no_crash():
     assert math.isnan(evaluate([([[0]], [[255]])])["mIoU"])
 
 
@@ -113,20 +113,20 @@ def one_pixel(img_path, label=0):
 
 
 @pytest.mark.parametrize("others", ["b/0.jpg", "a/0.png"])
-def test_two_images_of_one_name_are_refused(tmp_path, others):
+def test_two_images_of_the_same_name_are_refused(tmp_path, others):
     metric = IoUMetric(output_dir=str(tmp_path))
     metric.dataset_meta = dict(classes=CLASSES)
     metric.process(None, [one_pixel("a/0.jpg")])
-    with pytest.raises(ValueError, match=f"a/0.jpg and {others} have one name"):
+    with pytest.raises(ValueError, match=f"a/0.jpg and {others} have the same name"):
         metric.process(None, [one_pixel(others)])
 
 
-def test_two_images_of_one_name_are_refused_in_two_processes_too(tmp_path):
+def test_two_images_of_the_same_name_are_refused_in_two_processes_too(tmp_path):
     metrics = [IoUMetric(output_dir=str(tmp_path)) for _ in range(2)]
     for metric, folder in zip(metrics, "ab", strict=True):
         metric.dataset_meta = dict(classes=CLASSES)
         metric.process(None, [one_pixel(f"{folder}/0.jpg")])
-    with pytest.raises(ValueError, match=r"a/0\.jpg and b/0\.jpg have one name"):
+    with pytest.raises(ValueError, match=r"a/0\.jpg and b/0\.jpg have the same name"):
         metrics[0].compute_metrics(metrics[0].results + metrics[1].results)
 
 
@@ -147,7 +147,7 @@ def test_more_than_256_values_are_written_in_16_bits(tmp_path, num_classes, coun
     labels = [0, 1, num_classes - 1]
     metric = IoUMetric(output_dir=str(tmp_path), format_only=True)
     metric.dataset_meta = dict(classes=[f"class {number}" for number in range(num_classes)])
-    for number, predicted in enumerate((labels, [0, 0, 0])):  # one kind of file, whatever an image shows
+    for number, predicted in enumerate((labels, [0, 0, 0])):  # the same kind of file, whatever an image shows
         sample = dict(
             pred_sem_seg=dict(data=torch.tensor([[predicted]])),
             img_path=f"{number}.jpg",
@@ -214,7 +214,7 @@ def test_counts_of_many_large_images_add_up_to_the_last_pixel(logger):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_labels_of_any_type_are_compared_as_whole_numbers(dtype):
-    """Label 257 is not 1 after all because the prediction is kept in 8 bits."""
+    """Label 257 must not become 1 because the prediction has 8 bits."""
     metric = IoUMetric(ignore_index=-1)
     metric.dataset_meta = dict(classes=("a", "b"))
     sample = dict(
@@ -295,29 +295,29 @@ def test_dice_and_f_score_are_those_of_counts(logger):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(iou_metrics=["mIou"]), r"iou_metrics=\['mIou'\] must be of 'mIoU', 'mDice', 'mFscore'"),
-        (dict(iou_metrics=[]), r"iou_metrics=\[\] must be of"),
+        (dict(iou_metrics=["mIou"]), r"iou_metrics=\['mIou'\] must be one of 'mIoU', 'mDice', 'mFscore'"),
+        (dict(iou_metrics=[]), r"iou_metrics=\[\] must be one of"),
         (dict(format_only=True), "format_only=True needs output_dir"),
         (dict(beta="1"), "beta='1' must be a number"),
         (dict(nan_to_num="0"), "nan_to_num='0' must be a number"),
     ],
     ids=str,
 )
-def test_values_that_cannot_be_followed_are_named(arguments, message):
+def test_invalid_values_are_reported(arguments, message):
     with pytest.raises(ValueError, match=message):
         IoUMetric(**arguments)
 
 
-def test_arguments_that_are_not_known_are_named():
+def test_unknown_arguments_are_reported():
     with pytest.raises(TypeError, match="'average'"):
-        IoUMetric(average="macro")  # mmseg takes anything and forgets it
+        IoUMetric(average="macro")  # mmseg accepts and ignores any argument
 
 
-def test_prediction_and_label_of_two_sizes_are_named():
+def test_prediction_and_label_of_different_sizes_are_reported():
     with pytest.raises(ValueError, match=r"The prediction of images/0\.jpg has 3x1 pixels and its label 2x1"):
         evaluate([([[0, 0, 1]], [[0, 1]])])
 
 
-def test_class_that_is_left_out_by_its_number_is_told(logger):
+def test_class_that_ignore_index_leaves_out_is_reported(logger):
     evaluate([([[0, 1]], [[0, 1]])], ignore_index=1)
     assert "ignore_index=1 is the class 'sky'" in (logger / "run.log").read_text()

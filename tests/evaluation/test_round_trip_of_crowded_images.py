@@ -1,4 +1,4 @@
-"""The ground truth of images with more objects than COCO's AP counts evaluates to 1, and their number is told."""
+"""The ground truth of images with more objects than COCO's AP counts evaluates to 1, and their number is reported."""
 
 import json
 
@@ -45,7 +45,7 @@ def cfg(pytestconfig, tmp_path):
 
 
 def test_crowded_images_evaluate_to_one_and_are_noted(cfg):
-    cfg.val_evaluator.update(metric_items=["mAP_s"], proposal_nums=(1, 10, 100))  # not what the round trip is about
+    cfg.val_evaluator.update(metric_items=["mAP_s"], proposal_nums=(1, 10, 100))  # irrelevant to the round trip
     inspection = Inspection()
     inspect_round_trip(cfg, ("val",), inspection, "detection")
     assert "has box AP 1.0000, mask AP 1.0000." in inspection.lines[0]
@@ -65,7 +65,7 @@ def test_crowded_images_explain_no_other_fault(cfg, tmp_path):
     inspection = Inspection()
     inspect_round_trip(cfg, ("val",), inspection, "detection")
     (error,) = inspection.of("error")
-    assert "the files and the evaluation do not mean the same" in error.example
+    assert "the files and the evaluation disagree" in error.example
 
 
 def test_stock_metric_says_why_it_stays_below_one(cfg):

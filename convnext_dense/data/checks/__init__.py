@@ -1,1 +1,1 @@
-"""What is looked at in the data before a run."""
+"""Checks of the data before a run."""

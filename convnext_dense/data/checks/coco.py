@@ -1,4 +1,4 @@
-"""Checks detection data before the first iteration: files, classes, numbers of classes, objects, images."""
+"""Checks detection data before the first iteration: files, classes, class counts, objects, images."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ class CocoSplit(NamedTuple):
     Attributes:
         loader: ``'train'``, ``'val'`` or ``'test'``.
         path: The annotation file.
-        folder: Where its images are.
+        folder: The folder of its images.
         dataset: The data set's config.
     """
 
@@ -37,14 +37,14 @@ class CocoSplit(NamedTuple):
 
 
 def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
-    """Hold every COCO-format data set that is going to be read against the config.
+    """Check every data set in COCO format that will be read against the config.
 
     Args:
-        cfg: The config of the run, changed in place and with a line about it. Where no object of the training data (of
-            the test data, where that is all that is read) has a mask, its mask head is taken out; where the test data
-            has no object, predictions are written and nothing is measured.
-        loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be used.
-        inspection: Takes what is found, and one sentence per data set.
+        cfg: The config of the run, changed in place. If no object of the training data (of the test data, if only that
+            is read) has a mask, the mask head is removed, with a warning; if the test data has no objects, predictions
+            are written and nothing is measured.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'`` will be used.
+        inspection: Collects the findings, and one sentence per data set.
     """
     objects: list[tuple[CocoSplit, Objects]] = []
     files: dict[str, list[Path]] = {}
@@ -70,7 +70,7 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
 
 
 def coco_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[CocoSplit]:
-    """Go through the data sets in COCO format, each pair of files once for training and once for evaluation."""
+    """Yield the data sets in COCO format, each annotation file once for training and once for evaluation."""
     seen = set()
     for loader, dataset in loaded_datasets(cfg, loaders):
         if "CocoDataset" not in str(dataset.get("type")) or not dataset.get("ann_file"):
@@ -115,7 +115,7 @@ def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: Co
 
 
 def _inspect_proposals(split: CocoSplit, inspection: Inspection) -> None:
-    """Fast R-CNN and its kind read regions that another detector has proposed for these images."""
+    """Require the proposals of another detector for models such as Fast R-CNN, which read them from a file."""
     reads_proposals = any("LoadProposals" in str(step.get("type")) for step in split.dataset.get("pipeline") or ())
     if reads_proposals and not split.dataset.get("proposal_file"):
         inspection.error(
@@ -139,7 +139,7 @@ def _inspect_split(
     _inspect_images(images, split, inspection)
     if not content["annotations"]:
         what = "there is nothing to learn from" if is_trained else "there is nothing to evaluate"
-        # Those of a published test set may be kept back; its predictions are written and sent in.
+        # A published test set may withhold its annotations; its predictions are written and submitted.
         add = inspection.warning if split.loader == "test" else inspection.error
         add("empty splits", f"Annotation file {path} has no annotations: {what}.")
     num_empty = len(images) - len(objects.in_images)
@@ -164,7 +164,7 @@ def _inspect_split(
 
 
 def _inspect_images(images: list[dict], split: CocoSplit, inspection: Inspection) -> None:
-    # One listing per folder instead of one look-up per file, which takes minutes on network file systems.
+    # One listing per folder: a look-up per file takes minutes on network file systems.
     listings: dict[Path, set[str]] = {}
     present: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
@@ -186,16 +186,16 @@ def _inspect_images(images: list[dict], split: CocoSplit, inspection: Inspection
         opened = inspect_image(split.folder / image["file_name"], inspection, reader=reader)
         if opened is not None and (opened.width, opened.height) != (image["width"], image["height"]):
             is_turned = opened.orientation >= 5 and (reader is None or reader.turns_images)
-            turned = " It lies on its side and is turned when it is read." if is_turned else ""
+            turned = " It is stored on its side and turned upright when it is read." if is_turned else ""
             inspection.error(
                 "sizes of images",
                 f"Image {split.folder / image['file_name']} is {opened.width}x{opened.height} pixels, but {split.path} "
-                f"says {image['width']}x{image['height']}.{turned} Annotate the image as it is.",
+                f"says {image['width']}x{image['height']}.{turned} Annotate the image as it is read.",
             )
 
 
 def _inspect_learnt_classes(objects: list[tuple[CocoSplit, Objects]], inspection: Inspection) -> None:
-    """Name the classes that no training data has; several files may be trained on together."""
+    """Report the classes that no training data has; a training may read several files."""
     trained = [split for split, _ in objects if split.loader == "train"]
     learnt = {name for split, counts in objects if split.loader == "train" for name in counts.per_class}
     absent = [name for name in class_names(trained[0].dataset) or () if name not in learnt] if trained else []
@@ -207,7 +207,7 @@ def _inspect_learnt_classes(objects: list[tuple[CocoSplit, Objects]], inspection
         if learnt and unlearnt and split.loader != "train":
             inspection.warning(
                 "classes that are not learnt",
-                f"{split.path} has objects of {quote(unlearnt)}, and the training data has none: they cannot be found.",
+                f"{split.path} has objects of {quote(unlearnt)}, but the training data has none: they cannot be found.",
             )
 
 
@@ -221,7 +221,7 @@ def _inspect_masks(cfg: Config, objects: list[tuple[CocoSplit, Objects]], inspec
         inspection.warning(
             "boxes without masks",
             f"No object of {decisive[0][0].path} has a mask: the mask head is off, and boxes alone are trained and "
-            "evaluated. The config that is written into the work dir has no mask head; test and infer with it.",
+            "evaluated. The config that is written to the work dir has no mask head; test and infer with it.",
         )
         return
     for split, counts in objects:
@@ -229,6 +229,6 @@ def _inspect_masks(cfg: Config, objects: list[tuple[CocoSplit, Objects]], inspec
             inspection.error(
                 "boxes without masks",
                 f"Annotation {counts.first_without} of {split.path} has a box but no mask, and the config trains "
-                "masks: add masks, or take the mask head and with_mask=True out of the config.",
+                "masks: add masks, or remove the mask head and with_mask=True from the config.",
                 counts.without_mask,
             )

@@ -1,4 +1,4 @@
-"""Looks at every entry of a COCO annotation file: ids, boxes, areas, masks."""
+"""Checks every entry of a COCO annotation file: ids, boxes, areas, masks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,18 +9,19 @@ from convnext_dense.config.datasets import quote
 from convnext_dense.data.checks.coco_masks import is_number, leaves_image, mask_fault
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.own.detection import is_id
+from convnext_dense.errors import shortened
 
 
 class Objects(NamedTuple):
-    """How many objects an annotation file has.
+    """Numbers of objects in an annotation file.
 
     Attributes:
-        total: All that belong to an image and a class.
-        without_mask: Those with an empty or no ``segmentation``.
-        first_without: The id of the first of them.
-        in_images: Ids of the images with at least one.
-        per_class: How many of each class are learnt from or can be found: no crowds, nothing unread.
-        unread: Objects that mmdet leaves out because of their size.
+        total: Number of objects that belong to an image and a class.
+        without_mask: Number of objects with an empty or no ``segmentation``.
+        first_without: Id of the first of these.
+        in_images: Ids of the images with at least one object.
+        per_class: Number of objects of each class that are learnt from or can be detected: neither crowds nor unread.
+        unread: Number of objects that mmdet leaves out because of their size.
     """
 
     total: int
@@ -32,13 +33,13 @@ class Objects(NamedTuple):
 
 
 def inspect_entries(content: Mapping[str, Any], path: Path, inspection: Inspection) -> None:
-    """Look for ids and names that stand twice, and say which oddities are allowed."""
-    for kind, found in (("image", content["images"]), ("category", content["categories"])):
-        twice = _twice(entry["id"] for entry in found)
+    """Look for duplicate ids and names, and note oddities that are allowed."""
+    for kind, entries in (("image", content["images"]), ("category", content["categories"])):
+        twice = _twice(entry["id"] for entry in entries)
         if twice:
             inspection.error(
                 f"{kind} ids",
-                f"{path} gives the {kind} id {twice[0]} twice: only one of the two would be seen. Number them anew.",
+                f"{path} uses the {kind} id {twice[0]} twice: only one of the two would be seen. Renumber them.",
                 len(twice),
             )
     twice = _twice(image["file_name"] for image in content["images"])
@@ -66,12 +67,12 @@ def inspect_objects(
     has_masks: bool,
     is_trained: bool,
 ) -> Objects:
-    """Look at every annotation.
+    """Check every annotation.
 
     Args:
-        content: Of the file, see ``read_annotations``.
+        content: Content of the file, see ``read_annotations``.
         path: The file.
-        inspection: Takes what is found.
+        inspection: Collects the findings.
         classes: Names of the classes that are used.
         has_masks: Whether masks matter.
         is_trained: Whether objects are learnt from.
@@ -87,8 +88,8 @@ def inspect_objects(
     for annotation in inspection.follow(content["annotations"], f"annotations of {path.name}"):
         number, where = annotation.get("id"), f"Annotation {annotation.get('id')} of {path}"
         if not is_id(number) or number in seen:
-            state = "stands twice" if is_id(number) else "has no number or text as its id"
-            inspection.error("annotation ids", f"{where} {state}: only one of the two would be seen. Number them anew.")
+            state = "occurs twice" if is_id(number) else "has no number or text as its id"
+            inspection.error("annotation ids", f"{where} {state}: only one of the two would be seen. Renumber them.")
             continue
         seen.add(number)
         if not _belongs(annotation, where, inspection, sizes=sizes, names=names):
@@ -111,7 +112,7 @@ def inspect_objects(
             without_mask += 1
             first_without = number if first_without is None else first_without
         elif (fault := mask_fault(mask, *size)) is not None:
-            inspection.error("masks", f"{where} has {fault}. Write its mask anew.")
+            inspection.error("masks", f"{where} has {fault}. Rewrite its mask.")
         elif isinstance(mask, list) and leaves_image(mask, *size):
             inspection.warning("masks", f"{where} has a polygon that leaves its image of {size[1]}x{size[0]} pixels.")
     if num_crowd and num_crowd == total:
@@ -142,14 +143,18 @@ def _belongs(
 def _has_sound_box(annotation: Mapping[str, Any], where: str, inspection: Inspection, *, size: tuple[int, int]) -> bool:
     box, area = annotation.get("bbox"), annotation.get("area")
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)) or min(box[2:]) < 0:
-        inspection.error("boxes", f"{where} has the box {_short(box)}: it must be x, y, width and height in pixels.")
+        inspection.error(
+            "boxes", f"{where} has the box {shortened(repr(box))}: it must be x, y, width and height in pixels."
+        )
         return False
     # Twice the image, because some programs take the area of a box, and boxes may leave the image.
     if not is_number(area) or not 0 <= annotation["area"] <= 2 * size[0] * size[1]:
-        inspection.error("areas", f"{where} has the area {_short(area)}: it must be the number of the object's pixels.")
+        inspection.error(
+            "areas", f"{where} has the area {shortened(repr(area))}: it must be the number of the object's pixels."
+        )
         return False
     if annotation.get("iscrowd", 0) not in (0, 1):
-        inspection.error("crowds", f"{where} has iscrowd={_short(annotation['iscrowd'])}: it must be 0 or 1.")
+        inspection.error("crowds", f"{where} has iscrowd={shortened(repr(annotation['iscrowd']))}: it must be 0 or 1.")
         return False
     (x, y, box_width, box_height), (height, width) = box, size
     if x >= width or y >= height or x + box_width <= 0 < box_width or y + box_height <= 0 < box_height:
@@ -169,7 +174,7 @@ def _has_sound_box(annotation: Mapping[str, Any], where: str, inspection: Inspec
 
 
 def _is_left_out(annotation: Mapping[str, Any], where: str, inspection: Inspection) -> bool:
-    """By the rules of mmdet's ``CocoDataset.parse_data_info``."""
+    """Whether mmdet leaves an object out, by the rules of its ``CocoDataset.parse_data_info``."""
     box = annotation["bbox"]
     is_small = min(box[2:]) < 1 or annotation["area"] <= 0 or box[0] + box[2] <= 0 or box[1] + box[3] <= 0
     if is_small:
@@ -181,8 +186,3 @@ def _is_left_out(annotation: Mapping[str, Any], where: str, inspection: Inspecti
     elif annotation.get("ignore"):
         inspection.warning("ignored objects", f"{where} is marked 'ignore' and not learnt from, but counts as missed.")
     return bool(is_small or annotation.get("ignore"))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,27 +1,27 @@
-"""Says what is wrong with a mask of COCO's format: polygons, or run lengths as numbers or as a string.
+"""Finds faults in masks in COCO's format: polygons, or run lengths as numbers or as text.
 
-Source: https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c (how run lengths are written as text).
+Source: https://github.com/cocodataset/cocoapi/blob/master/common/maskApi.c (how run lengths are encoded as text).
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-# Beyond this many times the image's side a polygon is refused: the time and memory that drawing takes grow with it.
+# Polygons beyond this many times the image's side are refused: the time and memory to draw them grow with it.
 _FAR = 2
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value from JSON is a finite number; true and false are none."""
-    return type(value) in (int, float) and -1e12 < value < 1e12  # not so for nan and inf
+    """Whether a value from JSON is a finite number; true and false are not."""
+    return type(value) in (int, float) and -1e12 < value < 1e12  # False for NaN and infinity
 
 
 def mask_fault(mask: Any, height: int, width: int) -> str | None:
-    """Say what is wrong with the mask of an object, or None.
+    """Return what is wrong with the mask of an object, or None.
 
     Args:
-        mask: ``segmentation`` of a COCO annotation, not empty.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        mask: Non-empty ``segmentation`` of a COCO annotation.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
     """
     if isinstance(mask, list):
         return next((fault for polygon in mask if (fault := _polygon_fault(polygon, height, width))), None)
@@ -31,7 +31,7 @@ def mask_fault(mask: Any, height: int, width: int) -> str | None:
 
 
 def leaves_image(mask: Sequence[Sequence[float]], height: int, width: int) -> bool:
-    """Whether a polygon of a sound mask has a corner more than a pixel outside of the image."""
+    """Whether a polygon of a valid mask has a corner more than a pixel outside the image."""
     return any(
         min(polygon) < -1 or max(polygon[::2]) > width + 1 or max(polygon[1::2]) > height + 1 for polygon in mask
     )
@@ -39,24 +39,24 @@ def leaves_image(mask: Sequence[Sequence[float]], height: int, width: int) -> bo
 
 def _polygon_fault(polygon: Any, height: int, width: int) -> str | None:
     if not isinstance(polygon, list):
-        return f"a polygon that is no list of numbers x, y, x, y, ... but {type(polygon).__name__}"
+        return f"a polygon that is not a list of numbers x, y, x, y, ... but {type(polygon).__name__}"
     if not _are_numbers(polygon):
         wrong = next((value for value in polygon if not is_number(value)), "numbers too large")
         return f"a polygon with {wrong!r} among its numbers"
     if len(polygon) % 2:
         return f"a polygon of an odd number of values, {len(polygon)}; they are x, y, x, y, and so on"
     if len(polygon) < 6:
-        return f"a polygon of {len(polygon)} values; three corners, 6 values, are the least"
+        return f"a polygon of {len(polygon)} values; it needs three corners, 6 values, or more"
     if not all(-_FAR * side <= value <= _FAR * side for side, value in _sides_and_values(polygon, height, width)):
         return f"a polygon far outside of the image, up to {max(map(abs, polygon)):g} in {width}x{height} pixels"
     return None
 
 
 def _are_numbers(values: list) -> bool:
-    """Types and sum run in C, and one value that is no number or not finite shows in them."""
+    """Check types and sum, which is fast in C and detects any value that is not a finite number."""
     try:
         return set(map(type, values)) <= {int, float} and -1e12 < sum(values) < 1e12
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer too large for a float
         return False
 
 
@@ -73,17 +73,17 @@ def _run_length_fault(mask: dict, height: int, width: int) -> str | None:
         if counts is None:
             return "run lengths whose text cannot be decoded"
     if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
-        return "run lengths (counts) that are no list of whole numbers from 0 on"
+        return "run lengths (counts) that are not a list of whole numbers, 0 or more"
     if sum(counts) != height * width:
-        return f"run lengths that sum up to {sum(counts)} pixels, but its image has {height * width}"
+        return f"run lengths that add up to {sum(counts)} pixels, but its image has {height * width}"
     return None
 
 
 def _decode(text: str) -> list[int] | None:
-    """Return the run lengths of a text, or None if it is none.
+    """Decode run lengths from text; return None if the text is invalid.
 
-    A character has six bits, five of them the number's; from the third run on they are differences to the run before
-    the last one.
+    Each character has six bits, five of which belong to the number. From the fourth number on, a number is the
+    difference from the run length two places before.
     """
     counts: list[int] = []
     number = shift = 0

@@ -1,4 +1,4 @@
-"""Says what the values of label images mean for a training: classes that never occur, and pixels that are ignored."""
+"""Reports classes that never occur in label images, and pixels that are ignored."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ _MOSTLY = 0.9  # of all pixels
 
 
 class LabelCounts(NamedTuple):
-    """How often each value occurs in the label images of a folder.
+    """Frequency of each value in the label images of a folder.
 
     Attributes:
-        folder: Where they are.
-        num_read: How many were read.
-        num_labels: How many there are.
-        histogram: Pixels of each value, (256,).
-        names: Names of the classes that the values stand for, the lowest first.
-        classes: Names of those that are used.
-        ignored: The value that counts for nothing.
-        is_reduced: Whether the first class is written as 1, and 0 counts for nothing too.
+        folder: The folder of the label images.
+        num_read: Number of label images that were read.
+        num_labels: Number of label images in the folder.
+        histogram: Number of pixels of each value, (256,).
+        names: Names of the classes that the values stand for, lowest value first.
+        classes: Names of the classes that are used.
+        ignored: The value of ignored pixels.
+        is_reduced: Whether the first class is written as 1, and 0 is ignored as well.
     """
 
     folder: Path
@@ -37,31 +37,31 @@ class LabelCounts(NamedTuple):
 
     @property
     def values(self) -> dict[str, int]:
-        """The value that each class is written as."""
+        """The value of each class in the files."""
         return {name: value for value, name in enumerate(self.names, start=int(self.is_reduced))}
 
     @property
     def present(self) -> set[str]:
-        """Names of the classes that have a pixel."""
+        """Names of the classes that have at least one pixel."""
         return {name for name, value in self.values.items() if value != self.ignored and self.histogram[value]}
 
     @property
     def num_void(self) -> int:
-        """Pixels of the value that counts for nothing."""
+        """Number of pixels of the ignored value."""
         return int(self.histogram[self.ignored]) if 0 <= self.ignored < len(self.histogram) else 0
 
     @property
     def num_zeros(self) -> int:
-        """Pixels of 0 where it counts for nothing too."""
+        """Number of pixels of 0 where 0 is ignored as well."""
         return int(self.histogram[0]) if self.is_reduced and self.ignored != 0 else 0
 
     def share(self, num_pixels: int) -> str:
-        """Write a number of pixels as a share of all."""
+        """Format a number of pixels as a share of all pixels."""
         return f"{num_pixels / max(1, self.histogram.sum()):.1%}"
 
 
 def inspect_ignored(counts: LabelCounts, inspection: Inspection) -> None:
-    """Say in a line how much of a folder is learnt from, and name what is ignored though it may be a class."""
+    """Summarise a folder in one line, and report ignored values that may be meant as a class."""
     num_ignored, total = counts.num_void + counts.num_zeros, int(counts.histogram.sum())
     inspection.lines.append(
         f"{counts.folder}: {counts.num_labels} images; in {counts.num_read} labels read, {len(counts.present)} of "
@@ -89,7 +89,7 @@ def inspect_ignored(counts: LabelCounts, inspection: Inspection) -> None:
 
 
 def _looks_off_by_one(counts: LabelCounts) -> bool:
-    """Whether the highest class is missing where 0 is ignored, and few others are or most pixels are 0."""
+    """Whether the highest class is missing where 0 is ignored, and at most one other is or most pixels are 0."""
     num_absent = len(counts.names) - len(counts.present)
     return counts.names[-1] not in counts.present and (
         num_absent <= 2 or 2 * counts.num_zeros > int(counts.histogram.sum())
@@ -97,12 +97,12 @@ def _looks_off_by_one(counts: LabelCounts) -> bool:
 
 
 def inspect_classes(counts: Sequence[LabelCounts], loader: str, inspection: Inspection) -> None:
-    """Name the classes that occur in no label of a split.
+    """Report the classes that occur in no label of a split.
 
     Args:
-        counts: Those of all folders of the split.
+        counts: Counts of all folders of the split.
         loader: ``'train'``, ``'val'`` or ``'test'``.
-        inspection: Takes what is found.
+        inspection: Collects the findings.
     """
     present = set().union(*(each.present for each in counts))
     values = {name: each.values.get(name) for each in counts for name in each.classes}
@@ -133,7 +133,7 @@ def inspect_classes(counts: Sequence[LabelCounts], loader: str, inspection: Insp
 
 
 def inspect_unlearnt(train: Sequence[LabelCounts], others: Sequence[LabelCounts], inspection: Inspection) -> None:
-    """Name classes of the validation or test data that no training label has, where all of these were read."""
+    """Report classes of the validation or test data that no training label has, if all training labels were read."""
     if not train or any(each.num_read < each.num_labels for each in train):
         return
     learnt = set().union(*(each.present for each in train))
@@ -142,5 +142,5 @@ def inspect_unlearnt(train: Sequence[LabelCounts], others: Sequence[LabelCounts]
         if unlearnt:
             inspection.warning(
                 "classes that are not learnt",
-                f"{counts.folder} has pixels of {quote(unlearnt)}, and no training label has: they cannot be found.",
+                f"{counts.folder} has pixels of {quote(unlearnt)}, but no training label has: they cannot be found.",
             )

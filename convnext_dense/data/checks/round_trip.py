@@ -1,7 +1,7 @@
-"""Feeds the ground truth of a data set through its evaluation as if it were predicted: the best result there can be.
+"""Evaluates the ground truth of a data set as if it were predicted, which gives the best possible result.
 
-What comes out below 1 is lost between the files and the metric: an object that the data set does not read, an id or a
-class that the two understand differently, a label that is decoded in another way.
+A result below 1 means that something is lost between the files and the metric: an object that the data set does not
+read, an id or a class that the two understand differently, or a label that is decoded in another way.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from convnext_dense.config.datasets import known_class_names, leaf_datasets
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.segmentation import reduces_zero_label
 
-# COCO's AP counts 100 detections of an image and class; here all objects are to be found, however many there are.
+# COCO's AP counts 100 detections per image and class; here all objects must be found, however many there are.
 _MANY = 1_000_000
 _COUNTED = 100
 
-# End of a metric's name -> what it is called, and its best value.
+# End of a metric's name -> its name in the report, and its best value.
 _BEST = {
     f"bbox_mAP@{_MANY}": ("box AP", 1.0),
     f"segm_mAP@{_MANY}": ("mask AP", 1.0),
@@ -38,19 +38,19 @@ _BEST = {
 }
 _TOLERANCE = 1e-6
 
-Batch = tuple[list[dict[str, Any]], dict[str, Any]]  # what a metric is given: predictions, and the batch they are for
+Batch = tuple[list[dict[str, Any]], dict[str, Any]]  # the input of a metric: predictions, and their batch
 
 
 def inspect_round_trip(cfg: Config, loaders: Sequence[str], inspection: Inspection, task: str) -> None:
-    """Evaluate the ground truth of every data set that is evaluated, by the evaluator of the config.
+    """Evaluate the ground truth of every evaluated data set with the config's evaluator.
 
-    Detection reads all objects; segmentation as many labels as the inspection opens; classification the names of all
+    Detection reads all objects, segmentation as many labels as the inspection opens, classification the names of all
     files.
 
     Args:
-        cfg: The config, whose data was found free of errors.
-        loaders: Those of ``'val'`` and ``'test'`` are looked at.
-        inspection: Takes one sentence per data set with the figures, and an error where one is below 1.
+        cfg: The config, in whose data no errors were found.
+        loaders: Loaders to check; ``'train'`` is skipped.
+        inspection: Collects one sentence with the results per data set, and an error where a result is below 1.
         task: A key of ``tasks.TASKS``.
     """
     done = []
@@ -97,7 +97,7 @@ def _judge(metrics: Mapping[str, float], loader: str, inspection: Inspection) ->
         if known:
             inspection.warning("round trip", f"{text}; it is not 1 because of: {', '.join(known)}.")
         else:
-            inspection.error("round trip", f"{text}: the files and the evaluation do not mean the same.")
+            inspection.error("round trip", f"{text}: the files and the evaluation disagree.")
 
 
 # Findings that explain a round trip below 1. Crowded images explain it for mmdet's own metric, which stops at 100.
@@ -105,7 +105,7 @@ _LOWERING = ("boxes without area", "ignored objects", "masks without pixels", "c
 
 
 def _detections(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator[Batch]:
-    """Return the objects of every image, as mmdet's data set reads them."""
+    """Yield the objects of every image, as mmdet's data set reads them."""
     for index in inspection.follow(range(len(dataset)), "images through the evaluation"):
         info = dataset.get_data_info(index)
         objects = [item for item in info["instances"] if not item["ignore_flag"]]
@@ -119,8 +119,8 @@ def _detections(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator
         if most > _COUNTED:
             inspection.note(
                 "crowded images",
-                f"{info['img_path']} has {most} objects of one class: AP counts {_COUNTED} detections of an image and "
-                "class, so that no model reaches 1 (the round trip counts all).",
+                f"{info['img_path']} has {most} objects of one class: AP counts {_COUNTED} detections per image and "
+                "class, so no model can reach 1 (the round trip counts all).",
             )
         size = (info["height"], info["width"])
         if all("mask" in item for item in objects):
@@ -130,7 +130,7 @@ def _detections(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator
 
 
 def encode_mask(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """Return the mask of a COCO annotation as compressed run lengths of the whole object."""
+    """Return the mask of a COCO annotation as the compressed run lengths of the whole object."""
     from pycocotools import mask as masks  # here, because only detection needs it
 
     if isinstance(mask, list):
@@ -151,7 +151,7 @@ def _note_empty(encoded: Sequence[dict[str, Any]], info: Mapping[str, Any], insp
 
 
 def _labels(dataset: Any, cfg: ConfigDict, inspection: Inspection) -> Iterator[Batch]:
-    """Label files as Pillow reads them, beside what mmseg's own step of the config's pipeline makes of them."""
+    """Yield label files as Pillow reads them, together with what the loading step of the config's pipeline returns."""
     load = next(step for step in dataset.pipeline.transforms if type(step).__name__.endswith("LoadAnnotations"))
     numbers = _class_numbers(dataset, cfg)
     for index in inspection.follow(inspection.pick(range(len(dataset))), "labels through the evaluation"):
@@ -173,7 +173,7 @@ def _labels(dataset: Any, cfg: ConfigDict, inspection: Inspection) -> Iterator[B
 
 
 def _class_numbers(dataset: Any, cfg: ConfigDict) -> np.ndarray:
-    """Return the class, or the number for what is ignored, of each value in a file, by the names alone."""
+    """Return the class number, or the ignored index, of each value in a file, by the class names alone."""
     ignored, classes = dataset.ignore_index, list(dataset.metainfo["classes"])
     numbers = np.full(256, ignored, np.int64)
     for label, name in enumerate(known_class_names(cfg) or classes):
@@ -183,7 +183,7 @@ def _class_numbers(dataset: Any, cfg: ConfigDict) -> np.ndarray:
 
 
 def _folders(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator[Batch]:
-    """Return the class that the folder of each image names, for data sets that list their images."""
+    """Yield the class named by each image's folder, for data sets that list their images."""
     classes = list(dataset.metainfo["classes"])
     for path, label in getattr(dataset, "samples", ()):
         scores = torch.zeros(len(classes))
@@ -207,7 +207,7 @@ def _without_files(metric: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_all(metric: dict[str, Any]) -> dict[str, Any]:
-    """Let our metric of detection count all objects of an image."""
+    """Let our detection metric count all objects of an image."""
     kind = metric["type"]
     if isinstance(kind, str):
         with METRICS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
@@ -218,7 +218,7 @@ def _of_all(metric: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep the tables of metrics out of the log: they are those of a model's result, which this is not."""
+    """Keep the metrics' tables out of the log, where they would look like a model's results."""
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

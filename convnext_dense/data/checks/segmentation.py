@@ -1,4 +1,4 @@
-"""Checks segmentation data before the first iteration: pairs of files, sizes, label values, numbers of classes."""
+"""Checks segmentation data before the first iteration: pairs of files, sizes, label values, class counts."""
 
 import inspect
 import os
@@ -43,14 +43,13 @@ class LabelSplit(NamedTuple):
 
 
 def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
-    """Hold every data set of images and label images that is going to be read against the config.
+    """Check every data set of images and label images that will be read against the config.
 
     Args:
-        cfg: The config of the run. Where the test data has no labels, predictions are written and nothing is measured;
-            the config is changed to that in place.
-        loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be used.
-        inspection: Takes what is found, and one sentence per data set, with the share of each kind of pixel that
-            matters.
+        cfg: The config of the run. If the test data has no labels, the config is changed in place to write predictions
+            and measure nothing.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'`` will be used.
+        inspection: Collects the findings, and one sentence per data set, with the share of ignored pixels.
     """
     files: dict[str, list[Path]] = {}
     counts: dict[str, list[LabelCounts]] = {}
@@ -82,7 +81,7 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Ins
 
 
 def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
-    """Look at the images of a test whose data set names no labels, and have them left out of its pipelines."""
+    """Check the images of a test data set without labels, and remove the loading of labels from its pipelines."""
     for _, dataset in loaded_datasets(cfg, ["test"]):
         prefix = dataset.get("data_prefix") or {}
         if not prefix.get("img_path") or prefix.get("seg_map_path"):
@@ -95,13 +94,13 @@ def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
         reader = reader_of(dataset.get("pipeline"))
         for name in inspection.follow(inspection.pick(names), f"images of {images}"):
             inspect_image(images / name, inspection, reader=reader)
-        inspection.lines.append(f"{images}: {len(names)} images without labels, so that nothing is measured.")
+        inspection.lines.append(f"{images}: {len(names)} images without labels, so nothing is measured.")
         only_predict(cfg, "test")
         leave_out_labels(cfg, "test")
 
 
 def label_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[LabelSplit]:
-    """Go through the data sets of images and label images, each pair of folders once."""
+    """Yield the data sets of images and label images, each pair of folders once."""
     seen = set()
     for loader, dataset in loaded_datasets(cfg, loaders):
         prefix = dataset.get("data_prefix") or ConfigDict()
@@ -123,7 +122,7 @@ def _check_classes(model: ConfigDict, dataset: ConfigDict, labels: Path) -> Sequ
 
 
 def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
-    """Pairs every image of a folder and its sub-folders with its label image.
+    """Pair every image of a folder and its sub-folders with its label image.
 
     Raises:
         UserError: A folder is missing, there is no image, or an image has no label.
@@ -168,7 +167,7 @@ def find_pairs(split: LabelSplit) -> list[tuple[Path, Path]]:
 
 
 def _argument(dataset: ConfigDict, key: str, default: Any) -> Any:
-    """Return an argument of a data set: the config's, or its type's own default, such as the suffixes of Cityscapes."""
+    """Return an argument of a data set from the config, or its type's default, such as the suffixes of Cityscapes."""
     if dataset.get(key) is not None:
         return dataset[key]
     with DATASETS.switch_scope_and_registry(None) as registry:  # where the config's default scope is
@@ -194,9 +193,9 @@ def _inspect_labels(
 ) -> LabelCounts:
     dataset, folder = split.dataset, split.labels
     ignored, is_reduced = _argument(dataset, "ignore_index", 255), reduces_zero_label(dataset)
-    # A data set that knows its classes may be used with some of them; its files have all of them.
+    # A data set with known classes may be used with some of them; its files contain all of them.
     names = known_class_names(dataset) or classes
-    # With reduce_zero_label 0 is ignored and class i is written as i + 1.
+    # With reduce_zero_label, 0 is ignored and class i is written as i + 1.
     allowed = {*range(len(names) + is_reduced), ignored}
     histogram = np.zeros(256, np.int64)
     read = inspection.pick(pairs)
@@ -222,7 +221,7 @@ def reduces_zero_label(dataset: ConfigDict) -> bool:
 
 
 def _open_pair(image: Path, label: Path, inspection: Inspection, reader: ImageReader | None) -> np.ndarray | None:
-    """Open an image and its label, and return the label's (H, W) values if they can be counted."""
+    """Open an image and its label, and return the label's (H, W) values if they are valid."""
     opened = inspect_image(image, inspection, reader=reader)
     try:
         open_image(label, "Label")
@@ -236,7 +235,7 @@ def _open_pair(image: Path, label: Path, inspection: Inspection, reader: ImageRe
     fault = None
     if values.ndim != 2:
         fault = (
-            f"Label {label} has {values.shape[-1]} channels: it must have one, whose pixels are class numbers, not "
+            f"Label {label} has {values.shape[-1]} channels: it must have one, with class numbers as pixels, not "
             "colours."
         )
     elif values.max(initial=0) > 255 or values.min(initial=0) < 0:

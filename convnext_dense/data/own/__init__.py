@@ -1,1 +1,1 @@
-"""Points a config at a folder of one's own data, one module per task."""
+"""Points a config at a folder of custom data, with one module per task."""

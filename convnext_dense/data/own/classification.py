@@ -1,4 +1,4 @@
-"""Points a classification config at class folders of one's own, and checks classes before the first iteration."""
+"""Points a classification config at custom class folders, and checks the classes before the first iteration."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ from convnext_dense.data.opened_images import inspect_image
 from convnext_dense.data.shards import ImageShards
 from convnext_dense.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")  # those that timm's search takes
+_SUFFIXES = (".jpg", ".jpeg", ".png")  # those that timm's search finds
 
 
 def use_image_folder(
@@ -29,20 +29,20 @@ def use_image_folder(
     *,
     splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
-    """Rewrite the data sets and the head of a classification config for class folders; transforms stay.
+    """Rewrite the data sets and the head of a classification config for class folders; keep the transforms.
 
     Args:
         cfg: Changed in place.
         folder: See ``image_folder.LAYOUT``.
-        classes: Class names by label. By default the folders of the first split, in natural order.
-        trained: Class names of the checkpoint that is going to be tested.
+        classes: Class names in label order. By default the folders of the first split, in natural order.
+        trained: Class names of the checkpoint to test.
         splits: Which split of the folder each loader of the config reads; other loaders stay as they are.
 
     Returns:
-        The class names, by label.
+        The class names, in label order.
 
     Raises:
-        UserError: A split is missing or empty, or has a folder that is none of the classes.
+        UserError: A split is missing or empty, or has a folder that is not one of the classes.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -67,7 +67,7 @@ def use_image_folder(
             root=str(root / splits[loader]),
             metainfo=dict(classes=tuple(names)),
         )
-        for key in ("shards", "num_images", "classes", "shuffle_buffer"):  # of ImageShards
+        for key in ("shards", "num_images", "classes", "shuffle_buffer"):  # arguments of ImageShards
             dataset.pop(key, None)
         if cfg[f"{loader}_dataloader"].sampler is None:
             cfg[f"{loader}_dataloader"].sampler = dict(type="DefaultSampler", shuffle=loader == "train")
@@ -76,21 +76,21 @@ def use_image_folder(
 
 
 def splits_of_image_folder(folder: str | os.PathLike) -> list[str]:
-    """Return those of ``'train'``, ``'val'`` and ``'test'`` that a folder has, a test only with folders of classes."""
+    """Return which of ``'train'``, ``'val'`` and ``'test'`` a folder has; ``'test'`` only if it has class folders."""
     there = [name for name in ("train", "val", "test") if Path(folder, name).is_dir()]
     return [name for name in there if name != "test" or class_folders(Path(folder, name))]
 
 
 def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
-    """Hold the classes of every image folder, or set of shards, that is going to be read against the head.
+    """Check the classes of every image folder or set of shards that will be read against the head.
 
-    Where the check may take time, all files are listed; else that is left to the data sets, which do it when they are
-    built, before the first iteration too.
+    Where the check may take time, all files are listed. Otherwise that is left to the data sets, which list them when
+    they are built, which is also before the first iteration.
 
     Args:
         cfg: The config of the run.
-        loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be used.
-        inspection: Takes what is found, and one sentence per data set.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'`` will be used.
+        inspection: Collects the findings, and one sentence per data set.
     """
     files: dict[str, list[Path]] = {}
     seen = set()
@@ -110,7 +110,7 @@ def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: I
 
 
 def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, list[Path]]]:
-    """Return the images of every folder of classes that a config names and that is there, each folder once."""
+    """Yield the images of every existing folder of classes that a config names, each folder once."""
     seen = set()
     for loader, dataset in loaded_datasets(cfg, loaders):
         if "root" in dataset and str(dataset.root) not in seen and Path(dataset.root).is_dir():
@@ -129,7 +129,7 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
             f"{dataset.root} has {len(names)} classes, but the head has num_classes={cfg.model.num_classes}: "
             "name the folder with --data DIR, which sizes the head, or set model.num_classes."
         )
-    # Without names of its own a data set refuses a folder that is empty, when it is built.
+    # A data set without class names refuses an empty folder when it is built.
     absent = [name for name in given or () if name not in folders or not _first_image(root / name)]
     inspection.lines.append(f"Images of {loader}: {len(names) - len(absent)} classes in {dataset.root}.")
     if absent:
@@ -144,7 +144,9 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
     else:
         files = [file for folder in inspection.pick(folders) for file in _first_image(root / folder)]
     rate = dataset.get("max_corrupt_rate") or 0.0
-    num_skipped = rate * len(files) if inspection.takes_time else math.inf if rate else 0  # else the run will count
+    num_skipped = (
+        rate * len(files) if inspection.takes_time else math.inf if rate else 0
+    )  # otherwise the run counts them
     num_corrupt = 0
     for file in inspection.follow(inspection.pick(files), f"images of {root}"):
         num_corrupt += inspect_image(file, inspection, is_skipped=num_corrupt + 1 <= num_skipped) is None
@@ -153,7 +155,7 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
 
 def _first_image(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        images = (Path(entry.path) for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
+        images = (Path(entry.path) for entry in entries if entry.name.lower().endswith(_SUFFIXES))
         return list(itertools.islice(images, 1))
 
 

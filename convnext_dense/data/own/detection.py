@@ -1,4 +1,4 @@
-"""Points a detection config at a folder of one's own in COCO format, and sizes its heads to the classes there."""
+"""Points a detection config at a custom folder in COCO format, and sizes its heads to the classes there."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class Split(NamedTuple):
     """Where a split's annotations and images are, relative to the folder.
 
     Attributes:
-        annotations: The annotation file; empty where there are images alone.
+        annotations: The annotation file; empty if there are only images.
         images: The folder of the images.
     """
 
@@ -35,7 +35,7 @@ class Split(NamedTuple):
     images: str
 
 
-# {} stands for the name of the split. The last four files list images without objects.
+# {} is the name of the split. The last four files list images without objects.
 _LAYOUTS = (
     Split("instances_{}.json", "{}"),
     Split("annotations/instances_{}2017.json", "{}2017"),
@@ -62,10 +62,10 @@ def use_coco_folder(
     Args:
         cfg: Changed in place.
         folder: See ``LAYOUT``.
-        classes: Not taken here: the annotation files have the names.
-        trained: Class names of the checkpoint that is going to be tested, for images without categories.
+        classes: Must be None: the annotation files contain the names.
+        trained: Class names of the checkpoint to test, for images without categories.
         splits: Which split of the folder each loader of the config reads; other loaders stay as they are. A split that
-            the test loader alone reads may be without objects.
+            only the test loader reads need not have objects.
 
     Returns:
         The class names, in the order of the annotation file.
@@ -76,7 +76,7 @@ def use_coco_folder(
     """
     root = Path(folder)
     if classes is not None:
-        raise UserError("--classes is for segmentation: a detector's class names stand in the annotation files.")
+        raise UserError("--classes is for segmentation: a detector's class names are in the annotation files.")
     if not root.is_dir():
         raise UserError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
     have_objects = {name for loader, name in splits.items() if loader != "test"}
@@ -109,7 +109,7 @@ def use_coco_folder(
 
 
 def splits_of_coco_folder(folder: str | os.PathLike) -> list[str]:
-    """Return those of ``'train'``, ``'val'`` and ``'test'`` that a folder has objects, or images to test on, of."""
+    """Return which of ``'train'``, ``'val'`` and ``'test'`` a folder has: with objects, or with images to test on."""
     found = {name: _present_split(Path(folder), name) for name in ("train", "val", "test")}
     return [
         name
@@ -123,11 +123,11 @@ def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any
 
     Args:
         path: The file.
-        needs_objects: Whether it must have a list of annotations, be it an empty one.
+        needs_objects: Whether the file must have a list of annotations, which may be empty.
 
     Raises:
-        UserError: It is missing, or as for ``read_json``, has no images or categories, or one of them lacks an id, a
-            name or a size, or names a file outside of the image folder.
+        UserError: The file is missing or as for ``read_json``, has no images or categories, or one of these lacks an
+            id, a name or a size, or names a file outside the image folder.
     """
     if not path.is_file():
         raise UserError(f"Annotation file {path} does not exist.")
@@ -160,14 +160,14 @@ def _checked(content: Any, path: Path, *, needs_objects: bool) -> dict[str, Any]
             raise UserError(f"Annotation file {path} has an empty list '{key}'.")
     for key, fault in (("images", _image_fault), ("categories", _category_fault), ("annotations", _annotation_fault)):
         for number, entry in enumerate(content[key]):
-            if (found := fault(entry)) is not None:
-                raise UserError(f"Annotation file {path}: entry {number} of '{key}' {found}.")
+            if (text := fault(entry)) is not None:
+                raise UserError(f"Annotation file {path}: entry {number} of '{key}' {text}.")
     return content
 
 
 def _image_fault(image: Any) -> str | None:
     if not isinstance(image, dict):
-        return f"is no object in braces but {str(image)[:40]!r}"
+        return f"is not a JSON object but {str(image)[:40]!r}"
     if not is_id(image.get("id")):
         return f"has id={image.get('id')!r}; it must be a number or text"
     for key in ("height", "width"):
@@ -184,8 +184,8 @@ def _image_fault(image: Any) -> str | None:
 
 
 def is_id(value: Any) -> bool:
-    """Whether a value from JSON may be an id: text, or a number that every program can hold, not true or false."""
-    # Beyond 2^53 a float of 64 bits counts no more in ones.
+    """Whether a value from JSON may be an id: text, or a number that every program can represent, but not a Boolean."""
+    # Above 2^53 a 64-bit float cannot represent every whole number.
     return (type(value) in (int, float) and abs(value) < 2**53) or (isinstance(value, str) and value != "")
 
 
@@ -198,7 +198,7 @@ def _category_fault(category: Any) -> str | None:
 
 
 def _annotation_fault(annotation: Any) -> str | None:
-    return None if isinstance(annotation, dict) else f"is no object in braces but {str(annotation)[:40]!r}"
+    return None if isinstance(annotation, dict) else f"is not a JSON object but {str(annotation)[:40]!r}"
 
 
 def category_names(annotations: dict[str, Any]) -> list[str]:
@@ -216,7 +216,7 @@ def _present_split(root: Path, name: str) -> Split | None:
 def _read_split(
     cfg: Config, root: Path, name: str, trained: Sequence[str] | None, *, needs_objects: bool
 ) -> tuple[Path, dict[str, Any]]:
-    """Return the annotation file of a split and its content; for images without categories the file is a new one."""
+    """Return the annotation file of a split and its content; for images without categories, write a new file."""
     split = _present_split(root, name)
     if split is None or (needs_objects and not split.annotations):
         there = splits_of_coco_folder(root)
@@ -238,7 +238,7 @@ def _read_split(
 
 
 def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[Any]:
-    """Return the categories of a split that has none of its own: another one's, or the checkpoint's."""
+    """Return the categories for a split that has none: those of another split, or the checkpoint's."""
     for other in splits_of_coco_folder(root):
         split = _present_split(root, other)
         if split is not None and split.annotations:
@@ -254,7 +254,7 @@ def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[An
 
 
 def _image_folder(root: Path, name: str, content: dict[str, Any]) -> str:
-    """File names may stand relative to the split's image folder or to the whole folder."""
+    """Return the folder that file names are relative to: the split's image folder, or the whole folder."""
     split = _present_split(root, name)
     assert split is not None
     first = content["images"][0]["file_name"]

@@ -1,4 +1,4 @@
-"""Lists the images of a folder in COCO's format, for a test whose annotations are kept back or do not exist."""
+"""Lists the images of a folder in COCO's format, for a test whose annotations are withheld or do not exist."""
 
 import atexit
 import json
@@ -11,20 +11,19 @@ from typing import Any
 
 from PIL import Image
 
-from convnext_dense.data.opened_images import open_image
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES, open_image
 from convnext_dense.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _EXIF_ORIENTATION = 0x0112
-_LIES_ON_ITS_SIDE = 5  # and above: width and height change places when the image is turned upright
+_LIES_ON_ITS_SIDE = 5  # and above: width and height are swapped when the image is turned upright
 
 
 def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
-    """Return an entry for each image of a folder and its sub-folders; its id is its name.
+    """Return a COCO entry for each image of a folder and its sub-folders, with its relative path as id.
 
     Args:
-        folder: Where they are.
-        are_turned: Whether images are turned upright by EXIF when they are read.
+        folder: The folder of the images.
+        are_turned: Whether images are turned upright according to EXIF when they are read.
 
     Raises:
         UserError: There is no image, or one cannot be opened.
@@ -45,7 +44,7 @@ def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
 
 
 def write_list(content: dict[str, Any], name: str) -> Path:
-    """Write a list of images into a folder of this process, which goes when it ends, and return the file's path."""
+    """Write a list of images to a temporary folder, which is removed when the process ends, and return the path."""
     folder = tempfile.mkdtemp(prefix="convnext_dense_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder, f"{name}.json").resolve()
@@ -54,16 +53,16 @@ def write_list(content: dict[str, Any], name: str) -> Path:
 
 
 def number_categories(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return COCO's categories of class names, numbered from 1."""
+    """Return COCO categories for class names, numbered from 1."""
     return [dict(id=number, name=name) for number, name in enumerate(names, start=1)]
 
 
 def _size(path: Path, *, are_turned: bool) -> tuple[int, int]:
-    """Read height and width without decoding the image, which takes minutes for a large folder."""
+    """Read height and width without decoding the image, which would take minutes for a large folder."""
     try:
         with Image.open(path) as file:
             (width, height), turned = file.size, file.getexif().get(_EXIF_ORIENTATION, 1)
     except (OSError, ValueError, SyntaxError):
-        opened = open_image(path)  # which reads more formats, and says what is wrong
+        opened = open_image(path)  # reads more formats, and reports what is wrong
         return opened.height, opened.width
     return (width, height) if are_turned and turned >= _LIES_ON_ITS_SIDE else (height, width)

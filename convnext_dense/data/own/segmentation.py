@@ -1,4 +1,4 @@
-"""Points a segmentation config at a folder of one's own, and sizes its heads to the classes there."""
+"""Points a segmentation config at a custom folder, and sizes its heads to the classes there."""
 
 import colorsys
 import os
@@ -10,32 +10,32 @@ from mmengine.config import Config
 
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.config.datasets import TRAINING_SPLITS, loaded_datasets, quote
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES
 from convnext_dense.data.text_files import read_lines
 from convnext_dense.errors import UserError
 
 LAYOUT = """\
     DIR/train/NAME.jpg  DIR/semantic/train/NAME.png  DIR/val/NAME.jpg  DIR/semantic/val/NAME.png
 or DIR/images/train  DIR/labels/train  (and val), or mmsegmentation's DIR/img_dir/train  DIR/ann_dir/train  (and val),
-or ADE20K's, where label 0 counts for nothing:
+or ADE20K's, where label 0 is ignored:
     DIR/images/training  DIR/annotations/training  DIR/images/validation  DIR/annotations/validation
-(test likewise, whose labels may be missing).
-Labels are one-channel PNGs whose pixels are class numbers; 255 counts for nothing. Class names, one per line, stand in
-DIR/classes.txt, or follow --classes."""
+(test likewise; its labels may be missing).
+Labels are one-channel PNGs whose pixels are class numbers; 255 is ignored. Class names are listed in DIR/classes.txt,
+one per line, or given with --classes."""
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 NAMES_FILE = "classes.txt"
 _SPLITS = ("train", "val", "test")
 IGNORE_INDEX = 255
 
 
 class Layout(NamedTuple):
-    """Where images and labels are, relative to the folder; ``{}`` stands for the name of the split.
+    """Where images and labels are, relative to the folder; ``{}`` is the name of the split.
 
     Attributes:
         images: The folders of images.
         labels: The folders of label images.
-        names: What a split is called there, where it is called otherwise.
-        ignores_zero: Whether label 0 counts for nothing.
+        names: Other names of a split in this layout.
+        ignores_zero: Whether label 0 is ignored.
     """
 
     images: str
@@ -49,8 +49,8 @@ class Folders(NamedTuple):
 
     Attributes:
         images: The folder of its images.
-        labels: The folder of its label images; None where there are images alone.
-        ignores_zero: Whether label 0 counts for nothing.
+        labels: The folder of its label images; None if there are only images.
+        ignores_zero: Whether label 0 is ignored.
     """
 
     images: str
@@ -84,16 +84,16 @@ def use_segmentation_folder(
     Args:
         cfg: Changed in place.
         folder: See ``LAYOUT``.
-        classes: Class names, by label. By default those of ``classes.txt`` in the folder.
-        trained: Class names of the checkpoint that is going to be tested, for a folder that does not name its own.
+        classes: Class names, in label order. By default those of ``classes.txt`` in the folder.
+        trained: Class names of the checkpoint to test, for a folder that does not name its classes.
         splits: Which split of the folder each loader of the config reads; other loaders stay as they are. A split that
-            the test loader alone reads may be without labels.
+            only the test loader reads need not have labels.
 
     Returns:
-        The class names, by label.
+        The class names, in label order.
 
     Raises:
-        UserError: The folder has another layout or no class names, or images have more than one ending.
+        UserError: The folder has another layout or no class names, or its images have more than one ending.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -109,7 +109,7 @@ def use_segmentation_folder(
         raise UserError(f"A class of {root} is named twice: {', '.join(names)}.")
     for loader, dataset in loaded_datasets(cfg, splits):
         images, labels, ignores_zero = found[splits[loader]]
-        for key in ("ann_file", "data_prefix", "metainfo"):  # which update would merge with what follows
+        for key in ("ann_file", "data_prefix", "metainfo"):  # update would merge these with the new values
             dataset.pop(key, None)
         dataset.update(
             type="mmseg.BaseSegDataset",
@@ -126,30 +126,30 @@ def use_segmentation_folder(
 
 
 def splits_of_segmentation_folder(folder: str | os.PathLike) -> list[str]:
-    """Return those of ``'train'``, ``'val'`` and ``'test'`` that a folder has labels, or images to test on, of."""
+    """Return which of ``'train'``, ``'val'`` and ``'test'`` a folder has: with labels, or with images to test on."""
     found = {name: [_folders(Path(folder), layout, name) for layout in _LAYOUTS] for name in _SPLITS}
     return [name for name in _SPLITS if any(each and (each.labels or name == "test") for each in found[name])]
 
 
 def read_class_names(root: Path) -> list[str]:
-    """Read ``classes.txt``, one name per line; without the file there are none."""
+    """Read the class names from ``classes.txt``, one per line; return no names if there is no file."""
     path = root / NAMES_FILE
     return read_lines(path) if path.is_file() else []
 
 
 def make_palette(num_colours: int) -> list[list[int]]:
-    """Return that many RGB colours in 0..255 that are easy to tell apart; the first, often the background, is dark."""
+    """Return distinct RGB colours in 0..255; the first, often the background, is dark."""
     golden = 0.618034  # the golden ratio's fraction: neighbours in the list are far apart in hue
     colours = [[40, 40, 40]]
     for index in range(num_colours - 1):
-        value = (1.0, 0.75, 0.55)[index // 8 % 3]  # every eight hues the brightness changes
+        value = (1.0, 0.75, 0.55)[index // 8 % 3]  # the brightness changes every eight hues
         red, green, blue = colorsys.hsv_to_rgb(index * golden % 1, 0.85, value)
         colours.append([round(255 * part) for part in (red, green, blue)])
     return colours[:num_colours]
 
 
 def _folders(root: Path, layout: Layout, split: str) -> Folders | None:
-    """Find the folders of a split in a layout, those with labels first; None without images."""
+    """Find the folders of a split in a layout, preferring those with labels; None if there are no images."""
     found = []
     for name in layout.names.get(split, (split,)):
         images, labels = layout.images.format(name), layout.labels.format(name)
@@ -159,7 +159,7 @@ def _folders(root: Path, layout: Layout, split: str) -> Folders | None:
 
 
 def _find_splits(root: Path, wanted: set[str], labelled: set[str]) -> dict[str, Folders]:
-    """Find the wanted splits in one layout: the one with the most labels, since images alone may fit several."""
+    """Find the wanted splits in the layout with the most labels, since images alone may fit several layouts."""
     fitting = []
     for layout in _LAYOUTS:
         found = {name: _folders(root, layout, name) for name in _SPLITS}
@@ -172,7 +172,7 @@ def _find_splits(root: Path, wanted: set[str], labelled: set[str]) -> dict[str, 
     present = splits_of_segmentation_folder(root)
     missing = [name for name in _SPLITS if name in wanted and name not in present] or sorted(wanted)
     raise UserError(
-        f"--data {root} has no images and labels of {quote(missing)}{f', but of {quote(present)}' if present else ''}. "
+        f"--data {root} has no images and labels of {quote(missing)}{f'; it has {quote(present)}' if present else ''}. "
         f"Expected:\n{LAYOUT}"
     )
 

@@ -1,4 +1,4 @@
-"""What a config's model is for, and how its data is found and checked: one entry per task."""
+"""The tasks of models, and how the data of each task is found and checked."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +25,11 @@ class Task(NamedTuple):
     """How a task's data is found and checked.
 
     Attributes:
-        use_folder: Points a config at a folder; given the config, the folder, class names and the names that a
-            checkpoint was trained on, the last two or None, and ``splits``; returns the class names.
-        find_splits: Gives those of 'train', 'val', 'test' that a folder has.
-        check: Checks the data of a config; given the config, which of 'train', 'val', 'test' are going to be read, and
-            what takes that which is found.
+        use_folder: Points a config at a folder. Takes the config, the folder, class names or None, the class names of a
+            checkpoint or None, and ``splits``; returns the class names.
+        find_splits: Returns which of 'train', 'val', 'test' a folder has.
+        check: Checks the data of a config. Takes the config, which of 'train', 'val', 'test' will be read, and an
+            ``Inspection``, which collects the findings.
     """
 
     use_folder: Callable[..., list[str]]
@@ -52,21 +52,21 @@ def use_folder(
     *,
     splits: Mapping[str, str] = TRAINING_SPLITS,
 ) -> list[str]:
-    """Point a config at a folder of one's own data and size its heads, see the ``use_folder`` of its ``Task``.
+    """Point a config at a folder of custom data and size its heads; see ``use_folder`` of its ``Task``.
 
     Args:
         cfg: Changed in place.
-        folder: Of the data.
-        classes: Class names by label, for segmentation and classification.
-        trained: Class names of the checkpoint that is going to be tested.
-        splits: Which split of the folder each loader of the config reads: for a training its three loaders, for a test
-            ``'test'`` alone. Other splits need not be there.
+        folder: The folder of the data.
+        classes: Class names in label order, for segmentation and classification.
+        trained: Class names of the checkpoint to test.
+        splits: Which split of the folder each loader of the config reads: all three loaders for training, only
+            ``'test'`` for testing. Other splits need not exist.
 
     Returns:
-        The class names, by label.
+        The class names, in label order.
 
     Raises:
-        UserError: The folder is not as the task expects it, or the model is of no task that is known.
+        UserError: The folder does not have the layout of the task, or the model's task is unknown.
     """
     task = task_of(cfg)
     if task is None:
@@ -78,7 +78,7 @@ def use_folder(
 
 
 def use_whole_folder(cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None) -> list[str]:
-    """Point a config at all splits that a folder has, and return the loaders that read them; see ``use_folder``.
+    """Point a config at all splits of a folder, and return the loaders that read them; see ``use_folder``.
 
     Without a test split the test loader reads val.
     """
@@ -92,24 +92,24 @@ def use_whole_folder(cfg: Config, folder: str | os.PathLike, classes: Sequence[s
 
 
 def inspect_data(cfg: Config, loaders: Sequence[str], inspection: Inspection) -> None:
-    """Look at the data that a run is going to read, see the ``check`` of its ``Task``; what it finds is collected."""
+    """Check the data that a run will read, and collect the findings; see ``check`` of its ``Task``."""
     task = task_of(cfg)
     if task is not None:
         TASKS[task].check(cfg, loaders, inspection)
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> list[str]:
-    """Do what ``inspect_data`` does, opening a sample of the images, and stop at an error.
+    """Run ``inspect_data`` on a sample of the images, and stop at an error.
 
     Args:
-        cfg: The config of the run. Where its mask head has no masks to learn from, it is taken out.
-        loaders: Which of ``'train'``, ``'val'``, ``'test'`` are going to be read.
+        cfg: The config of the run. A mask head without masks to learn from is removed.
+        loaders: Which of ``'train'``, ``'val'``, ``'test'`` will be read.
 
     Returns:
         One sentence per data set, and the warnings.
 
     Raises:
-        UserError: A file is missing or broken, or does not go with the config.
+        UserError: A file is missing or broken, or does not fit the config.
     """
     inspection = Inspection()
     try:

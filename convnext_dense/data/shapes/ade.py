@@ -1,12 +1,12 @@
-"""Writes the scenes of `shapes.py` as a segmentation data set on disk, in the layout of ADE20K.
+"""Writes the scenes of ``scenes.py`` as a segmentation data set in the layout of ADE20K.
 
     ROOT/images/training/00000001.jpg ...     ROOT/annotations/training/00000001.png ...
     ROOT/images/validation/00000001.jpg ...   ROOT/annotations/validation/00000001.png ...
     ROOT/classes.txt
 
-As in ADE20K, a pixel of a label image is the number of its class from 1 on (1 background, 2 circle, ...), and 0 is what
-has none: crowds, whose shapes nobody would outline one by one. Shapes have the hues of their classes here, as much of
-what ADE20K labels has.
+As in ADE20K, a pixel of a label image is the number of its class, from 1 (1 background, 2 circle, ...), and 0 stands
+for no class: crowds, whose shapes nobody would outline one by one. Shapes have hues typical of their classes here, as
+many classes of ADE20K do.
 
 Letters: H, W are the height and width of an image in pixels.
 """
@@ -38,20 +38,20 @@ def write_ade(
     image_size: tuple[int, int] = (160, 160),
     seed: int = 0,
 ) -> bool:
-    """Generate the data set, or find it already made. The same arguments give the same bytes.
+    """Generate the data set, unless it already exists. The same arguments give the same bytes.
 
     Args:
-        root: Folder to fill; made if missing. Other things that it holds are left alone.
-        num_train: Images of the training split.
-        num_val: Images of the validation split.
+        root: Folder to fill; created if missing. Other files in it are left alone.
+        num_train: Number of images in the training split.
+        num_val: Number of images in the validation split.
         image_size: (height, width) of the largest images; see ``split_scene`` for the other sizes.
         seed: 0 or more.
 
     Returns:
-        Whether the data set was written: False if ``root`` already holds the one that was asked for.
+        Whether the data set was written: False if ``root`` already holds this data set.
 
     Raises:
-        UserError: An argument is out of range, or ``root`` holds a data set that is not the one asked for.
+        UserError: An argument is out of range, or ``root`` holds another data set.
     """
     parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="ade")
 
@@ -79,16 +79,16 @@ def label_image(scene: Scene) -> np.ndarray:
 
 
 def draw_ade_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2, num_columns: int = 3) -> Path:
-    """Draw the first training images, as read back from disk, each beside its labels in colour, ignored pixels white.
+    """Draw the first training images from disk, each beside its labels in colour, with ignored pixels in white.
 
     Args:
-        root: Folder made by ``write_ade``.
-        num_images: How many images; at most all of the training split are drawn.
-        zoom: By how much the images are enlarged.
-        num_columns: Pairs of pictures side by side.
+        root: Folder written by ``write_ade``.
+        num_images: Number of images, limited to the size of the training split.
+        zoom: Factor by which the images are enlarged.
+        num_columns: Number of pairs side by side.
 
     Returns:
-        The picture, ``root/preview.png``.
+        Path of the picture, ``root/preview.png``.
 
     Raises:
         UserError: ``num_images`` is not positive, or an image cannot be read.

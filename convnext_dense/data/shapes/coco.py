@@ -1,4 +1,4 @@
-"""Writes the scenes of `shapes.py` as a detection data set on disk, in the layout and the format of COCO 2017.
+"""Writes the scenes of ``scenes.py`` as a detection data set in the layout and format of COCO 2017.
 
     ROOT/train2017/000000000001.jpg ...   ROOT/annotations/instances_train2017.json
     ROOT/val2017/000000000001.jpg ...     ROOT/annotations/instances_val2017.json
@@ -34,20 +34,20 @@ def write_coco(
     image_size: tuple[int, int] = (160, 160),
     seed: int = 0,
 ) -> bool:
-    """Generate the data set, or find it already made. The same arguments give the same bytes.
+    """Generate the data set, unless it already exists. The same arguments give the same bytes.
 
     Args:
-        root: folder to fill; made if missing. Other things that it holds are left alone.
-        num_train: images of the training split.
-        num_val: images of the validation split.
-        image_size: (height, width) of the largest images; see `split_scene` for the other sizes.
+        root: Folder to fill; created if missing. Other files in it are left alone.
+        num_train: Number of images in the training split.
+        num_val: Number of images in the validation split.
+        image_size: (height, width) of the largest images; see ``split_scene`` for the other sizes.
         seed: 0 or more.
 
     Returns:
-        Whether the data set was written: False if `root` already holds the one that was asked for.
+        Whether the data set was written: False if ``root`` already holds this data set.
 
     Raises:
-        UserError: an argument is out of range, or `root` holds a data set that is not the one asked for.
+        UserError: An argument is out of range, or ``root`` holds another data set.
     """
     parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="coco")
 
@@ -70,14 +70,14 @@ def encode_polygons(mask: np.ndarray) -> list[list[int]] | None:
     """Trace an (H, W) bool mask along the corners of its pixels, so that filling the polygons gives the mask back.
 
     Returns:
-        COCO polygons [x, y, x, y, ...], one for each separate part; None if there is a hole, which they cannot express.
+        COCO polygons [x, y, x, y, ...], one per separate part; None if there is a hole, which polygons cannot express.
     """
-    # cv2 traces through the centres of the border pixels, half a pixel inside the true outline. With each pixel
+    # OpenCV traces through the centres of the border pixels, half a pixel inside the true outline. With each pixel
     # doubled, an even index is its left (upper) half and an odd one its right (lower) half, so that (index + 1) // 2
     # is the outer corner.
     doubled = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    has_hole = (hierarchy[0, :, 3] >= 0).any()  # column 3: the contour around this one
+    has_hole = (hierarchy[0, :, 3] >= 0).any()  # column 3: the enclosing contour
     if has_hole:
         return None
     polygons = []
@@ -152,23 +152,23 @@ def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2
     """Draw the first training images, as read back from disk, each beside a copy with its ground truth.
 
     Args:
-        root: folder made by `write_coco`.
-        num_images: how many images; at most all of the training split are drawn.
-        zoom: by how much the images are enlarged; at their own size the names would hide the shapes.
-        num_columns: pairs of pictures side by side.
+        root: Folder written by ``write_coco``.
+        num_images: Number of images, limited to the size of the training split.
+        zoom: Factor by which the images are enlarged; at their own size, the names would hide the shapes.
+        num_columns: Number of pairs side by side.
 
     Returns:
-        The picture, `root/preview.png`.
+        Path of the picture, ``root/preview.png``.
 
     Raises:
-        UserError: `num_images` is not positive, or an image is missing.
+        UserError: ``num_images`` is not positive, or an image is missing.
     """
     if num_images < 1:
         raise UserError(f"num_images={num_images} must be 1 or more")
-    from pycocotools.coco import COCO  # here, because writing the data set does without it
+    from pycocotools.coco import COCO  # here, because writing the data set does not need it
 
     root = Path(root)
-    with contextlib.redirect_stdout(io.StringIO()):  # it reports its timing by print
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its timing
         coco = COCO(str(root / "annotations" / "instances_train2017.json"))
     infos = coco.loadImgs(sorted(coco.getImgIds())[:num_images])
     pairs = []

@@ -1,4 +1,4 @@
-"""Writes single objects of the scenes of `shapes.py` as class folders, for pre-training a classifier.
+"""Writes single objects of the scenes of ``scenes.py`` as class folders, for pre-training a classifier.
 
 ROOT/train/circle/000001.png ...   ROOT/val/circle/000001.png ...
 """
@@ -14,7 +14,7 @@ import numpy as np
 from convnext_dense.data.shapes.files import check_parameters, write_once
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, Scene, SceneObject, split_scene
 
-MARGIN = 1.3  # side of a crop over the longer side of the object's box: detectors see an object's surroundings too
+MARGIN = 1.3  # side of a crop relative to the longer side of the box: detectors see an object's surroundings too
 MIN_OBJECT_SIDE = 12  # pixels; smaller objects are hard to name even for people
 
 logger = logging.getLogger(__name__)
@@ -28,20 +28,20 @@ def write_crops(
     image_size: tuple[int, int] = (160, 160),
     seed: int = 0,
 ) -> bool:
-    """Generate the crops, or find them already made. The same arguments give the same pictures.
+    """Generate the crops, unless they already exist. The same arguments give the same pictures.
 
     Args:
-        root: Folder to fill; made if missing.
-        num_train: Crops of the training split.
-        num_val: Crops of the validation split, from scenes that the training split does not have.
-        image_size: (height, width) of the largest scenes, see ``split_scene``; crops keep their pixels.
+        root: Folder to fill; created if missing.
+        num_train: Number of crops in the training split.
+        num_val: Number of crops in the validation split, from scenes that are not in the training split.
+        image_size: (height, width) of the largest scenes, see ``split_scene``; crops are not resized.
         seed: 0 or more.
 
     Returns:
-        Whether the crops were written: False if `root` already holds those that were asked for.
+        Whether the crops were written: False if ``root`` already holds these crops.
 
     Raises:
-        UserError: An argument is out of range, or `root` holds a data set that is not the one asked for.
+        UserError: An argument is out of range, or ``root`` holds another data set.
     """
     parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="crops")
 
@@ -53,15 +53,15 @@ def write_crops(
 
 
 def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: int = 96) -> Path:
-    """Draw the first training crops of every class, a row per class, `root/preview.png`.
+    """Draw the first training crops of every class, one row per class.
 
     Args:
-        root: Folder made by `write_crops`.
-        num_images: Crops per class.
-        side: Pixels that each is scaled to.
+        root: Folder written by ``write_crops``.
+        num_images: Number of crops per class.
+        side: Height and width of each drawn crop in pixels.
 
     Returns:
-        The picture.
+        Path of the picture, ``root/preview.png``.
     """
     rows = []
     for name in CLASS_NAMES:
@@ -75,7 +75,7 @@ def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: i
 
 
 def crop_object(scene: Scene, scene_object: SceneObject) -> np.ndarray:
-    """Cut the square around an object out, (side, side, 3) RGB; beyond the picture its border is repeated."""
+    """Cut out the square around an object, (side, side, 3) RGB; border pixels are repeated outside the picture."""
     x, y, width, height = scene_object.box
     side = round(MARGIN * max(width, height))
     left, top = x + (width - side) // 2, y + (height - side) // 2
@@ -85,7 +85,7 @@ def crop_object(scene: Scene, scene_object: SceneObject) -> np.ndarray:
 
 
 def _crops(split: str, image_size: tuple[int, int], seed: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield class and crop of one object after the other, scene by scene, without an end."""
+    """Yield the class and the crop of one object after another, scene by scene, endlessly."""
     index = 0
     while True:
         scene = split_scene(split, index, seed=seed, image_size=image_size)

@@ -1,4 +1,4 @@
-"""What every layout of the generated data has in common: written whole or not at all, found again, previewed."""
+"""What all layouts of the generated data share: checked arguments, and writing that is complete or not done at all."""
 
 import json
 import logging
@@ -13,9 +13,9 @@ import cv2
 from convnext_dense.data.shapes.scenes import MIN_SIDE, Scene
 from convnext_dense.errors import UserError
 
-GENERATOR_VERSION = "2"  # raise it with every change that alters pictures or annotations: old folders are then refused
+GENERATOR_VERSION = "2"  # increase it with every change to pictures or annotations: old folders are then refused
 JPEG_QUALITY = 90
-MARKER = "shapes.json"  # says that a folder is complete, and what it was made with
+MARKER = "shapes.json"  # marks a folder as complete, and records its parameters
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 def check_parameters(
     num_train: int, num_val: int, *, image_size: tuple[int, int], seed: int, layout: str
 ) -> dict[str, Any]:
-    """Check what a data set is asked to be.
+    """Check the parameters of a data set.
 
     Returns:
-        All that its files depend on.
+        Everything that its files depend on.
 
     Raises:
         UserError: An argument is out of range.
@@ -51,21 +51,21 @@ def check_parameters(
 def write_once(
     root: str | os.PathLike[str], entries: Sequence[str], parameters: dict[str, Any], write: Callable[[Path], None]
 ) -> bool:
-    """Fill a folder, or find it already filled.
+    """Fill a folder, unless it is already filled.
 
-    Files take their final names only when all of them are written, so a data set is either complete or not there.
+    Files get their final names only when all of them are written, so a data set is either complete or absent.
 
     Args:
-        root: Folder to fill; made if missing. Other things that it holds are left alone.
-        entries: Files and folders that ``write`` makes, relative to the root.
-        parameters: What the files depend on.
-        write: Given an empty folder, makes the entries in it.
+        root: Folder to fill; created if missing. Other files in it are left alone.
+        entries: Files and folders that ``write`` creates, relative to the root.
+        parameters: Everything that the files depend on.
+        write: Takes an empty folder, and creates the entries in it.
 
     Returns:
-        Whether anything was written: False if the root already holds the data set that was asked for.
+        Whether anything was written: False if the root already holds this data set.
 
     Raises:
-        UserError: The root holds another data set, or one that is not complete.
+        UserError: The root holds another or an incomplete data set.
     """
     root = Path(root)
     if _is_complete(root, entries, parameters):
@@ -79,12 +79,12 @@ def write_once(
         marker.write_text(json.dumps({"parameters": parameters, "files": files}))
         for name in entries:
             (Path(partial) / name).rename(root / name)
-        marker.rename(root / MARKER)  # last: it is what says that the data set is complete
+        marker.rename(root / MARKER)  # last, because it marks the data set as complete
     return True
 
 
 def encode_jpeg(scene: Scene) -> bytes:
-    """Return a scene's picture as a JPEG file."""
+    """Encode a scene's picture as JPEG."""
     bgr = cv2.cvtColor(scene.image, cv2.COLOR_RGB2BGR)
     is_encoded, buffer = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert is_encoded
@@ -92,7 +92,7 @@ def encode_jpeg(scene: Scene) -> bytes:
 
 
 def _is_complete(root: Path, entries: Sequence[str], parameters: dict[str, Any]) -> bool:
-    """Whether the root holds exactly this data set; an error if it holds something else under the same names."""
+    """Whether the root holds exactly this data set; raise an error if other data has the same names."""
     found = [name for name in (*entries, MARKER) if (root / name).exists()]
     if not found:
         return False

@@ -1,8 +1,8 @@
-"""Generated scenes of flat shapes, with exact ground truth: what the demo data sets are written from.
+"""Generated scenes of flat shapes with exact ground truth, the source of the demo data sets.
 
-A scene knows nothing of files: `shapes_coco.py` writes detection data, and any other writer that starts from
-`split_scene` meets the same pictures. Every choice comes from a numpy Generator, so a seed gives the same scene
-wherever numpy and OpenCV are the same versions.
+Scenes are independent of file formats: ``coco.py`` writes detection data, and any other writer that starts from
+``split_scene`` gets the same pictures. Every choice comes from a NumPy ``Generator``, so a seed gives the same scene
+wherever the versions of NumPy and OpenCV are the same.
 
 Letters: H, W are the height and width of an image in pixels, V is a number of vertices.
 """
@@ -19,16 +19,16 @@ from convnext_dense.errors import UserError
 CLASS_NAMES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross", "crescent")
 SPLITS: tuple[str, ...] = ("train", "val")
 
-MIN_SIDE = 64  # below this the small shapes have too few pixels to be told apart
+MIN_SIDE = 64  # below this, small shapes have too few pixels to be told apart
 EMPTY_RATE = 0.05
 CROWD_RATE = 0.07
 SMALL_RATE = 0.12
-MIN_VISIBLE_RATE = 0.35  # a shape that is hidden further is left out: people could not name it either
+MIN_VISIBLE_RATE = 0.35  # shapes that are less visible are left out: people could not name them either
 _NUM_OBJECTS_RATES = (0.2, 0.25, 0.25, 0.18, 0.12)  # of 1, 2, ... 5 shapes in a picture
 _TILT = np.deg2rad(8)  # standard deviation
-_HUE_DEVIATION = 0.25  # in steps from class to class: two neighbours are beyond the middle in 1 of 22 cases each
+_HUE_DEVIATION = 0.25  # in steps between classes: 1 in 22 of a class is beyond the midpoint to a neighbour
 _SUPERSAMPLING = 4
-_SUBPIXEL_BITS = 4  # binary places that cv2.fillPoly reads of each coordinate
+_SUBPIXEL_BITS = 4  # fractional bits of the coordinates that cv2.fillPoly reads
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,9 @@ class SceneObject:
     """One annotated object.
 
     Attributes:
-        class_index: position in `CLASS_NAMES`.
-        mask: (H, W) bool, the pixels where the object is seen: nothing that a later object hides.
-        is_crowd: the object stands for a heap of small ones of its class that nobody would outline one by one.
+        class_index: Position in ``CLASS_NAMES``.
+        mask: (H, W) bool, the visible pixels of the object, without those that a later object hides.
+        is_crowd: Whether the object is a heap of small ones of its class that nobody would outline one by one.
     """
 
     class_index: int
@@ -56,11 +56,11 @@ class SceneObject:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and what is in it.
+    """A picture and its objects.
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
-        objects: from the bottom one to the top one; their masks are disjoint. May be empty.
+        objects: From bottom to top, with disjoint masks. May be empty.
     """
 
     image: np.ndarray
@@ -69,11 +69,11 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """Shapes that are annotated together: one, or all of a crowd.
+    """Shapes that are annotated together: a single one, or all of a crowd.
 
     Attributes:
-        coverages: (H, W) float32 in [0, 1] for each shape, how much of each pixel it covers.
-        mask: (H, W) bool, the pixels that the shapes would own if nothing lay on top.
+        coverages: (H, W) float32 in [0, 1] for each shape, the share of each pixel that it covers.
+        mask: (H, W) bool, the pixels that the shapes would have if nothing lay on top.
     """
 
     class_index: int
@@ -85,18 +85,18 @@ class _Layer:
 def split_scene(
     split: str, index: int, *, seed: int, image_size: tuple[int, int], has_class_colours: bool = False
 ) -> Scene:
-    """Make picture `index` of a split, which depends on the arguments alone and not on the pictures before it.
+    """Generate picture ``index`` of a split, which depends only on the arguments, not on the pictures before it.
 
     Args:
-        split: one of `SPLITS`; the splits of one seed have nothing in common.
-        index: number of the picture, from 0.
+        split: One of ``SPLITS``; the splits of one seed have nothing in common.
+        index: Number of the picture, from 0.
         seed: 0 or more.
         image_size: (height, width) of the largest pictures. A third of them are 3/4 as high, a third 3/4 as wide, so
-            that whoever trains on them meets padding and mixed aspect ratios, as in photographs.
-        has_class_colours: see `make_scene`.
+            that training meets padding and mixed aspect ratios, as with photographs.
+        has_class_colours: See ``make_scene``.
 
     Raises:
-        UserError: unknown split, negative index or seed, or an image that is too small.
+        UserError: The split is unknown, the index or seed is negative, or the image is too small.
     """
     if split not in SPLITS:
         raise UserError(f"split={split!r} is unknown: it must be one of {SPLITS}")
@@ -109,16 +109,16 @@ def split_scene(
 
 
 def make_scene(rng: np.random.Generator, image_size: tuple[int, int], *, has_class_colours: bool = False) -> Scene:
-    """Draw one scene: a textured background, no shape to five shapes that may hide each other, at times a crowd.
+    """Draw one scene: a textured background, up to five shapes that may hide each other, and at times a crowd.
 
     Args:
-        rng: source of every choice.
-        image_size: (height, width) of the picture; each at least 48 (3/4 of `MIN_SIDE`).
-        has_class_colours: whether shapes have hues that are typical of their class, before dull backgrounds, as sky
-            and grass have; neighbouring hues overlap. Otherwise colours tell nothing.
+        rng: Source of every choice.
+        image_size: (height, width) of the picture; each at least 48 (3/4 of ``MIN_SIDE``).
+        has_class_colours: Whether shapes have hues that are typical of their class, as sky and grass have, on dull
+            backgrounds; neighbouring hues overlap. Otherwise colours tell nothing about the class.
 
     Raises:
-        UserError: the image is too small.
+        UserError: The image is too small.
     """
     if min(image_size) < MIN_SIDE * 3 // 4:
         raise UserError(f"image_size={image_size} is too small: height and width must be {MIN_SIDE * 3 // 4} or more")
@@ -130,7 +130,7 @@ def make_scene(rng: np.random.Generator, image_size: tuple[int, int], *, has_cla
         colour = _pick_class_colour(rng, layer.class_index) if has_class_colours else _pick_colour(rng, used_colours)
         used_colours.append(colour)
         for coverage in layer.coverages:
-            # Neighbours in a crowd would melt into one blob if all had exactly one colour.
+            # Neighbours in a crowd would merge into one blob if all had exactly the same colour.
             shade = colour + rng.uniform(-30, 30) if layer.is_crowd else colour
             canvas += coverage[..., None] * (_texture(rng, image_size, shade) - canvas)
     objects = [SceneObject(layer.class_index, visible, layer.is_crowd) for layer, visible in layers]
@@ -143,7 +143,7 @@ def _place_layers(rng: np.random.Generator, image_size: tuple[int, int]) -> list
     num_objects = 1 + rng.choice(len(_NUM_OBJECTS_RATES), p=_NUM_OBJECTS_RATES)
     layers = [_place_shape(rng, image_size) for _ in range(num_objects)]
     if rng.random() < CROWD_RATE:
-        # At the bottom and with few others, so that the shapes above it keep their outline and the heap stays in sight.
+        # At the bottom and with few others, so that the shapes above keep their outlines and the crowd stays visible.
         layers = [_place_crowd(rng, image_size), *layers[:2]]
     return layers
 
@@ -164,7 +164,7 @@ def _place_crowd(rng: np.random.Generator, image_size: tuple[int, int]) -> _Laye
     centre = rng.uniform(0.3, 0.7, size=2) * (width, height)
     side = rng.uniform(0.05, 0.07) * min(image_size)
     num_shapes = int(rng.integers(14, 27))
-    # A disc of about the area of all shapes together: most touch or overlap a neighbour.
+    # A disc with about the area of all shapes together: most shapes touch or overlap a neighbour.
     radius = side * np.sqrt(1.1 * num_shapes / np.pi)
     coverages = []
     for _ in range(num_shapes):
@@ -176,12 +176,12 @@ def _place_crowd(rng: np.random.Generator, image_size: tuple[int, int]) -> _Laye
 
 
 def _keep_visible(layers: list[_Layer]) -> list[tuple[_Layer, np.ndarray]]:
-    """Drop the layers that are too far hidden, and pair the others with the (H, W) bool mask of what is seen."""
+    """Drop layers that are mostly hidden, and pair the others with the (H, W) bool masks of their visible pixels."""
     if not layers:
         return []
     kept: list[tuple[_Layer, np.ndarray]] = []
     hidden = np.zeros_like(layers[0].mask)
-    for layer in reversed(layers):  # from the top, because a layer that is dropped hides nothing
+    for layer in reversed(layers):  # from the top, because a dropped layer hides nothing
         visible = layer.mask & ~hidden
         if visible.sum() >= max(1, MIN_VISIBLE_RATE * layer.mask.sum()):
             kept.append((layer, visible))
@@ -190,7 +190,7 @@ def _keep_visible(layers: list[_Layer]) -> list[tuple[_Layer, np.ndarray]]:
 
 
 def _regular(num_points: int) -> np.ndarray:
-    """(V, 2) points on the unit circle, the first one at the top of the picture."""
+    """Return (V, 2) points on the unit circle, the first at the top of the picture."""
     angles = np.arange(num_points) * 2 * np.pi / num_points - np.pi / 2
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
@@ -209,7 +209,7 @@ def _cross() -> np.ndarray:
 
 
 def _crescent() -> np.ndarray:
-    """Return a unit disc less another disc of radius 0.8 whose centre is 0.5 to the right."""
+    """Return a unit disc minus a disc of radius 0.8 whose centre is 0.5 to the right."""
     radius, shift = 0.8, 0.5
     x = (shift**2 + 1 - radius**2) / (2 * shift)  # where the two circles meet, at (x, y) and (x, -y)
     y = np.sqrt(1 - x**2)
@@ -220,7 +220,7 @@ def _crescent() -> np.ndarray:
     return np.concatenate([outer_points, inner_points])
 
 
-# None of them has a hole: a COCO polygon could not tell of it.
+# None has a hole, which a COCO polygon could not express.
 _OUTLINES = {
     "circle": _regular(64),
     "square": np.array([(1.0, 1.0), (-1.0, 1.0), (-1.0, -1.0), (1.0, -1.0)]),  # stretched to a rectangle, not a rhombus
@@ -232,12 +232,12 @@ _OUTLINES = {
 
 
 def _outline(rng: np.random.Generator, class_index: int, *, side: float, centre: np.ndarray) -> np.ndarray:
-    """Turn, stretch and place the outline of a class.
+    """Rotate, stretch and place the outline of a class.
 
     Args:
-        rng: where the turn and the stretch are drawn from.
-        class_index: position in `CLASS_NAMES`.
-        side: square root of the area in pixels; by area, not by radius, so that no class is smaller than another.
+        rng: Source of the rotation and the stretch.
+        class_index: Position in ``CLASS_NAMES``.
+        side: Square root of the area in pixels; sizing by area, not by radius, makes all classes equally large.
         centre: (x, y) in pixels, where (0, 0) is the upper left corner of the upper left pixel.
 
     Returns:
@@ -248,14 +248,14 @@ def _outline(rng: np.random.Generator, class_index: int, *, side: float, centre:
     x, y = points.T
     area = abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2
     stretch = np.sqrt(rng.uniform(0.85, 1.0))
-    # Tilted, but never upside down, like most things in photographs: a small model learns them in fewer steps.
+    # Tilted, but never upside down, like most things in photographs: a small model learns this in fewer steps.
     angle = rng.normal(0, _TILT)
     turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
     return points * (side / np.sqrt(area)) * (stretch, 1 / stretch) @ turn + centre
 
 
 def _coverage(outline: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    """Rasterises a (V, 2) outline to (H, W) float32, the share of each pixel that lies inside."""
+    """Rasterise a (V, 2) outline to (H, W) float32, the share of each pixel that lies inside."""
     height, width = image_size
     fine = np.zeros((height * _SUPERSAMPLING, width * _SUPERSAMPLING), dtype=np.uint8)
     # OpenCV counts from the centre of the first pixel, the outline from its corner.
@@ -285,7 +285,7 @@ def _pick_class_colour(rng: np.random.Generator, class_index: int) -> np.ndarray
 
 
 def _ramp(rng: np.random.Generator, image_size: tuple[int, int], period: float) -> np.ndarray:
-    """(H, W) distance along a random direction from a random origin, in periods."""
+    """Return the (H, W) distance along a random direction from a random origin, in periods."""
     height, width = image_size
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:height, :width]
@@ -332,20 +332,20 @@ _PATTERNS: tuple[Callable[[np.random.Generator, tuple[int, int]], np.ndarray], .
 
 
 def _texture(rng: np.random.Generator, image_size: tuple[int, int], colour: np.ndarray) -> np.ndarray:
-    """Fill a picture with a pattern between two shades on both sides of a (3,) colour.
+    """Fill a picture with a pattern between two shades around a (3,) colour.
 
     Returns:
         (H, W, 3) float32, RGB in [0, 255].
     """
     pattern = _PATTERNS[rng.integers(len(_PATTERNS))](rng, image_size)
     direction = rng.normal(size=3)
-    # Weaker than the distance of two picked colours: no object may dissolve into its surroundings.
+    # Smaller than the distance between two picked colours, so that no object blends into its surroundings.
     contrast = rng.uniform(20, 60) * direction / np.linalg.norm(direction)
     return np.clip(colour + (pattern[..., None] - 0.5) * contrast, 0, 255).astype(np.float32)
 
 
 def _photograph(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
-    """Return an (H, W, 3) float RGB drawing uneven light, a soft lens, sensor noise; return uint8."""
+    """Add uneven light, lens blur and sensor noise to an (H, W, 3) float RGB drawing, and return it as uint8."""
     image_size = canvas.shape[:2]
     light = rng.uniform(0.85, 1.1) + rng.uniform(0, 0.25) * (_gradient(rng, image_size) - 0.5)
     blurred = cv2.GaussianBlur(canvas, (0, 0), sigmaX=rng.uniform(0.2, 0.8))
