@@ -7,7 +7,7 @@ from mmengine.hooks import Hook
 from convnext_dense.data.named_pipeline import name_images_of
 from convnext_dense.registry import HOOKS
 
-_HINT = " tools/check_dataset.py --all-images looks at every image; checkpoints written so far are kept."
+_HINT = " Run tools/check_dataset.py --all-images to check every image; checkpoints written so far are kept."
 
 
 @HOOKS.register_module()
