@@ -207,7 +207,7 @@ def _inspect_learnt_classes(objects: list[tuple[CocoSplit, Objects]], inspection
         if learnt and unlearnt and split.loader != "train":
             inspection.warning(
                 "classes that are not learnt",
-                f"{split.path} has objects of {quote(unlearnt)}, but the training data has none: they cannot be found.",
+                f"{split.path} has objects of {quote(unlearnt)}, and the training data has none: they cannot be found.",
             )
 
 

@@ -142,5 +142,5 @@ def inspect_unlearnt(train: Sequence[LabelCounts], others: Sequence[LabelCounts]
         if unlearnt:
             inspection.warning(
                 "classes that are not learnt",
-                f"{counts.folder} has pixels of {quote(unlearnt)}, but no training label has: they cannot be found.",
+                f"{counts.folder} has pixels of {quote(unlearnt)}, and no training label has: they cannot be found.",
             )

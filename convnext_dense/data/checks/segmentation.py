@@ -235,7 +235,7 @@ def _open_pair(image: Path, label: Path, inspection: Inspection, reader: ImageRe
     fault = None
     if values.ndim != 2:
         fault = (
-            f"Label {label} has {values.shape[-1]} channels: it must have one, with class numbers as pixels, not "
+            f"Label {label} has {values.shape[-1]} channels: it must have one, whose pixels are class numbers, not "
             "colours."
         )
     elif values.max(initial=0) > 255 or values.min(initial=0) < 0:
