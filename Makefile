@@ -1,14 +1,14 @@
-# A set-up that is there is renewed with its own Python.
+# An existing environment is updated with its own Python.
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 ONEDL := .venv-onedl
 COMMA := ,
 
-# A second thread makes the demo's small steps a fifth faster on idle cores, and several times slower on busy ones.
+# A second thread makes the demo's small steps a fifth faster on idle cores and several times slower on busy ones.
 export OMP_NUM_THREADS ?= 1
 
-# Two processes of one thread each: what a small machine has.
+# Two single-threaded processes, to fit a small machine.
 PYTEST_OPTIONS ?= --numprocesses 2 --dist worksteal
 
 PRETRAINING := pretrain_convnext_atto_shapes
@@ -27,10 +27,10 @@ SEGMENTATION_CHECKPOINT = $$(cat work_dirs/$(SEGMENTATION)/last_checkpoint)
 
 setup: $(INSTALLED)
 
-# $(call set-up,FOLDER,EXTRAS): everything comes from PyPI and nothing is compiled.
+# $(call set-up,FOLDER,EXTRAS) installs everything from PyPI; nothing is compiled.
 define set-up
-	@echo "== Set-up: $(1) with torch and OpenMMLab, about 6 GB; two to five minutes the first time"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Error: Python 3.10 or later is needed; name it with make PYTHON=...")'
+	@echo "== Set-up: installing torch and OpenMMLab into $(1), about 6 GB; two to five minutes the first time"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Error: Python 3.10 or later is needed; select it with make PYTHON=...")'
 	$(PYTHON) -m venv $(1)
 	$(1)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$(2)]'
 	@touch $(1)/installed
@@ -43,12 +43,12 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 $(ONEDL)/installed: setup.cfg pyproject.toml constraints.txt
 	$(call set-up,$(ONEDL),onedl$(COMMA)dev)
 
-# Goes on where it was interrupted; delete work_dirs/ to train again.
+# Continues where it was interrupted; delete work_dirs/ to train again.
 demo: $(INSTALLED)
-	@echo "== 1/6 Data: drawing images with masks into data/shapes, and single shapes into data/shapes_crops"
+	@echo "== 1/6 Data: drawing images with masks into data/shapes and single shapes into data/shapes_crops"
 	$(BIN)/python tools/make_shapes.py data/shapes
 	$(BIN)/python tools/make_shapes.py data/shapes_crops --layout crops --num-train 3000 --num-val 600
-	@echo "== 2/6 Pre-training ConvNeXt-atto as a classifier of single shapes, on two CPU cores about two minutes"
+	@echo "== 2/6 Pre-training ConvNeXt-atto as a classifier of single shapes, about two minutes on two CPU cores"
 	$(BIN)/python tools/train.py $(PRETRAINING_CONFIG) --resume
 	@echo "== 3/6 Top-1 accuracy on held-out crops"
 	$(BIN)/python tools/test.py $(PRETRAINING_CONFIG) $(PRETRAINING_CHECKPOINT)
@@ -64,7 +64,7 @@ demo: $(INSTALLED)
 demo-segmentation: $(INSTALLED)
 	@echo "== 1/4 Data: drawing images with labels into data/shapes_ade"
 	$(BIN)/python tools/make_shapes.py data/shapes_ade --layout ade
-	@echo "== 2/4 Training UperNet on ConvNeXt-atto from random weights, on two CPU cores about three minutes"
+	@echo "== 2/4 Training UperNet on ConvNeXt-atto from random weights, about three minutes on two CPU cores"
 	$(BIN)/python tools/train.py $(SEGMENTATION_CONFIG) --resume
 	@echo "== 3/4 Testing on held-out images"
 	$(BIN)/python tools/test.py $(SEGMENTATION_CONFIG) $(SEGMENTATION_CHECKPOINT)
@@ -76,7 +76,7 @@ demo-segmentation: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
-# The same tests with the forks that import under the same names.
+# The same tests with the forks, which are imported under the same names.
 test-onedl: $(ONEDL)/installed
 	$(ONEDL)/bin/python -m pytest $(PYTEST_OPTIONS)
 

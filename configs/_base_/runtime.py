@@ -1,4 +1,4 @@
-"""What every run has, whatever its task: hooks, log, processes. A schedule says how often checkpoints are written."""
+"""Settings that all tasks share: hooks, logging and processes. The schedules set how often checkpoints are written."""
 
 default_hooks = dict(
     timer=dict(type="IterTimerHook"),
@@ -11,9 +11,9 @@ log_processor = dict(type="LogProcessor", window_size=50, by_epoch=True)
 log_level = "INFO"
 
 env_cfg = dict(
-    cudnn_benchmark=False,  # image sizes change from step to step, so that a search for the fastest kernel never pays
-    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),  # workers are processes already: no threads inside them
-    dist_cfg=dict(backend="nccl", timeout=1800),  # seconds that processes wait for one that is gone or stuck
+    cudnn_benchmark=False,  # image sizes change from step to step, so searching for the fastest kernel never pays off
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),  # workers are processes already; no threads inside them
+    dist_cfg=dict(backend="nccl", timeout=1800),  # seconds to wait for a process that is gone or stuck
 )
 
 load_from = None

@@ -1,11 +1,11 @@
-"""ConvNeXt-B, ImageNet-22K pre-training, 90 epochs at 224 pixels, 21841 classes.
+"""ConvNeXt-B pre-trained on ImageNet-22K with 21841 classes, 90 epochs at 224 pixels.
 
 Run: NNODES=16 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh configs/classification/convnext_b_22k.py 8
-     python tools/train.py configs/classification/convnext_b_22k.py  (one GPU, more batches per step)
+     python tools/train.py configs/classification/convnext_b_22k.py  (one GPU, accumulating gradients)
 Batch: 16 nodes x 8 GPUs x 32 images = 4096
 Source: arXiv:2201.03545v2, Table 5 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
-Published: no accuracy; after fine-tuning at 224 pixels, top-1 85.8 on ImageNet-1K
-Ours: not measured
+Published: nothing for the pre-trained classifier itself; convnext_b_22k_ft_224.py fine-tunes it
+Results here: not measured
 """
 
 _base_ = [

@@ -1,11 +1,10 @@
-"""ConvNeXt-S, ImageNet-1K from scratch, 300 epochs at 224 pixels.
+"""ConvNeXt-S trained from scratch on ImageNet-1K, 300 epochs at 224 pixels.
 
 Run: NNODES=4 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh configs/classification/convnext_s_1k.py 8
-     python tools/train.py configs/classification/convnext_s_1k.py  (one GPU, more batches per step)
+     python tools/train.py configs/classification/convnext_s_1k.py  (one GPU, accumulating gradients)
 Batch: 4 nodes x 8 GPUs x 128 images = 4096
-Source: arXiv:2201.03545v2, Table 1 (results) and Table 5 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
-Published: top-1 83.1 (moving average); 50 M parameters, 8.7 GFLOPs at 224x224
-Ours: not measured
+Source: arXiv:2201.03545v2, Table 1 (results, moving average) and Table 5 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
+Results here: not measured
 """
 
 _base_ = [

@@ -1,9 +1,9 @@
-"""ConvNeXt-atto as a classifier of small images of one's own, from random weights.
+"""ConvNeXt-atto as a classifier of your own small images, from random weights.
 
 Run: python tools/train.py configs/demo/convnext_atto_small_images.py --data DIR
-Batch: 1 process x 32 images; made for two CPU cores
-Source: ours; no published counterpart
-Ours: see README.md
+Batch: 1 process x 32 images; sized for two CPU cores
+Source: our own; there is no published counterpart
+Results here: see README.md
 """
 
 _base_ = [
@@ -16,7 +16,8 @@ model = dict(
     backbone=dict(
         arch="atto",
         layer_scale_init_value=1.0,
-        # The paper's deviation of .02 suits 300 epochs: at these widths blocks start as identities and learn slowly.
+        # The paper's standard deviation of .02 suits 300 epochs; at these widths, blocks would start as identities and
+        # learn slowly.
         init_cfg=dict(
             type="Kaiming", layer=["Conv2d", "Linear"], mode="fan_in", nonlinearity="linear", distribution="normal"
         ),

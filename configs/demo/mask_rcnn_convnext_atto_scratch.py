@@ -1,9 +1,9 @@
-"""Mask R-CNN on ConvNeXt-atto for a small data set of one's own with many small objects, from random weights.
+"""Mask R-CNN on ConvNeXt-atto for a small data set of your own with many small objects, from random weights.
 
 Run: python tools/train.py configs/demo/mask_rcnn_convnext_atto_scratch.py --data DIR
-Batch: 1 process x 4 images; made for two CPU cores
-Source: ours; no published counterpart
-Ours: see README.md, section "Your own data, in one option"
+Batch: 1 process x 4 images; sized for two CPU cores
+Source: our own; there is no published counterpart
+Results here: see README.md, section "Your own data, in one option"
 """
 
 _base_ = "mask_rcnn_convnext_atto_shapes.py"

@@ -1,9 +1,9 @@
 """Mask R-CNN on ConvNeXt-atto, generated shapes (tools/make_shapes.py data/shapes), from random weights.
 
 Run: make demo, or python tools/train.py configs/demo/mask_rcnn_convnext_atto_shapes.py
-Batch: 1 process x 4 images; made for two CPU cores
-Source: ours; no published counterpart
-Ours: see README.md
+Batch: 1 process x 4 images; sized for two CPU cores
+Source: our own; there is no published counterpart
+Results here: see README.md
 """
 
 _base_ = [
@@ -12,14 +12,15 @@ _base_ = [
     "../_base_/schedules/adamw_3x.py",
 ]
 
-# Half the usual widths in every part, fewer proposals, fewer sampling points: an iteration takes half a second.
+# Narrower parts, fewer proposals and fewer sampling points than usual, so that an iteration takes half a second.
 model = dict(
-    # A corner padded with zeros has no deviation over channels, and each LayerNorm multiplies gradients there by
+    # In a corner padded with zeros, all channels are equal: each LayerNorm multiplies gradients there by
     # 1 / sqrt(eps) = 1000 until the biases of random weights have moved.
     data_preprocessor=dict(pad_value=1.0),
     backbone=dict(
         arch="atto",
-        # The paper's deviation of .02 suits 300 epochs: at these widths blocks start as identities and learn slowly.
+        # The paper's standard deviation of .02 suits 300 epochs; at these widths, blocks would start as identities and
+        # learn slowly.
         init_cfg=dict(
             type="Kaiming", layer=["Conv2d", "Linear"], mode="fan_in", nonlinearity="linear", distribution="normal"
         ),

@@ -1,10 +1,10 @@
-"""Mask R-CNN on ConvNeXt-atto, generated shapes, from the backbone that was pre-trained on single shapes.
+"""Mask R-CNN on ConvNeXt-atto, generated shapes, from a backbone pre-trained on single shapes.
 
 Run: make demo, or after configs/demo/pretrain_convnext_atto_shapes.py
      python tools/train.py configs/demo/mask_rcnn_convnext_atto_shapes_pretrained.py
-Batch: 1 process x 4 images; made for two CPU cores
-Source: ours; no published counterpart
-Ours: see README.md
+Batch: 1 process x 4 images; sized for two CPU cores
+Source: our own; there is no published counterpart
+Results here: see README.md
 """
 
 _base_ = "mask_rcnn_convnext_atto_shapes.py"

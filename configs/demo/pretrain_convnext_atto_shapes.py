@@ -1,9 +1,9 @@
 """ConvNeXt-atto pre-trained on single shapes (tools/make_shapes.py data/shapes_crops --layout crops).
 
 Run: make demo, or python tools/train.py configs/demo/pretrain_convnext_atto_shapes.py
-Batch: 1 process x 32 images; made for two CPU cores
-Source: ours; no published counterpart
-Ours: see README.md
+Batch: 1 process x 32 images; sized for two CPU cores
+Source: our own; there is no published counterpart
+Results here: see README.md
 """
 
 _base_ = "convnext_atto_small_images.py"

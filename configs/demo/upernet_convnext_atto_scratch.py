@@ -1,9 +1,9 @@
-"""UperNet on ConvNeXt-atto for a small data set of one's own, from random weights.
+"""UperNet on ConvNeXt-atto for a small data set of your own, from random weights.
 
 Run: python tools/train.py configs/demo/upernet_convnext_atto_scratch.py --data DIR [--classes NAME ...]
-Batch: 1 process x 8 images; made for two CPU cores
-Source: ours; no published counterpart
-Ours: see README.md, section "Your own data, in one option"
+Batch: 1 process x 8 images; sized for two CPU cores
+Source: our own; there is no published counterpart
+Results here: see README.md, section "Your own data, in one option"
 """
 
 _base_ = "upernet_convnext_atto_shapes.py"

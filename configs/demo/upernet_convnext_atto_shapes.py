@@ -1,9 +1,9 @@
 """UperNet on ConvNeXt-atto, generated shapes (tools/make_shapes.py data/shapes_ade --layout ade), from random weights.
 
 Run: make demo-segmentation, or python tools/train.py configs/demo/upernet_convnext_atto_shapes.py
-Batch: 1 process x 8 images; made for two CPU cores
-Source: ours; no published counterpart
-Ours: see README.md
+Batch: 1 process x 8 images; sized for two CPU cores
+Source: our own; there is no published counterpart
+Results here: see README.md
 """
 
 _base_ = [
@@ -13,12 +13,13 @@ _base_ = [
 ]
 
 model = dict(
-    # A corner padded with zeros has no deviation over channels, and each LayerNorm multiplies gradients there by
+    # In a corner padded with zeros, all channels are equal: each LayerNorm multiplies gradients there by
     # 1 / sqrt(eps) = 1000 until the biases of random weights have moved.
     data_preprocessor=dict(pad_val=1.0, size=(128, 128)),
     backbone=dict(
         arch="atto",
-        # The paper's deviation of .02 suits 300 epochs: at these widths blocks start as identities and learn slowly.
+        # The paper's standard deviation of .02 suits 300 epochs; at these widths, blocks would start as identities and
+        # learn slowly.
         init_cfg=dict(
             type="Kaiming", layer=["Conv2d", "Linear"], mode="fan_in", nonlinearity="linear", distribution="normal"
         ),

@@ -5,8 +5,7 @@ Run: tools/dist_train.sh configs/segmentation/upernet_convnext_b_22k_640_160k.py
 Batch: 8 GPUs x 2 images = 16; 160 000 x 16 / 20 210 images = 127 epochs
 Source: arXiv:2201.03545v2, Table 4 (results) and Appendix A.3 (recipe);
 https://github.com/facebookresearch/ConvNeXt/blob/048efcea/semantic_segmentation/configs/convnext/upernet_convnext_base_640_160k_ade20k_ss.py
-Published: mIoU 52.6 (single scale), 53.1 (multi-scale and flip, --tta); 122 M parameters, 1828 GFLOPs at 2560x640
-Ours: not measured
+Results here: not measured
 """
 
 _base_ = [

@@ -92,7 +92,8 @@ def described_policy(transforms: list) -> list[dict]:
 
 
 def test_configs_and_published_detectors_are_the_same_set():
-    leaves = {path.relative_to(ROOT).as_posix() for path in CONFIGS if path.parent.name == "detection"}
+    paths = [path for path in CONFIGS if path.parent.name == "detection" and "roadmap" not in path.name]
+    leaves = {path.relative_to(ROOT).as_posix() for path in paths}
     assert leaves, "no leaf found under configs/detection"
     assert leaves - set(DETECTORS) == set(), "configs without a published model in published.json"
     assert set(DETECTORS) - leaves == set(), "published models without a config"
@@ -113,7 +114,7 @@ def test_no_config_types_layers_by_hand_or_replaces_a_backbone(path):
 
 
 @each_leaf
-def test_leaf_is_short_and_says_how_to_run_it(leaf):
+def test_leaf_is_short_and_names_its_command_and_source(leaf):
     text = (ROOT / leaf).read_text(encoding="utf-8")
     tree = ast.parse(text)
     docstring = ast.get_docstring(tree) or ""
@@ -125,10 +126,8 @@ def test_leaf_is_short_and_says_how_to_run_it(leaf):
         f"python tools/train.py {leaf}",
         f"{COMMON['gpus']} GPUs x {COMMON['images_per_gpu']} images = {COMMON['batch_size']}",
         "https://github.com/facebookresearch/ConvNeXt/blob/048efcea",
-        "arXiv:2201.03545",
-        f"box AP {model['box_AP']}, mask AP {model['mask_AP']}",
-        f"{model['params_M']} M parameters, {model['gflops_1280x800']} GFLOPs at {COMMON['flops_input']}",
-        "Ours: ",
+        "Source: arXiv:2201.03545v2, Table 3 (results)",
+        "Results here: ",
     ):
         assert wanted in docstring, f"the docstring lacks {wanted!r}"
     official_config = model["source"].partition("configs/convnext/")[2].partition(";")[0]

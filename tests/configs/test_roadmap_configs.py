@@ -2,6 +2,7 @@
 
 Results and recipe: arXiv 2201.03545v2, tables 5, 10 and 11 (published.json)."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,18 @@ def test_every_step_is_trained_by_the_published_recipe(regime, step):
     assert (cfg.train_cfg.max_epochs, cfg.effective_batch) == (recipe["epochs"], recipe["batch"])
     assert cfg.optim_wrapper.optimizer.lr == recipe["lr"]
     assert cfg.work_dir == f"work_dirs/{regime}_{step}"
+
+
+@pytest.mark.parametrize("path", [CLASSIFIER, DETECTOR, SEGMENTER], ids=lambda path: path.stem)
+def test_docstring_names_command_and_source(path):
+    docstring, leaf = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path.relative_to(ROOT).as_posix()
+    for wanted in (
+        f"tools/dist_train.sh {leaf} 8 --step kernel_7 --regime resnet50",
+        f"python tools/train.py {leaf} --step kernel_7",
+        "arXiv:2201.03545v2",
+        "Results here: ",
+    ):
+        assert wanted in docstring, f"the docstring lacks {wanted!r}"
 
 
 def test_classifier_normalises_pooled_features_at_the_last_step_only():

@@ -54,30 +54,27 @@ def learning_rates(leaf: str) -> dict[str, float]:
 
 
 def test_configs_and_published_segmenters_are_the_same_set():
-    leaves = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs/segmentation").glob("*.py")}
+    paths = (ROOT / "configs/segmentation").glob("*.py")
+    leaves = {path.relative_to(ROOT).as_posix() for path in paths if "roadmap" not in path.name}
     assert leaves == set(SEGMENTERS)
 
 
 @each_leaf
-def test_leaf_is_short_and_says_how_to_run_it(leaf):
+def test_leaf_is_short_and_names_its_command_and_source(leaf):
     text = (ROOT / leaf).read_text(encoding="utf-8")
     tree = ast.parse(text)
     docstring = ast.get_docstring(tree) or ""
     body_lines = len(text.rstrip().splitlines()) - tree.body[1].lineno + 1
     assert body_lines <= MAX_BODY_LINES, f"{body_lines} lines of body; a leaf is a difference"
-    model = SEGMENTERS[leaf]
     epochs = round(COMMON["iters"] * COMMON["batch_size"] / COMMON["train_images"])
-    size = f"{model['image_scale'][0]}x{model['image_scale'][1]}"
     for wanted in (
         f"tools/dist_train.sh {leaf} {COMMON['gpus']}",
         f"python tools/train.py {leaf}",
         f"{COMMON['gpus']} GPUs x {COMMON['images_per_gpu']} images = {COMMON['batch_size']}",
         f"{epochs} epochs",
+        "Source: arXiv:2201.03545v2, Table 4 (results)",
         "https://github.com/facebookresearch/ConvNeXt/blob/048efcea",
-        "arXiv:2201.03545",
-        f"mIoU {model['mIoU_ss']} (single scale), {model['mIoU_ms_flip']} (multi-scale and flip",
-        f"{model['params_M']} M parameters, {model['gflops']} GFLOPs at {size}",
-        "Ours: ",
+        "Results here: ",
     ):
         assert wanted in docstring, f"the docstring lacks {wanted!r}"
 

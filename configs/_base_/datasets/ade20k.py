@@ -1,4 +1,4 @@
-"""ADE20K's 150 classes, under `data/ade/ADEChallengeData2016`; crops of 512 at half to twice that size; mean IoU.
+"""ADE20K with 150 classes, in `data/ade/ADEChallengeData2016`: random scales of 0.5 to 2, crops of 512; mean IoU.
 
 Source: https://github.com/microsoft/unilm/blob/768a3c87/beit/semantic_segmentation/configs/_base_/datasets/ade20k.py,
 the base of the official configs, and tools/test.py there for the scales of the multi-scale test.
@@ -9,7 +9,7 @@ data_root = "data/ade/ADEChallengeData2016"
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
-    # A scale is (bound of the long side, bound of the short side); both are multiplied by one factor of the range.
+    # A scale is (upper bound of the long side, of the short side); one factor from the range multiplies both.
     dict(type="RandomResize", scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(512, 512), cat_max_ratio=0.75),
     dict(type="RandomFlip", prob=0.5),
@@ -19,7 +19,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(2048, 512), keep_ratio=True),
-    dict(type="LoadAnnotations"),  # after Resize: results are compared at the original size
+    dict(type="LoadAnnotations"),  # after Resize: predictions are compared at the original size
     dict(type="PackSegInputs"),
 ]
 tta_pipeline = [
@@ -47,7 +47,7 @@ train_dataloader = dict(
         type="ADE20KDataset",
         data_root=data_root,
         data_prefix=dict(img_path="images/training", seg_map_path="annotations/training"),
-        reduce_zero_label=True,  # files number the classes from 1 on, and 0 is none of them
+        reduce_zero_label=True,  # label files number the classes from 1; 0 is no class
         pipeline=train_pipeline,
     ),
 )

@@ -1,4 +1,4 @@
-"""ADE20K in crops of 640 at half to twice that size: what it changes in `ade20k.py`.
+"""ADE20K with crops of 640 instead of 512: the differences from `ade20k.py`.
 
 Source: https://github.com/facebookresearch/ConvNeXt/tree/048efcea/semantic_segmentation/configs/convnext, the configs
 with 640 in their names.

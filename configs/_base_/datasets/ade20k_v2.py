@@ -1,4 +1,4 @@
-"""ADE20K as ConvNeXt V2 was evaluated on it: V1's, with five narrower ratios in multi-scale testing.
+"""ADE20K as ConvNeXt V2 is evaluated on it: as for V1, with five scales in a narrower range for multi-scale testing.
 
 Source: arXiv:2301.00808, appendix A.4.
 """

@@ -1,4 +1,4 @@
-"""COCO 2017 with boxes and masks, under `data/coco/`; multi-scale training, 1333x800 testing, box and mask AP.
+"""COCO 2017 with boxes and masks, in `data/coco/`: multi-scale training, 1333x800 testing, box and mask AP.
 
 Half of the training images are resized; the other half are resized, cropped and resized again (the
 augmentation of DETR and Sparse R-CNN).
@@ -14,7 +14,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomFlip", prob=0.5),
-    # A scale is (short side, upper bound of the long side); its order does not matter where the ratio is kept.
+    # A scale is (short side, upper bound of the long side); the order does not matter when the aspect ratio is kept.
     dict(
         type="RandomChoice",
         transforms=[
@@ -31,7 +31,7 @@ train_pipeline = [
                     scales=[(short, 1333) for short in (400, 500, 600)],
                     keep_ratio=True,
                 ),
-                # Height and width are drawn from 384..600 each, and never exceed the image.
+                # Height and width are each drawn from 384 to 600 and never exceed the image.
                 dict(type="RandomCrop", crop_type="absolute_range", crop_size=(384, 600), allow_negative_crop=True),
                 dict(
                     type="RandomChoiceResize",
@@ -46,7 +46,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
-    # After Resize: the pictures that the visualisation hook draws are in the original image's pixels.
+    # After Resize: the visualisation hook draws in the pixels of the original image.
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]

@@ -1,7 +1,7 @@
-"""COCO 2017 with large-scale jitter: an image is resized by 0.1 to 2 times 1024 and cropped or padded to 1024 x 1024.
+"""COCO 2017 with large-scale jitter: an image is resized to 0.1 to 2 times 1024 and cropped or padded to 1024 x 1024.
 
-Source: arXiv:2301.00808, appendix A.3, which takes the augmentation of arXiv:2012.07177 (copy-paste, section 3).
-Differs: the paper does not say at what size it tests; here it is 1333x800, as for V1, whose FLOPs it counts too.
+Source: arXiv:2301.00808, appendix A.3, which uses the augmentation of arXiv:2012.07177 (copy-paste, section 3).
+Differs: the paper does not give its test size; here it is 1333x800, as for V1, at whose size the paper counts FLOPs.
 """
 
 _base_ = "coco_instance.py"
@@ -15,7 +15,7 @@ train_pipeline = [
         type="RandomCrop",
         crop_type="absolute",
         crop_size=(1024, 1024),
-        recompute_bbox=True,  # from the mask that is left
+        recompute_bbox=True,  # from what is left of the mask
         allow_negative_crop=True,
     ),
     dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),

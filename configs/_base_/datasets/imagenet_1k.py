@@ -1,4 +1,4 @@
-"""ImageNet-1K in class folders under `data/imagenet/`, at 224 pixels; top-1 and top-5 accuracy.
+"""ImageNet-1K in class folders in `data/imagenet/`, at 224 pixels; top-1 and top-5 accuracy.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/datasets.py and main.py; arXiv:2201.03545v2, Table 5
 """
@@ -14,8 +14,8 @@ train_dataloader = dict(
     dataset=dict(
         type="convnext_dense.ImageFolder",
         root="data/imagenet/train",
-        # Arguments of timm's create_transform. Colour jitter is an argument of the official runs that RandAugment
-        # replaces there as here.
+        # Arguments of timm's create_transform. The official runs pass colour jitter too; RandAugment replaces it,
+        # there and here.
         transform=dict(
             input_size=224,
             is_training=True,

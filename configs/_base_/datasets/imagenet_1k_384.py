@@ -1,4 +1,4 @@
-"""ImageNet-1K at 384 pixels: evaluation warps the whole image to a square instead of cropping it.
+"""ImageNet-1K at 384 pixels: evaluation resizes the whole image to a square instead of cropping it.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/datasets.py (build_transform, input_size >= 384)
 """

@@ -1,4 +1,4 @@
-"""ImageNet-22K in class folders under `data/imagenet22k/`, at 224 pixels; like the official runs, without evaluation.
+"""ImageNet-22K in class folders in `data/imagenet22k/`, at 224 pixels; without evaluation, like the official runs.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md (--data_set image_folder --disable_eval)
 """

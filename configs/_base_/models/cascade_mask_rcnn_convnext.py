@@ -1,10 +1,10 @@
-"""Cascade Mask R-CNN on ConvNeXt: what it changes in Mask R-CNN. Widths are those of ConvNeXt-T and -S.
+"""Cascade Mask R-CNN on ConvNeXt: the differences from Mask R-CNN, with the widths of ConvNeXt-T and -S.
 
-Three box heads, each with four normalised convolutions and one linear layer, refine one another's boxes.
-GIoU is computed on decoded boxes, so that it is the overlap itself which is trained.
+Three box heads in a row, each with four normalised convolutions and one linear layer, refine the boxes.
+GIoU is computed on decoded boxes, so the overlap itself is optimised.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/object_detection/configs/_base_/models/cascade_mask_rcnn_convnext_fpn.py
-for the model and the training settings; the box heads are those that every official cascade config puts in.
+for the model and the training settings; the box heads are those of every official cascade config.
 """
 
 _base_ = "mask_rcnn_convnext.py"
@@ -29,12 +29,12 @@ model = dict(
                 bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0, 0.0, 0.0, 0.0], target_stds=target_stds),
                 reg_class_agnostic=False,
                 reg_decoded_bbox=True,
-                # Two images per GPU are too few for the statistics of one GPU alone.
+                # Two images are too few for the statistics of a single GPU.
                 norm_cfg=dict(type="SyncBN", requires_grad=True),
                 loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=False, loss_weight=1.0),
                 loss_bbox=dict(type="GIoULoss", loss_weight=10.0),
             )
-            # Each stage sees better boxes than the one before it, thus smaller corrections.
+            # Each stage gets better boxes than the one before, so its corrections are smaller.
             for target_stds in ([0.1, 0.1, 0.2, 0.2], [0.05, 0.05, 0.1, 0.1], [0.033, 0.033, 0.067, 0.067])
         ],
     ),

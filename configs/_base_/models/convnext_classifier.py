@@ -1,6 +1,6 @@
-"""ConvNeXt as an image classifier, for 1000 classes, with the mixing and smoothing of training from scratch.
+"""ConvNeXt as an image classifier for 1000 classes, with Mixup, CutMix and label smoothing for training from scratch.
 
-A leaf gives `arch` and `drop_path_rate`.
+A leaf sets `arch` and `drop_path_rate`.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/models/convnext.py and main.py; arXiv:2201.03545v2
 """

@@ -1,6 +1,6 @@
-"""ConvNeXt as an image classifier that is fine-tuned: no mixing, a head that starts near zero.
+"""ConvNeXt as an image classifier for fine-tuning: no Mixup or CutMix, and a head that starts near zero.
 
-A leaf gives `arch`, `drop_path_rate` and the weights, as `init_cfg` of the whole classifier.
+A leaf sets `arch`, `drop_path_rate` and the weights, the latter as `init_cfg` of the whole classifier.
 
 Source: arXiv:2201.03545v2, Table 6; https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
 """

@@ -1,6 +1,6 @@
-"""Mask R-CNN with a feature pyramid on ConvNeXt, for 80 COCO classes. Widths are those of ConvNeXt-T and -S.
+"""Mask R-CNN with a feature pyramid on ConvNeXt, for the 80 COCO classes, with the widths of ConvNeXt-T and -S.
 
-A leaf gives `arch`, `drop_path_rate`, the weights and, from B on, the pyramid's `in_channels`.
+A leaf sets `arch`, `drop_path_rate`, the weights and, from B upwards, the pyramid's `in_channels`.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/object_detection/configs/_base_/models/mask_rcnn_convnext_fpn.py
 Differs: 8-bit BGR input is normalised by the data preprocessor, on the device, instead of in the data pipeline.
@@ -13,7 +13,7 @@ model = dict(
     type="MaskRCNN",
     data_preprocessor=dict(
         type="DetDataPreprocessor",
-        # ImageNet's mean and deviation times 255: the weights were trained on such inputs.
+        # ImageNet's mean and standard deviation times 255, as in pre-training.
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
@@ -25,7 +25,7 @@ model = dict(
         arch="tiny",
         out_indices=(0, 1, 2, 3),
         output_norms="all",
-        # Replaced by the trained gamma when weights are loaded; 1 is what a run from random weights starts with.
+        # Loaded weights replace it with the trained gamma; a run from random weights starts with 1.
         layer_scale_init_value=1.0,
     ),
     neck=dict(type="FPN", in_channels=[96, 192, 384, 768], out_channels=256, num_outs=5),
@@ -85,7 +85,7 @@ model = dict(
                 ignore_iof_thr=-1,
             ),
             sampler=dict(type="RandomSampler", num=256, pos_fraction=0.5, neg_pos_ub=-1, add_gt_as_proposals=False),
-            allowed_border=-1,  # anchors may reach out of the image by any length
+            allowed_border=-1,  # anchors may extend beyond the image by any distance
             pos_weight=-1,
             debug=False,
         ),

@@ -1,4 +1,4 @@
-"""Mask R-CNN on ConvNeXt V2: what it changes in V1's. Widths are those of ConvNeXt V2-B.
+"""Mask R-CNN on ConvNeXt V2: the differences from V1, with the widths of ConvNeXt V2-B.
 
 Source: arXiv:2301.00808, appendix A.3. There is no official code for detection with V2.
 """
@@ -7,7 +7,7 @@ _base_ = "mask_rcnn_convnext.py"
 
 model = dict(
     data_preprocessor=dict(
-        # Images of one batch have one size, whatever the jitter left of them.
+        # All images of a batch have one size, whatever jitter leaves of them.
         batch_augments=[dict(type="BatchFixedSizePad", size=(1024, 1024), img_pad_value=0, pad_mask=True)],
     ),
     backbone=dict(arch="base", use_grn=True, layer_scale_init_value=0.0),

@@ -1,14 +1,14 @@
-"""UperNet on ConvNeXt with an auxiliary FCN head, for ADE20K's 150 classes. Widths are those of ConvNeXt-T.
+"""UperNet on ConvNeXt with an auxiliary FCN head, for ADE20K's 150 classes, with the widths of ConvNeXt-T.
 
-A leaf gives `arch`, `drop_path_rate`, the weights and, from B on, the heads' `in_channels`; a crop other than 512
-stands in `data_preprocessor` and `test_cfg`.
+A leaf sets `arch`, `drop_path_rate`, the weights and, from B upwards, the heads' `in_channels`; for a crop other than
+512 it sets `data_preprocessor` and `test_cfg` too.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/semantic_segmentation/configs/_base_/models/upernet_convnext.py
 Differs: images are predicted a few rows at a time, see convnext_dense/models/segmentor.py; 8-bit BGR input is
 normalised by the data preprocessor, on the device, instead of in the data pipeline.
 """
 
-custom_imports = dict(imports=["convnext_dense.models.segmentor"])  # the one module of ours that needs mmseg
+custom_imports = dict(imports=["convnext_dense.models.segmentor"])  # the only module here that needs mmseg
 default_scope = "mmseg"
 visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], alpha=0.5)
 
@@ -16,12 +16,12 @@ model = dict(
     type="convnext_dense.TiledEncoderDecoder",
     data_preprocessor=dict(
         type="SegDataPreProcessor",
-        # ImageNet's mean and deviation times 255: the weights were trained on such inputs.
+        # ImageNet's mean and standard deviation times 255, as in pre-training.
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
         pad_val=0,
-        seg_pad_val=255,  # what is padded is ignored
+        seg_pad_val=255,  # padding is ignored by the loss
         size=(512, 512),
     ),
     backbone=dict(
@@ -29,7 +29,7 @@ model = dict(
         arch="tiny",
         out_indices=(0, 1, 2, 3),
         output_norms="all",
-        # Replaced by the trained gamma when weights are loaded; 1 is what a run from random weights starts with.
+        # Loaded weights replace it with the trained gamma; a run from random weights starts with 1.
         layer_scale_init_value=1.0,
     ),
     decode_head=dict(
@@ -60,5 +60,5 @@ model = dict(
     train_cfg={},
     test_cfg=dict(mode="slide", crop_size=(512, 512), stride=(341, 341)),
 )
-# The published multi-scale results come from whole images, the single-scale ones from windows.
+# The published multi-scale results are from whole images, the single-scale ones from sliding windows.
 tta_model = dict(type="convnext_dense.TiledTTAModel", module=dict(test_cfg=dict(mode="whole")))

@@ -1,4 +1,4 @@
-"""UperNet on ConvNeXt V2: what it changes in V1's. Widths are those of ConvNeXt V2-B.
+"""UperNet on ConvNeXt V2: the differences from V1, with the widths of ConvNeXt V2-B.
 
 Source: arXiv:2301.00808, appendix A.4. There is no official code for segmentation with V2.
 """

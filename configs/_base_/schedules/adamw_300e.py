@@ -1,9 +1,9 @@
 """Training from scratch on ImageNet-1K: AdamW for 300 epochs, 20 of them warm-up, cosine per iteration, moving average.
 
-Every leaf has the same 4096 images per step; how many batches are accumulated for that follows from the processes.
+Every leaf uses 4096 images per step; the number of processes determines how many batches are accumulated for that.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/main.py, TRAINING.md; arXiv:2201.03545v2, Table 5
-Differs: with accumulation, the learning rate also moves between the batches of one step.
+Differs: with accumulation, the learning rate also changes between the batches of one step.
 """
 
 _base_ = "../runtime.py"
@@ -15,9 +15,9 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 
 param_scheduler = [
-    # From 0 in the official code; mmengine's recursion cannot leave 0.
+    # The official code starts from 0, which mmengine's recursive formula could never leave.
     dict(type="LinearLR", start_factor=1e-6, by_epoch=True, begin=0, end=20, convert_to_iter_based=True),
-    # To 1e-6. As a ratio, because the official code scales the lowest rate by the layer decay too.
+    # Down to 1e-6; as a ratio, because the official code applies layer decay to the lowest rate too.
     dict(
         type="CosineAnnealingLR",
         eta_min_ratio=1e-6 / 4e-3,
@@ -28,16 +28,16 @@ param_scheduler = [
     ),
 ]
 optim_wrapper = dict(
-    type="OptimWrapper",  # float32, as the official runs; --amp is faster
+    type="OptimWrapper",  # float32, like the official runs; --amp is faster
     # fused: the same step in one kernel instead of a dozen per parameter
     optimizer=dict(type="AdamW", lr=4e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, fused=True),
-    # No weight decay on biases and on what has one dimension.
+    # No weight decay on biases and one-dimensional parameters.
     constructor="convnext_dense.LayerDecayOptimWrapperConstructor",
     paramwise_cfg=dict(decay_rate=1.0),
 )
 
-# Evaluated and saved as `state_dict`; the raw weights are in the same files under `ema_state_dict`.
+# The average is evaluated and saved as `state_dict`; the raw weights are in the same file as `ema_state_dict`.
 custom_hooks = [dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=1e-4)]  # decay 0.9999
 default_hooks = dict(checkpoint=dict(by_epoch=True, interval=1, save_best="accuracy/top1", rule="greater"))
 randomness = dict(seed=0)  # main.py's --seed
-env_cfg = dict(cudnn_benchmark=True)  # all images of a run have one size
+env_cfg = dict(cudnn_benchmark=True)  # all images of a run have the same size

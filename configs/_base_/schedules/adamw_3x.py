@@ -1,10 +1,11 @@
-"""The 3x schedule of COCO detectors: AdamW for 36 epochs, learning rate / 10 after 27 and 33; box AP picks the best.
+"""The 3x schedule of COCO detectors: AdamW for 36 epochs, learning rate / 10 after epochs 27 and 33.
 
-A leaf gives the learning rate and the layer-wise decay rate, and asks for mixed precision where the paper's run had it.
+A leaf sets the learning rate and the layer-wise decay rate, and turns on mixed precision where the published run used
+it. The best checkpoint is the one with the highest box AP.
 
 Source: https://github.com/facebookresearch/ConvNeXt/tree/048efcea/object_detection/configs/convnext and, for the
 warm-up, configs/_base_/schedules/schedule_1x.py in SwinTransformer/Swin-Transformer-Object-Detection@c7b20110.
-Differs: MMDetection's own ConvNeXt configs warm up for 1000 iterations, the official ones for 500.
+MMDetection's own ConvNeXt configs warm up for 1000 iterations; the official ones, and this one, for 500.
 """
 
 _base_ = "../runtime.py"
@@ -22,7 +23,7 @@ optim_wrapper = dict(
     type="OptimWrapper",
     # fused: the same step in one kernel instead of a dozen per parameter
     optimizer=dict(type="AdamW", betas=(0.9, 0.999), weight_decay=0.05, fused=True),
-    # The number of layers, by which the rate is raised, comes from the backbone.
+    # The number of layers, which sets the exponents of the decay rate, comes from the backbone.
     constructor="convnext_dense.LayerDecayOptimWrapperConstructor",
     paramwise_cfg=dict(decay_type="layer_wise"),
 )

@@ -1,6 +1,6 @@
 """Fine-tuning on ImageNet-1K: AdamW for 30 epochs, cosine per iteration without warm-up, layer-wise decay.
 
-A leaf gives the decay rate: 0.8 from ImageNet-22K weights, 0.7 from ImageNet-1K weights.
+A leaf sets the decay rate: 0.8 from ImageNet-22K weights, 0.7 from ImageNet-1K weights.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md; arXiv:2201.03545v2, Table 6
 """

@@ -4,10 +4,10 @@ Run: tools/dist_train.sh configs/detection/v2/mask_rcnn_convnextv2_b_lsj_3x.py 8
      python tools/train.py configs/detection/v2/mask_rcnn_convnextv2_b_lsj_3x.py --auto-scale-lr  (one GPU)
 Batch: 8 GPUs x 4 images = 32
 Source: arXiv:2301.00808, Table 6 (result) and Appendix A.3 (recipe); the weights are CC-BY-NC 4.0
-Ours, out of the published sweeps: decay rate 0.95 (of 0.9, 0.95), drop path 0.3 (of 0.2 to 0.5). Ours too, where
-nothing is published: mixed precision, 500 iterations of warm-up, steps after 27 and 33 epochs, the first weights.
-Published: box AP 52.9, mask AP 46.6; 486 GFLOPs at 1280x800
-Ours: not measured
+Chosen here, within the published sweeps: decay rate 0.95 (of 0.9, 0.95), drop path 0.3 (of 0.2 to 0.5)
+Chosen here, where nothing is published: mixed precision, 500 warm-up iterations, steps after epochs 27 and 33, the
+initial weights
+Results here: not measured
 """
 
 _base_ = [
