@@ -99,7 +99,7 @@ def test_head_starts_at_the_scaled_deviation():
 
 def test_wrong_calls_are_named():
     model = build(mixup=dict(mixup_alpha=0.8))
-    with pytest.raises(ValueError, match=r"a batch of 3 is odd"):
+    with pytest.raises(ValueError, match=r"size of this batch is odd: 3"):
         model(images()[:3], torch.tensor([0, 1, 2]), mode="loss")
     with pytest.raises(ValueError, match=r"mode='train' must be one of tensor, loss, predict"):
         model(images(), mode="train")

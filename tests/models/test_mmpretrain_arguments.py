@@ -149,7 +149,7 @@ def test_how_pointwise_weights_are_kept_does_not_change_the_function(linear_pw_c
         (dict(stem_patch_size=2), r"stem_patch_size=2 must be 4"),
         (
             dict(norm_cfg=dict(type="BN")),
-            r"norm_cfg=\{'type': 'BN'\} is not what ConvNeXt is made of; it must be dict",
+            r"norm_cfg=\{'type': 'BN'\} is not a layer of ConvNeXt; it must be dict",
         ),
         (dict(norm_cfg=dict(type="SyncBN", requires_grad=True)), "norm_cfg=.*SyncBN"),
         (dict(norm_cfg="LN2d"), "norm_cfg='LN2d' is not"),
@@ -163,7 +163,7 @@ def test_how_pointwise_weights_are_kept_does_not_change_the_function(linear_pw_c
         (dict(act_cfg=dict(type="GELU", inplace=True)), "act_cfg=.* has inplace; it takes type and approximate"),
         (dict(linear_pw_conv="no"), "linear_pw_conv='no' must be False or True"),
         (dict(frozen_stages=-2), "frozen_stages=-2"),
-        (dict(init_cfg=["Pretrained"]), "init_cfg has 'Pretrained', which is no dict with a type"),
+        (dict(init_cfg=["Pretrained"]), "init_cfg has 'Pretrained', which is not a dict with a type"),
         (dict(init_cfg=dict(type="Pretrained")), r"init_cfg=.* names no checkpoint; Pretrained takes checkpoint and"),
         (
             dict(init_cfg=dict(type="Pretrained", checkpoint="a", strict=True)),
@@ -271,5 +271,5 @@ def test_classifier_loads_whole_from_a_list_too():
     )
     model.init_weights()
     assert torch.equal(model.head.weight, weights["head.weight"])
-    with pytest.raises(ValueError, match="gap_before_final_norm=True, but ImageClassifier pools by itself"):
+    with pytest.raises(ValueError, match="gap_before_final_norm=True, but ImageClassifier pools the features itself"):
         ImageClassifier(dict(type="convnext_dense.ConvNeXt", arch=SMALL, gap_before_final_norm=True))

@@ -55,7 +55,7 @@ def test_broken_weights_are_called_broken(tmp_path):
     weights = ConvNeXt("atto").state_dict()
     weights["stages.1.0.pwconv1.weight"].fill_(float("nan"))
     torch.save(weights, tmp_path / "broken.pth")
-    assert probe_checkpoint(tmp_path / "broken.pth").endswith("this is no working network.")
+    assert probe_checkpoint(tmp_path / "broken.pth").endswith("this network does not work.")
 
 
 def test_isotropic_file_is_refused(tmp_path):

@@ -194,7 +194,7 @@ def test_layer_decay_knows_the_blocks_of_every_step():
     [
         (dict(step="bigger"), "step='bigger' is not on the road; the steps are original, enhanced_recipe"),
         (dict(step="gelu", regime="resnet101"), "regime='resnet101' must be one of resnet50, resnet200"),
-        (dict(step="gelu", width_factor=0.001), "width_factor=0.001 leaves no channel of the width 96"),
+        (dict(step="gelu", width_factor=0.001), "width_factor=0.001 leaves no channels of the width 96"),
         (dict(step="gelu", output_norms="some"), "output_norms='some' must be one of"),
     ],
 )

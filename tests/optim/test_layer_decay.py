@@ -307,7 +307,7 @@ def test_stage_wise_decay_asks_for_the_method_of_stages():
         def get_layer_depth(self, name, prefix=""):
             return 0, 2
 
-    with pytest.raises(ValueError, match=r"needs a backbone with get_stage_depth\(name, prefix\), and Layers has none"):
+    with pytest.raises(ValueError, match=r"needs a backbone with get_stage_depth\(name, prefix\), but Layers has none"):
         groups_of(Layers(2, 2), 0.5, "stage_wise")
 
 
