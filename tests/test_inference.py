@@ -1,4 +1,4 @@
-"""Predictions from Python and by tools/infer.py: the same numbers as in evaluation, and pictures of them."""
+"""Predictions from Python and with tools/infer.py: the same numbers as in evaluation, and pictures of them."""
 
 import json
 import subprocess

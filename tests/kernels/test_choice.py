@@ -1,4 +1,4 @@
-"""Which operators run on Triton's kernels."""
+"""The choice of operators that run on Triton's kernels."""
 
 import pytest
 import torch

@@ -57,7 +57,7 @@ def test_number_of_parameters_is_timms(arch):
 
 @pytest.mark.parametrize("arch", V2)
 def test_v2_has_the_published_number_of_parameters(arch):
-    """arXiv 2301.00808, tables 14 and 15; the two digits that are printed allow for half of the last one."""
+    """arXiv 2301.00808, tables 14 and 15; the tolerance is half of the last printed digit."""
     with torch.device("meta"):
         model = ConvNeXt(arch, use_grn=True, layer_scale_init_value=0.0, output_norms="none")
     assert (list(model.depths), list(model.channels)) == (V2[arch]["depths"], V2[arch]["channels"])
@@ -71,7 +71,7 @@ def test_v2_has_the_published_number_of_parameters(arch):
 def test_v2_under_autocast_is_finite_and_close_to_float32(dtype, brightness):
     torch.manual_seed(0)
     model = ConvNeXt(SMALL, use_grn=True, layer_scale_init_value=0.0).eval()
-    for name, param in model.named_parameters():  # at its start GRN is an identity, and the branches are faint
+    for name, param in model.named_parameters():  # initially GRN is an identity, and the branches are weak
         if ".grn." in name:
             torch.nn.init.normal_(param, std=0.5)
         elif param.dim() > 1:

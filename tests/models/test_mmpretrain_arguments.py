@@ -1,4 +1,4 @@
-"""A backbone written for mmpretrain moves over by its type alone.
+"""A backbone config written for mmpretrain works after changing only its type.
 
 Arguments and meanings are those of open-mmlab/mmpretrain v1.2.0, mmpretrain/models/backbones/convnext.py and its test,
 tests/test_models/test_backbones/test_convnext.py; expected values are calculated here."""
@@ -80,7 +80,7 @@ def test_outputs_that_do_not_exist_are_named(out_indices):
 
 
 def normalise(x, eps):
-    """LayerNorm over axis 1, from its definition."""
+    """Apply LayerNorm over axis 1 by its definition."""
     return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + eps)
 
 
@@ -101,7 +101,7 @@ def test_pooled_outputs_are_the_normalised_means_of_the_maps():
     [
         (dict(type="LN2d", eps=1e-3), 1e-3),
         (dict(type="mmpretrain.LN2d", eps=0.5, requires_grad=True), 0.5),
-        (dict(type="LN2d"), 1e-5),  # what mmpretrain's build_norm_layer fills in
+        (dict(type="LN2d"), 1e-5),  # the default of mmpretrain's build_norm_layer
         (None, 1e-6),
     ],
 )
@@ -184,7 +184,7 @@ def test_no_frozen_stages_may_be_written_as_minus_one():
 
 
 def test_initialisers_reach_every_layer_of_the_kind_that_they_name():
-    """Which layer is of which kind: arXiv 2201.03545, figure 4; GRN and layer scale are of none."""
+    """The kinds of layers are those of arXiv 2201.03545, figure 4; GRN and layer scale belong to none."""
     kinds = [
         dict(type="Constant", layer="Conv2d", val=2.0, bias=3.0),
         dict(type="Constant", layer="Linear", val=4.0, bias=5.0),
