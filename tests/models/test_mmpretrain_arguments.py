@@ -169,7 +169,7 @@ def test_how_pointwise_weights_are_kept_does_not_change_the_function(linear_pw_c
             dict(init_cfg=dict(type="Pretrained", checkpoint="a", strict=True)),
             "init_cfg=.* has strict; Pretrained",
         ),
-        (dict(init_cfg=[dict(type="Pretrained", checkpoint=name) for name in "ab"]), "has 2 entries of the type Pretr"),
+        (dict(init_cfg=[dict(type="Pretrained", checkpoint=name) for name in "ab"]), "has 2 entries of type Pretr"),
     ],
 )
 def test_what_means_something_else_is_refused_by_name(options, text):
