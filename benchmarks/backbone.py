@@ -1,4 +1,4 @@
-"""Backbone beside its peers: forward, forward and backward, and with the optimizer."""
+"""Compares the backbone with its peers: forward, forward and backward, and with the optimizer."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -14,10 +14,10 @@ from convnext_dense.errors import UserError
 
 MODES = ("forward", "training", "optimizer")
 PRECISIONS = ("float32", "tf32", "autocast", "bfloat16")
-# As it is; compiled by Inductor; and that with CUDA graphs, which leave the host next to nothing to do.
+# Eager; compiled by Inductor; compiled with CUDA graphs, which leave the host almost nothing to do.
 KINDS = ("eager", "compiled", "graphed")
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
-# Ours may differ from float64 by as much as the peer that differs most, and a quarter of it for chance.
+# Our error against float64 may exceed that of the worst peer by a quarter, to allow for chance.
 TOLERANCE = 1.25
 
 
@@ -39,11 +39,11 @@ def measure_backbones(
         arch: Size of the backbone.
         size: N, H, W.
         device: ``'cpu'`` or ``'cuda'``.
-        precision: One of ``PRECISIONS``: float32 throughout, its products in TF32, autocast to bfloat16, or all in
-            bfloat16.
-        modes: Out of ``MODES``.
-        peers: Names, see ``build_backbones``.
-        kinds: Out of ``KINDS``.
+        precision: One of ``PRECISIONS``: float32 throughout, float32 with products in TF32, autocast to bfloat16, or
+            bfloat16 throughout.
+        modes: From ``MODES``.
+        peers: Names; see ``build_backbones``.
+        kinds: From ``KINDS``.
         rounds: See ``measure_in_turns``.
         warmups: See ``measure_in_turns``.
 
@@ -72,7 +72,7 @@ def measure_backbones(
 
 
 def compare_with_float64(models: dict[str, nn.Module], x_nchw: Tensor, precision: str) -> dict[str, dict[str, float]]:
-    """Relative errors of the four maps and of the image's gradient to the official order in float64.
+    """Return the relative errors of the four maps and the image's gradient against the official order in float64.
 
     Raises:
         UserError: Ours is further from float64 than the peers are.
@@ -109,9 +109,9 @@ def _results(model: nn.Module, x_nchw: Tensor, precision: str) -> list[Tensor]:
 def ways_of(
     models: dict[str, nn.Module], x_nchw: Tensor, *, precision: str, mode: str, kinds: Iterable[str]
 ) -> dict[str, Callable[[], object]]:
-    """Every model in both layouts and all kinds, as calls without arguments, named by the three."""
+    """Return every model in both layouts and all kinds as functions without arguments, by "model, layout, kind"."""
     ways = {}
-    # Compiled graphs are kept by function, which models share: eight of them later torch would quietly run it eagerly.
+    # Models share functions, by which compiled graphs are cached: after eight, torch would silently run them eagerly.
     torch._dynamo.reset()
     torch._dynamo.config.recompile_limit = 64
     for name, model in models.items():
@@ -158,7 +158,7 @@ class _Way:
         self.x_nchw.grad = None
         maps = _forward(self.model, self.x_nchw, self.precision)
         maps = [maps] if isinstance(maps, Tensor) else list(maps)
-        if not self.grads:  # in the layout that each model gives its maps in
+        if not self.grads:  # in the layout of each model's maps
             self.grads = [torch.randn_like(feature) for feature in maps]
         torch.autograd.backward(maps, self.grads)
         if self.optimizer is not None:
@@ -174,7 +174,7 @@ def _forward(model: Callable[[Tensor], Any], x_nchw: Tensor, precision: str) -> 
 
 
 def _loss(maps: list[Tensor]) -> Tensor:
-    """Return a different weight for every channel and column: their mean alone would vanish in a norm."""
+    """Weight every channel and column differently, because a plain mean would vanish in a norm."""
     total = maps[0].new_zeros((), dtype=torch.promote_types(maps[0].dtype, torch.float32))
     for feature in maps:
         channels = torch.linspace(-1, 1, feature.shape[1], device=feature.device, dtype=feature.dtype)[:, None, None]

@@ -1,4 +1,4 @@
-"""One block per stage, ours beside the same block with torch's own layers in the official order."""
+"""Compares one block per stage with the same block built from torch's own layers in the official order."""
 
 import copy
 from typing import Any
@@ -24,9 +24,9 @@ def measure_blocks(
     rounds: int,
     warmups: int,
 ) -> dict[str, Any]:
-    """Measure the first block of every stage on the map that an image of this size gives there.
+    """Measure the first block of every stage on its map of an image of this size.
 
-    Arguments as for ``measure_backbones``; ours is held against float64 by the tests.
+    The arguments are those of ``measure_backbones``; the tests compare our block with float64.
     """
     images, height, width = size
     stages = []

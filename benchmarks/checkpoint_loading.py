@@ -1,11 +1,11 @@
-"""Memory and time of loading a checkpoint with load_weights, beside torch.load of the same file.
+"""Memory and time of loading a checkpoint with load_weights, compared with torch.load of the same file.
 
 python benchmarks/checkpoint_loading.py --json benchmarks/results/checkpoint_loading.json
 
-Every measurement is a process of its own, in turns, on one thread of torch, with the file in the page cache. Memory is
-the peak resident set of the process less what it held before the model was built. load_weights fills a model that is
-already built, checks every tensor, and starts to hash the file; the line in the log follows when that is done, which is
-measured apart. torch.load alone leaves its tensors in memory and fills no model.
+Every measurement runs in its own process, in turns, on one thread of torch, with the file in the page cache. Memory is
+the peak resident set of the process minus what it held before the model was built. load_weights fills an existing
+model, checks every tensor, and starts to hash the file; its log line, which follows when that is done, is measured
+separately. torch.load alone leaves its tensors in memory and fills no model.
 """
 
 import argparse
@@ -29,12 +29,12 @@ WAYS = ("torch.load", "torch.load and load_state_dict", "load_weights", "load_we
 
 
 def main() -> None:
-    """Read the arguments, measure, and print and write the result."""
+    """Parse the arguments, measure, and print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="xlarge", help="size of the generated checkpoint (default: %(default)s)")
-    parser.add_argument("--layout", default="official", help="its layout (default: %(default)s)")
+    parser.add_argument("--layout", default="official", help="layout of the checkpoint (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="processes per way (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--json", type=Path, help="file for the result")
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def write_checkpoint(folder: Path, arch: str, layout: str) -> Path:
-    """Write random weights of a size in a layout."""
+    """Write random weights of the given size and layout."""
     weights = {name: torch.randn_like(tensor) for name, tensor in build_model(arch).state_dict().items()}
     path = folder / f"{arch}.pth"
     torch.save(convert_state_dict(weights, layout), path)
@@ -58,7 +58,7 @@ def write_checkpoint(folder: Path, arch: str, layout: str) -> Path:
 
 
 def build_model(arch: str) -> ConvNeXt:
-    """Build a backbone whose memory is touched but not drawn at random, which would take longer than loading."""
+    """Build a zero-filled backbone, because random initialisation would take longer than loading."""
     with torch.device("meta"):
         model = ConvNeXt(arch, output_norms="none")
     model.to_empty(device="cpu")
@@ -88,7 +88,7 @@ def compare(path: Path, arch: str, repeats: int) -> dict[str, object]:
 
 
 def measure(way: str, path: str, *, arch: str) -> dict[str, float]:
-    """Load once: seconds, and bytes of peak memory with the model."""
+    """Load once; return seconds, and bytes of peak memory including the model."""
     torch.set_num_threads(1)
     warm_page_cache(path)
     before = resident_bytes("VmRSS")
@@ -108,20 +108,20 @@ def measure(way: str, path: str, *, arch: str) -> dict[str, float]:
 
 
 def warm_page_cache(path: str) -> None:
-    """Read the file once, a piece at a time."""
+    """Read the file once, piece by piece."""
     with open(path, "rb") as file:
         while file.read(1 << 20):
             pass
 
 
 def resident_bytes(kind: str) -> int:
-    """Memory of this process now (VmRSS) or at most (VmHWM), on Linux; getrusage would count its parent's too."""
+    """Return the current (VmRSS) or peak (VmHWM) memory on Linux; getrusage would include that of the parent."""
     status = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in status if line.startswith(f"{kind}:"))) * 1024
 
 
 def describe_setting() -> dict[str, object]:
-    """Date, hardware in general terms, how busy it is with other things, versions."""
+    """Return date, hardware in general terms, load by other programs, and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "date": datetime.date.today().isoformat(),

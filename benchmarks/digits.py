@@ -3,7 +3,7 @@
 python benchmarks/digits.py data/digits
 python tools/train.py configs/demo/convnext_atto_small_images.py --data data/digits
 
-360 images, drawn with seed 0, are held out. The transform enlarges the images to 64 x 64.
+360 images, selected with seed 0, are held out. The transform enlarges the images to 64 x 64.
 """
 
 import argparse

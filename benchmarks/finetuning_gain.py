@@ -1,12 +1,12 @@
-"""AP after one epoch of a detector that starts from one of other classes: with its rows, without, and from a backbone.
+"""AP after one epoch of fine-tuning a detector of other classes: with its class rows, without, and from a backbone.
 
-python benchmarks/finetuning_gain.py --json benchmarks/results/finetuning_gain.json [--nuclei DIR]
+python -m benchmarks.finetuning_gain --json benchmarks/results/finetuning_gain.json [--nuclei DIR]
 
-Mask R-CNN of configs/demo is trained on shapes of four of the six classes. From it a run with six classes starts, and
-with ``--nuclei`` one on other data: a folder in COCO format with a class that is no shape. Three starts are compared,
-with three seeds each, which draw new weights, order and augmentation: ``rows`` (--init-from the detector), ``no rows``
-(the same file without its class names, so that all that counts classes is new) and ``backbone`` (the backbone that was
-pre-trained on single shapes). What the result file already has is not run again.
+The Mask R-CNN of configs/demo is trained on four of the six classes of shapes. It is then fine-tuned on all six classes
+and, with ``--nuclei``, on other data: a folder in COCO format with a class that is not a shape. Three starts are
+compared with three seeds each, which determine new weights, order and augmentation: ``rows`` (--init-from the
+detector), ``no rows`` (the same file without its class names, so all layers that depend on the classes are new) and
+``backbone`` (the backbone that was pre-trained on single shapes). Runs already in the result file are skipped.
 """
 
 import argparse
@@ -24,17 +24,17 @@ SHAPES = "data/shapes"
 FOUR = ("circle", "square", "triangle", "star")
 DETECTOR = "mask_rcnn_convnext_atto_shapes"
 OTHER = "mask_rcnn_convnext_atto_scratch"
-# One epoch of the config's own schedule: warm-up as it is, the cosine down to its end.
+# One epoch of the config's own schedule: unchanged warm-up, and the cosine down to its end.
 ONE_EPOCH = ["train_cfg.max_epochs=1", "train_cfg.val_interval=1", "param_scheduler.1.end=1"]
 
 
 def main() -> None:
-    """Read the arguments, run what is missing, and print and write the result."""
+    """Parse the arguments, run what is missing, and print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: %(default)s")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/finetuning_gain"), help="default: %(default)s")
-    parser.add_argument("--nuclei", metavar="DIR", help="folder of other data in COCO format")
-    parser.add_argument("--json", type=Path, required=True, help="where to write the result, after every run")
+    parser.add_argument("--nuclei", metavar="DIR", help="folder with other data in COCO format")
+    parser.add_argument("--json", type=Path, required=True, help="file for the result, written after every run")
     args = parser.parse_args()
     command("tools/make_shapes.py", SHAPES)
     command("tools/make_shapes.py", "data/shapes_crops", "--layout", "crops", "--num-train", "3000", "--num-val", "600")
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def compare(train, seeds: Sequence[int], *, name: str, config: str, data: str, start: Path) -> None:
-    """Train one epoch per start and seed; every run begins with the pre-trained backbone."""
+    """Train one epoch per start and seed; every run starts with the pre-trained backbone."""
     nameless = start.with_name("nameless.pth")
     torch.save(dict(state_dict=read_checkpoint(start)["state_dict"]), nameless)
     for seed in seeds:
@@ -71,7 +71,7 @@ def compare(train, seeds: Sequence[int], *, name: str, config: str, data: str, s
 
 
 def plug_weights(config: str, weights: Path, folder: Path) -> str:
-    """Write a config with pre-trained weights of the backbone, and name it without its ending."""
+    """Write a config with pre-trained backbone weights, and return its path without the suffix."""
     path = folder.resolve() / f"{config}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     init_cfg = f'dict(_delete_=True, type="Pretrained", checkpoint="{weights.resolve()}")'
@@ -81,7 +81,7 @@ def plug_weights(config: str, weights: Path, folder: Path) -> str:
 
 
 def keep_classes(source: Path, target: Path, names: Sequence[str]) -> Path:
-    """Link a folder's images and write its annotations with some of the classes alone."""
+    """Link a folder's images, and write its annotations of the named classes only."""
     target.mkdir(parents=True, exist_ok=True)
     for split in ("train", "val"):
         content = json.loads((source / f"annotations/instances_{split}2017.json").read_text())
@@ -96,7 +96,7 @@ def keep_classes(source: Path, target: Path, names: Sequence[str]) -> Path:
 
 
 def summarise(runs: dict) -> dict:
-    """Mean and standard deviation over seeds, per start and metric."""
+    """Return mean and standard deviation over seeds, per start and metric."""
     summary = {}
     for start in dict.fromkeys(name.rpartition(" ")[0] for name in runs if " " in name):
         mine = [values for name, values in runs.items() if name.rpartition(" ")[0] == start]

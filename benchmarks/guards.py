@@ -1,11 +1,11 @@
-"""What it costs to be able to end and resume anywhere: the demo's training beside mmengine's own, in turns.
+"""Cost of training that can stop and resume anywhere: the demo's training compared with mmengine's own, in turns.
 
 python -m benchmarks.guards [--rounds 60] [--json FILE]
 
-One process, the demo's Mask R-CNN on its generated images, twice: with mmengine's loop and checkpoint hook, and with
-ours and all hooks that a run of tools/train.py has besides. An iteration includes loading its images; a checkpoint is
-weights and optimizer. The difference of the two is smaller than its noise, so that what the guards add to an iteration
-is measured alone as well.
+One process runs the demo's Mask R-CNN on its generated images twice: with mmengine's loop and checkpoint hook, and with
+ours plus all other hooks of a run of tools/train.py. An iteration includes loading its images; a checkpoint contains
+weights and optimizer. The difference between the two is smaller than its noise, so the work that the guards add to an
+iteration is also measured separately.
 """
 
 import argparse
@@ -22,8 +22,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch.nn.utils import get_total_norm
 
-from benchmarks.input_pipeline import cpu_name
-from benchmarks.timing import measure_in_turns
+from benchmarks.timing import cpu_name, measure_in_turns
 from convnext_dense.config.device import fit_to_device
 from convnext_dense.data.own.tasks import use_folder
 from convnext_dense.data.shapes.coco import write_coco
@@ -67,7 +66,7 @@ def prepare(data: Path, work_dir: Path, change: Callable[[Config], object]) -> R
 
 
 def iterate(runner: Any) -> Callable[[], None]:
-    """Return a function that loads a batch and train on it."""
+    """Return a function that loads a batch and trains on it."""
     loop = runner.train_loop
     batches = loop._batches(endless=True) if hasattr(loop, "_batches") else None
     batches = batches or itertools.chain.from_iterable(itertools.repeat(loop.dataloader))
@@ -81,13 +80,13 @@ def save(runner: Any) -> Callable[[], None]:
 
 
 def parts(runner: Any) -> dict[str, Callable[[], object]]:
-    """Return what the guards add to an iteration, each alone."""
+    """Return the work that the guards add to an iteration, as separate functions."""
     size = runner.train_loop.dataloader.batch_sampler.batch_size
     own = [hook for hook in runner.hooks if isinstance(hook, InterruptHook | NonFiniteHook)]
     interrupt, nonfinite = sorted(own, key=lambda hook: isinstance(hook, NonFiniteHook))
     gradients = [torch.rand_like(param) for param in runner.model.parameters()]
 
-    def look() -> None:
+    def check() -> None:
         nonfinite.before_train_iter(runner, 0, None)
         nonfinite._before_step(runner)
         nonfinite.after_train_iter(runner, 0)
@@ -95,16 +94,16 @@ def parts(runner: Any) -> dict[str, Callable[[], object]]:
     return {
         "seeds of the images": lambda: list(SeededBatch(list(range(size)), (1, 2, 3, 4, 5))),
         "seeds of the model": lambda: seed_step(0, 1),
-        "look for what is not finite": look,
+        "look for what is not finite": check,
         "look for a signal": lambda: interrupt.after_train_iter(runner, 0),
         "norm of the gradients, where they are not clipped": lambda: get_total_norm(gradients),
     }
 
 
 def main() -> None:
-    """Read the arguments, measure and print."""
+    """Parse the arguments, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60, help="iterations of each (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=60, help="iterations of each kind (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the results")
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,11 +1,11 @@
-"""Images per second and core of our image folder beside timm's own loader, same images and same transforms.
+"""Images per second and core of our image folder and of timm's own loader, with the same images and transforms.
 
-python benchmarks/input_pipeline.py --json benchmarks/results/input_pipeline.json
+python -m benchmarks.input_pipeline --json benchmarks/results/input_pipeline.json
 
-Both give batches of normalised float tensors, timm's through create_dataset and create_loader without its prefetcher.
-Both read at the same time, with one worker each, and what counts is the CPU time of the worker, which decodes and
-transforms: so other programs on the machine slow both alike.
-RandAugment's magnitude does not vary, or timm's loader would stop where it keeps no bit (see data/transforms.py).
+Both produce batches of normalised float tensors; timm uses create_dataset and create_loader without its prefetcher.
+Both read at the same time with one worker each. The CPU time of the workers is measured, which decode and transform the
+images, so other programs on the machine slow down both alike.
+RandAugment's magnitude is fixed, because timm's loader would fail where it keeps no bit (see data/transforms.py).
 The images are generated JPEGs of ImageNet's usual 500 x 375 pixels, in the page cache.
 """
 
@@ -26,6 +26,8 @@ import timm
 import torch
 from PIL import Image
 
+from benchmarks.timing import cpu_name
+
 SIZES = dict(width=500, height=375)
 BATCH = 32
 RECIPE = dict(
@@ -41,11 +43,11 @@ RECIPE = dict(
 
 
 def main() -> None:
-    """Read the arguments, measure, and print and write the result."""
+    """Parse the arguments, measure, and print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=7, help="processes (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=7, help="number of processes (default: %(default)s)")
     parser.add_argument("--images", type=int, default=640, help="images per process (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="where to write the result")
+    parser.add_argument("--json", type=Path, help="file for the result")
     parser.add_argument("--measure", nargs=2, metavar=("FIRST", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
@@ -56,7 +58,7 @@ def main() -> None:
         write_images(Path(folder), args.images)
         for turn in range(args.repeats):
             first = list(READERS)[turn % 2]
-            command = [sys.executable, __file__, "--measure", first, folder]
+            command = [sys.executable, "-m", "benchmarks.input_pipeline", "--measure", first, folder]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             for reader, rate in json.loads(output).items():
                 rates[reader].append(rate)
@@ -86,7 +88,7 @@ def write_images(folder: Path, count: int) -> None:
 
 
 def measure(first: str, folder: str) -> dict[str, float]:
-    """Read with both at once, batch by batch in turns; images per CPU second of each one's worker."""
+    """Read with both loaders at once, batch by batch in turns; return images per CPU second of each worker."""
     torch.set_num_threads(1)
     order = sorted(READERS, key=lambda reader: reader != first)
     loaders, workers = {}, {}
@@ -96,7 +98,7 @@ def measure(first: str, folder: str) -> dict[str, float]:
         (workers[reader],) = set(multiprocessing.active_children()) - before
         next(loaders[reader])
     start = {reader: cpu_seconds(worker.pid) for reader, worker in workers.items()}
-    # Batches are fetched two ahead; the workers are to be at work, and alive, when their clocks are read.
+    # Batches are prefetched by two; the workers must still be working when their clocks are read.
     num_batches = len(loaders[first]) - 4
     for _ in range(num_batches):
         for reader in order:
@@ -107,7 +109,7 @@ def measure(first: str, folder: str) -> dict[str, float]:
 
 
 def our_loader(folder: str) -> torch.utils.data.DataLoader:
-    """Return what mmengine's Runner builds from configs/_base_/datasets/imagenet_1k.py, with one worker."""
+    """Build the loader that mmengine's Runner builds from configs/_base_/datasets/imagenet_1k.py, with one worker."""
     from mmengine.runner import Runner
 
     dataset = dict(type="convnext_dense.ImageFolder", root=folder, transform=RECIPE, max_corrupt_rate=1e-4)
@@ -141,18 +143,12 @@ def timm_loader(folder: str) -> torch.utils.data.DataLoader:
 
 
 def cpu_seconds(pid: int | None) -> float:
-    """CPU time of a process, on Linux."""
+    """Return the CPU time of a process, on Linux."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: fields 14 and 15 of the line
 
 
 READERS = {"ours": our_loader, "timm": timm_loader}
-
-
-def cpu_name() -> str:
-    """Name of the processor, on Linux."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The operators that Triton has kernels for, one by one, on the maps of a network's four stages."""
+"""Benchmarks the operators that have Triton kernels, one by one, on the maps of a network's four stages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,12 +18,12 @@ LIBRARIES = ("torch", "triton")
 def measure_kernels(
     arch: str, size: tuple[int, int, int], *, device: str, precision: str, rounds: int, warmups: int
 ) -> dict[str, Any]:
-    """Measure forward and backward of every operator on torch's and, on a GPU, on Triton's kernels.
+    """Measure forward and backward of every operator with torch's kernels and, on a GPU, with Triton's.
 
-    Arguments as for ``measure_backbones``.
+    The arguments are those of ``measure_backbones``.
 
     Returns:
-        Per stage and operator the times of both, and the entry of ``kernels.choice.FASTER_FROM`` that follows.
+        The times of both per stage and operator, and the resulting entry of ``kernels.choice.FASTER_FROM``.
     """
     images, height, width = size
     model = ConvNeXt(arch)
@@ -43,7 +43,7 @@ def measure_kernels(
 
 
 def faster_from(stages: list[dict[str, Any]]) -> dict[str, int]:
-    """Per operator the number of elements from which Triton was faster on all maps; none if not on the largest."""
+    """Return the number of elements from which Triton is always faster; omit operators slower on the largest map."""
     entry = {}
     for operator in OPERATORS:
         for stage in sorted(stages, key=lambda stage: -torch.Size(stage["map"]).numel()):
@@ -56,7 +56,7 @@ def faster_from(stages: list[dict[str, Any]]) -> dict[str, int]:
 
 
 def _operators(map_size: tuple[int, int, int, int], device: str, precision: str) -> dict[str, Callable[[], Tensor]]:
-    """Forward passes as a block does them; under autocast with a 16-bit branch and a float32 shortcut."""
+    """Return the forward passes of a block's operators; under autocast the branch is 16-bit, the shortcut float32."""
     images, channels, height, width = map_size
     dtype = torch.float32 if precision in ("float32", "tf32") else torch.bfloat16
     parameters = torch.bfloat16 if precision == "bfloat16" else torch.float32

@@ -1,10 +1,11 @@
-"""Kills trainings with SIGKILL at random moments, resumes them, and compares the weights at the end.
+"""Kills training runs with SIGKILL at random moments, resumes them, and compares the final weights.
 
 python -m benchmarks.kill_resume [--tasks detection segmentation classification] [--kills 10] [--seed 0] [--json FILE]
 
-The three demo configs, in small. Every run is a process of its own, which goes on from the newest whole checkpoint of
-the one that was killed before it. Every third kill is at a moment when a checkpoint is being written, the others after
-a random number of iterations and a random part of one. A run that ends before all kills are done is begun anew.
+It uses small versions of the three demo configs. Every run is a separate process, which resumes from the newest
+complete checkpoint of the killed run before it. Every third kill happens while a checkpoint is being written, the
+others after a random number of iterations and a random fraction of one. If a run ends before all kills are done,
+training starts again from the beginning.
 """
 
 import argparse
@@ -95,21 +96,21 @@ TASKS: dict[str, tuple[str, Callable[[Path], object], dict[str, Any]]] = {
 
 @HOOKS.register_module(force=True)
 class ProgressHook(Hook):
-    """Writes to shared memory at which iteration the run began and which one is done."""
+    """Writes the first iteration of the run and the number of finished iterations to shared memory."""
 
     memory: mmap.mmap
 
     def before_train(self, runner: Any) -> None:
-        """Write where the run begins."""
+        """Write the first iteration of the run."""
         struct.pack_into("qq", self.memory, 0, runner.iter, runner.iter)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        """Write how far the run is."""
+        """Write the number of finished iterations."""
         struct.pack_into("q", self.memory, 8, runner.iter + 1)
 
 
 class Run:
-    """One process that trains, from its start or from the newest checkpoint on."""
+    """A process that trains from the beginning or from the newest checkpoint."""
 
     def __init__(self, task: str, data: Path, work_dir: Path) -> None:
         config, _, options = TASKS[task]
@@ -126,16 +127,16 @@ class Run:
 
     @property
     def begin(self) -> int:
-        """The iteration that it began at; -1 while it has not begun."""
+        """The first iteration of the run; -1 before it starts."""
         return struct.unpack_from("q", self.memory, 0)[0]
 
     @property
     def done(self) -> int:
-        """The number of iterations that are done."""
+        """The number of finished iterations."""
         return struct.unpack_from("q", self.memory, 8)[0]
 
     def wait(self, condition: Callable[[], bool]) -> bool:
-        """Wait until something is so, and say whether the process was still alive then."""
+        """Wait until a condition holds; return whether the process was still alive."""
         while self.process.is_alive():
             if condition():
                 return True
@@ -143,11 +144,11 @@ class Run:
         return False
 
     def is_writing(self) -> bool:
-        """Whether a checkpoint is being written this moment."""
+        """Return whether a checkpoint is being written at the moment."""
         return any(self.work_dir.glob(".*.partial"))
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """Kill the process with SIGKILL."""
         assert self.process.pid is not None
         os.kill(self.process.pid, signal.SIGKILL)
         self.process.join()
@@ -160,10 +161,10 @@ def _train(config: Path, options: Mapping[str, Any], data: Path, work_dir: Path)
 
 
 def kill_and_resume(task: str, folder: Path, *, num_kills: int, rng: random.Random) -> dict[str, Any]:
-    """Train once undisturbed and once with kills.
+    """Train once without and once with kills.
 
     Returns:
-        What happened at every kill, and whether the ends are the same.
+        A description of every kill, and whether the final checkpoints are identical.
     """
     start = time.time()
     data = folder / "data"
@@ -202,7 +203,7 @@ def kill_and_resume(task: str, folder: Path, *, num_kills: int, rng: random.Rand
 
 
 def _kill(run: Run, rng: random.Random, *, while_writing: bool) -> bool:
-    """Kills a run at some moment, unless it ends before."""
+    """Kill a run at a random moment, unless it ends first; return whether it was killed."""
     if while_writing:
         is_alive = run.wait(run.is_writing)
     else:
@@ -222,7 +223,7 @@ def _note_resume(kill: dict[str, Any], run: Run) -> None:
 
 
 def compare(whole: Path, run: Path) -> list[str]:
-    """Name what differs in the last checkpoints of two runs: weights, averages, optimizer, best score."""
+    """Return the names of what differs in two runs' last checkpoints: weights, averages, optimizer, best score."""
     ends = [read_checkpoint((folder / "last_checkpoint").read_text()) for folder in (whole, run)]
     parts = [end["state_dict"] | end.get("ema_state_dict", {}) for end in ends]
     for end, part in zip(ends, parts, strict=True):
@@ -234,16 +235,16 @@ def compare(whole: Path, run: Path) -> list[str]:
 
 
 def main() -> None:
-    """Read the arguments, run the tasks, print a table and on wish writes the results."""
+    """Parse the arguments, run the tasks, print a table, and write the results if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--kills", type=int, default=10, help="per task (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--kills", type=int, default=10, help="number of kills per task (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments (default: %(default)s)")
     parser.add_argument("--json", type=Path, help="file for the results")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for package in ("mmdet.models", "mmseg.models"):
-        importlib.import_module(package)  # once here, not anew by every process
+        importlib.import_module(package)  # once here, not again in every process
     results = []
     for task in args.tasks:
         with tempfile.TemporaryDirectory() as folder:

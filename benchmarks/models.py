@@ -1,4 +1,4 @@
-"""Whole Mask R-CNN and UperNet: a training step and a prediction, with our backbone and with the official order."""
+"""Benchmarks training steps and predictions of Mask R-CNN and UperNet, with our backbone and the official order."""
 
 import copy
 from collections.abc import Callable
@@ -35,14 +35,14 @@ def measure_models(
     Args:
         task: ``'detection'`` or ``'segmentation'``.
         arch: Size of the backbone.
-        size: N, H, W of the batch, which is drawn at random with objects or labels.
+        size: N, H, W of the batch, which contains random images with objects or labels.
         device: ``'cpu'`` or ``'cuda'``.
         precision: ``'float32'`` or ``'autocast'``.
         rounds: See ``measure_in_turns``.
         warmups: See ``measure_in_turns``.
 
     Raises:
-        UserError: The precision is another one: detectors have parts that only mixed precision keeps in float32.
+        UserError: The precision is not supported: detectors have parts that only mixed precision keeps in float32.
     """
     if precision == "bfloat16":
         raise UserError(f"precision='bfloat16' is for blocks and backbones; --task {task} has float32 and autocast.")

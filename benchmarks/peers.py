@@ -1,8 +1,8 @@
-"""Backbones that people use, with the weights of one of ours, each giving four raw feature maps.
+"""Widely used ConvNeXt backbones with the weights of one of ours, each returning four raw feature maps.
 
-timm, torchvision and transformers are what is installed. mmpretrain is not asked for; its order of operations, which is
-the official repository's, is written out here with torch's own layers. Three are our own: with hidden layers rebuilt,
-with contiguous outputs and, on a GPU, without our kernels.
+timm, torchvision and transformers are used as installed. mmpretrain is not required; its order of operations, which is
+that of the official repository, is implemented here with torch's own layers. Three variants are our own: with rebuilt
+hidden layers, with contiguous outputs and, on a GPU, without our kernels.
 """
 
 import copy
@@ -20,15 +20,15 @@ from convnext_dense.models import ConvNeXt
 
 OURS, OFFICIAL_ORDER = "convnext_dense", "official order"
 REBUILT, CONTIGUOUS = "with_cp='mlp'", "contiguous_outputs=True"
-ON_TORCH = "convnext_dense on torch's kernels"  # OURS runs on what is chosen by default
+ON_TORCH = "convnext_dense on torch's kernels"  # OURS uses the default choice of kernels
 
 
 def build_backbones(arch: str, wanted: list[str] | None = None) -> dict[str, nn.Module]:
-    """Build ours with random weights that show every part's influence, and the peers with the same weights.
+    """Build ours with random weights under which every part has an effect, and the peers with the same weights.
 
     Args:
         arch: 'tiny', 'small', 'base', 'large' or 'xlarge'.
-        wanted: Names out of ``OURS`` and ``PEERS``; by default all that are installed.
+        wanted: Names of ``PEERS`` to include; by default all that are installed.
     """
     torch.manual_seed(0)
     ours = ConvNeXt(arch, output_norms="none", layer_scale_init_value=0.1)
@@ -56,13 +56,13 @@ class OnTorch(nn.Module):
         self.model = model
 
     def forward(self, x_nchw: Tensor) -> Any:
-        """Take and return what the model does."""
+        """Run the model on torch's kernels."""
         with forced("torch"):
             return self.model(x_nchw)
 
 
 def in_official_order(model: nn.Module) -> nn.Module:
-    """Return every block and norm in a model the official repository's operations, in its order; weights are kept.
+    """Replace the operations of all blocks and norms in a model with the official ones in their order; keep weights.
 
     Source: https://github.com/open-mmlab/mmpretrain/blob/v1.2.0/mmpretrain/models/backbones/convnext.py
     """
@@ -100,7 +100,7 @@ class _OfficialNorm(LayerNorm2d):
 
 
 class _Maps(nn.Module):
-    """Four maps out of a model that gives them in another form."""
+    """Returns four maps from a model that has them in another form."""
 
     def __init__(self, model: nn.Module, maps: Callable[[nn.Module, Tensor], list[Tensor]]) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def _timm(arch: str, ours: ConvNeXt) -> nn.Module:
 
     model = timm.create_model(f"convnext_{arch}", features_only=True, pretrained=False)
     weights = convert_state_dict(ours.state_dict(), "timm")
-    # features_only flattens the two containers' names
+    # features_only joins the names of the two containers with an underscore
     model.load_state_dict(
         {name.replace("stem.", "stem_").replace("stages.", "stages_"): weights[name] for name in weights}
     )

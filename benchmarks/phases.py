@@ -1,4 +1,4 @@
-"""Where the time of a training and of a test goes: load, transform, forward, losses, backward, optimizer, ..."""
+"""Times the phases of training and testing: load, transform, forward, losses, backward, optimizer, ..."""
 
 import tempfile
 import time
@@ -20,7 +20,7 @@ DEMO_CONFIG = Path(__file__).parents[1] / "configs" / "demo" / "mask_rcnn_convne
 
 
 class PhaseTimer:
-    """Adds up time per phase from the first one on; a phase inside another is taken out of the outer one."""
+    """Adds up the time of each phase; time in a nested phase does not count for the outer one."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -29,7 +29,7 @@ class PhaseTimer:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what runs inside as ``name``."""
+        """Attribute the time inside the context to ``name``."""
         self._book()
         self._running.append(name)
         try:
@@ -39,12 +39,12 @@ class PhaseTimer:
             self._running.pop()
 
     def wrap(self, owner: Any, method: str, name: str) -> None:
-        """Count the calls of a method of an object as a phase."""
-        inner: Callable = getattr(owner, method)
+        """Time the calls of an object's method as a phase."""
+        original: Callable = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             with self.phase(name):
-                return inner(*args, **kwargs)
+                return original(*args, **kwargs)
 
         object.__setattr__(owner, method, timed)
 
@@ -58,14 +58,14 @@ class PhaseTimer:
 
 
 def measure_phases(config: str | None, *, rounds: int) -> dict[str, Any]:
-    """Train and test a config for a while in this process, without loader processes, and time the phases.
+    """Train and test a config in this process, without loader processes, and time the phases.
 
     Args:
-        config: Path of a config; by default that of the demo. Its data must be there.
-        rounds: How many training iterations are run. The test runs whole.
+        config: Path of a config, by default that of the demo; its data must exist.
+        rounds: Number of training iterations; the test runs completely.
 
     Returns:
-        Milliseconds per image of every phase, training and test.
+        Milliseconds per image of every phase, in training and in the test.
     """
     cfg = read_config(config or DEMO_CONFIG)
     init_default_scope(cfg.get("default_scope", "mmengine"))
@@ -73,7 +73,7 @@ def measure_phases(config: str | None, *, rounds: int) -> dict[str, Any]:
     cfg.launcher = "none"
     cfg.train_cfg = dict(by_epoch=False, max_iters=rounds)
     cfg.default_hooks.checkpoint = dict(type="CheckpointHook", interval=-1, save_last=False)
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # the test is measured apart
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None  # the test is measured separately
     for loader in (cfg.train_dataloader, cfg.test_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=True)
@@ -125,7 +125,7 @@ def _watch_test(runner: Runner, timer: PhaseTimer) -> None:
     _watch_data(loop.dataloader, timer)
     model = _model(runner)
     for method in ("loss", "extract_feat"):
-        model.__dict__.pop(method)  # the training's timer
+        model.__dict__.pop(method)  # remove the timer of the training
     model.data_preprocessor.__dict__.pop("forward")
     timer.wrap(model, "predict", "heads and post-processing")
     timer.wrap(model, "extract_feat", "forward of backbone and neck")

@@ -1,22 +1,22 @@
-"""Trains, resumes, tests and infers one config of every family that mmdet and mmsegmentation ship, by the tools.
+"""Trains, resumes, tests and runs inference with one config of every mmdet and mmsegmentation family, using the tools.
 
 python benchmarks/plug_matrix.py [--only FAMILY ...] [--redo] [--processes 2] [--seconds 150] [--gigabytes 8]
 
-Per family, each in a process of its own, with small drawn images as the folder DIR:
+For each family, with one process per command and a folder DIR of small generated images:
 
     tools/train.py CONFIG --backbone convnext-atto --data DIR            two iterations
     tools/train.py CONFIG --backbone convnext-atto --data DIR --resume   as many again
     tools/test.py WORK_DIR/CONFIG.py CHECKPOINT                          its metric is printed
     tools/infer.py WORK_DIR/CONFIG.py CHECKPOINT IMAGE                   a picture is written
 
-with --cfg-options for length, image size and random weights alone. Where a config cannot be plugged, the next one of
-the family is tried. What fails in training is tried once more with the backbone that it came with. Results are kept in
-benchmarks/results/plug_matrix.json, so that a run that was stopped goes on where it was, and written as
+--cfg-options set only length, image size and random weights. If a config cannot be plugged, the next one of the family
+is tried. If training fails, the config is tried once more with its original backbone. Results are kept in
+benchmarks/results/plug_matrix.json, so an interrupted run continues where it stopped, and are written to
 docs/plug_matrix.md. The processes are forked from one that has imported torch, mmdet and mmseg.
 
-Some families import packages that are not among our requirements. The committed results were made with these beside
-them: scikit-image 0.26.0, lap 0.5.13, motmetrics 1.4.0, albumentations, mmpretrain 1.2.0 and transformers 4.39.3
-(mmpretrain does not work with later ones).
+Some families import packages that are not among our requirements. The committed results were made with these additional
+packages: scikit-image 0.26.0, lap 0.5.13, motmetrics 1.4.0, albumentations, mmpretrain 1.2.0 and transformers 4.39.3
+(mmpretrain does not work with later versions).
 """
 
 import argparse
@@ -57,14 +57,14 @@ TABLE = ROOT / "docs/plug_matrix.md"
 ARCH = "atto"
 IMAGE_SIZE = 128  # pixels
 NUM_TRAIN, NUM_VAL = 4, 2
-# Not more queries than small maps have positions: the wiring shows in a few.
+# No more queries than small maps have positions; a few are enough to test the wiring.
 FEWER = {"num_queries": 100, "nms_pre": 200}
 STEPS = ("plug", "train", "resume", "test", "infer", "done")
 
-# Folders that hold no model of their own.
+# Folders without a model of their own.
 NO_FAMILY = {"_base_"}
-# Where the first name is no good: it lacks what mmdet's own code asks for, needs proposals or maps of stuff that a
-# folder of annotated objects does not have, or is not what the family is known for.
+# For families whose first config is unsuitable: it lacks what mmdet's own code requires, needs proposals or stuff maps
+# that a folder of annotated objects does not have, or is not what the family is known for.
 CHOSEN = {
     "mmdet/cascade_rpn": "cascade-rpn_faster-rcnn_r50-caffe_fpn_1x_coco.py",
     "mmdet/dcn": "faster-rcnn_r50-dconv-c3-c5_fpn_1x_coco.py",
@@ -75,7 +75,7 @@ CHOSEN = {
     "mmdet/deepsort": "deepsort_faster-rcnn_r50_fpn_8xb2-4e_mot17halftrain_test-mot17halfval.py",
     "mmdet/mm_grounding_dino": "coco/grounding_dino_swin-t_finetune_16xb4_1x_coco.py",
 }
-# Preferred beginnings of names: with a backbone of the plain kind, and neither the largest nor a variant of data.
+# Preferred parts of names: plain backbones, neither the largest nor data variants.
 PREFERRED = ("r50", "r18", "resnet50", "_s_", "-t_", "_tiny", "-t-", "-s")
 
 
@@ -90,7 +90,7 @@ def config_folder(package: str) -> Path:
 def families(package: str) -> Iterator[tuple[str, list[Path]]]:
     """Yield the name of every family and its configs, best first.
 
-    That is a model with a plain backbone and a short name; HTC, which runs three stages of masks, is left to its own.
+    The best has a plain backbone and a short name; configs with HTC, which runs three stages of masks, come last.
     """
     for folder in sorted(config_folder(package).iterdir()):
         name = f"{package}/{folder.name}"
@@ -108,11 +108,11 @@ def families(package: str) -> Iterator[tuple[str, list[Path]]]:
 
 
 def options(cfg: Config, language: Path | None = None) -> dict[str, str]:
-    """Return what makes a config, plugged and pointed at the folder, run for two iterations on small images.
+    """Return the options with which a plugged config runs for two iterations on small images.
 
     Args:
-        cfg: The config that runs.
-        language: Folder of a language model that stands in for the published one.
+        cfg: The config to run, already pointed at the folder.
+        language: Folder of a language model that replaces the published one.
     """
     square = f"({IMAGE_SIZE},{IMAGE_SIZE})"
     sources = (cfg.train_dataloader.get("sampler") or {}).get("source_ratio")  # of a semi-supervised batch
@@ -123,7 +123,7 @@ def options(cfg: Config, language: Path | None = None) -> dict[str, str]:
     found["train_cfg.max_epochs" if by_epoch else "train_cfg.max_iters"] = "1" if by_epoch else "2"
     found |= {"train_cfg.val_interval": "1" if by_epoch else "2"}
     found["default_hooks.checkpoint.interval"] = "1" if by_epoch else "2"
-    # The resumed run is longer: a schedule that ends with the run would be another one.
+    # The resumed run is longer, and a schedule that ends with the run would change.
     steps = cfg.get("param_scheduler") or []
     found |= {f"+param_scheduler.{i}.end": "1000" for i, step in enumerate(steps) if "end" not in step}
     for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
@@ -156,7 +156,7 @@ def options(cfg: Config, language: Path | None = None) -> dict[str, str]:
 
 
 def _dicts(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every dict of a config with its dotted key."""
+    """Yield every dict of a config with its dotted key."""
     if isinstance(node, Mapping):
         yield place, node
         children: Any = list(node.items())
@@ -181,7 +181,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 
 def write_data(folder: Path) -> None:
-    """Write what the families are trained on: objects in COCO format, label images, a language model of two words."""
+    """Write the training data: objects in COCO format, label images, and a language model of few words."""
     size = (IMAGE_SIZE, IMAGE_SIZE)
     write_coco(folder / "mmdet", NUM_TRAIN, num_val=NUM_VAL, image_size=size, seed=0)
     write_ade(folder / "mmseg", NUM_TRAIN, num_val=NUM_VAL, image_size=size, seed=0)
@@ -190,7 +190,7 @@ def write_data(folder: Path) -> None:
 
 
 def _write_language_model(folder: Path) -> None:
-    """Write a BERT of random weights that knows few words, as wide as the published one."""
+    """Write a BERT with random weights and few words that is as wide as the published one."""
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     folder.mkdir(parents=True)
@@ -201,11 +201,11 @@ def _write_language_model(folder: Path) -> None:
 
 
 class StepError(Exception):
-    """A command failed; the text says why."""
+    """A command failed; the message says why."""
 
 
 def run_tool(tool: str, arguments: Sequence[str], log: Path, *, seconds: float, gigabytes: float) -> str:
-    """Run one of tools/ in a process of its own, with limits, and return what it printed.
+    """Run one of the tools in its own process, with limits, and return its output.
 
     Raises:
         StepError: Its exit code was not 0.
@@ -214,7 +214,7 @@ def run_tool(tool: str, arguments: Sequence[str], log: Path, *, seconds: float, 
         target=_tool_process, args=(tool, list(arguments), log, seconds, gigabytes)
     )
     process.start()
-    process.join(10 * seconds)  # other programs may want the processor too, but not so that this waits for ever
+    process.join(10 * seconds)  # allows for other programs on the processor, but not for ever
     hung = process.is_alive()
     process.kill()
     process.join()
@@ -237,13 +237,13 @@ def _tool_process(tool: str, arguments: list[str], log: Path, seconds: float, gi
     sys.argv = [str(ROOT / "tools" / tool), *arguments]
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    # A new interpreter would not have warned yet.
+    # Show warnings that a new interpreter would show.
     warnings.resetwarnings()
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def run_config(config: str, data: Path, folder: Path, report: Any, *, arch: str | None = ARCH, **limits: float) -> None:
-    """Run the commands on a config; ``report(step)`` is called before each. Without ``arch`` nothing is plugged."""
+    """Run the commands on a config, calling ``report(step)`` before each. Without ``arch`` nothing is plugged."""
     package = config.split("::")[0]
     report("plug")
     cfg = read_config(config, change=(lambda cfg: plug_backbone(cfg, arch)) if arch else None)
@@ -289,13 +289,13 @@ def _last_checkpoint(work_dir: Path) -> str:
 
 
 def try_config(package: str, path: Path, data: Path, *, arch: str | None = ARCH, **limits: float) -> dict[str, Any]:
-    """Run a config in a folder that is deleted afterwards; the result names the last step begun and any error."""
+    """Run a config in a temporary folder; the result names the last step that started and any error."""
     steps, error, begin = ["plug"], "", time.monotonic()
     config = f"{package}::{path.relative_to(config_folder(package))}"
     folder = Path(tempfile.mkdtemp())
     try:
         run_config(config, data, folder, steps.append, arch=arch, **limits)
-    except Exception as failure:  # whatever goes wrong in a stranger's config is what the table is for
+    except Exception as failure:  # the table records whatever goes wrong in a config
         kind = "" if isinstance(failure, StepError | ValueError) else f"{type(failure).__name__}: "
         error = " ".join(f"{kind}{failure}".split())[:300]
     finally:
@@ -304,7 +304,7 @@ def try_config(package: str, path: Path, data: Path, *, arch: str | None = ARCH,
 
 
 def run_family(package: str, configs: Sequence[Path], data: Path, **limits: float) -> dict[str, Any]:
-    """Run the first config that can be plugged; if none can, the result is that of the first."""
+    """Run the first config that can be plugged; if none can, return the result of the first."""
     first: dict[str, Any] = {}
     for config in configs[:3]:
         result = try_config(package, config, data, **limits)
@@ -318,7 +318,7 @@ def run_family(package: str, configs: Sequence[Path], data: Path, **limits: floa
 
 
 _NOT_IMAGES = "learns from video, or from persons cut out of it, which `--data` does not read"
-# Why a family is not counted, by the text of what went wrong.
+# Pattern in the error message -> reason why a family is not counted.
 NOT_SWAPPABLE = {
     r"has no backbone|has no 'model'": "no backbone to swap",
     r"reads maps of the strides|heads made for it|'ConvNeXt' object has no": "the backbone is part of the method",
@@ -330,7 +330,7 @@ NOT_SWAPPABLE = {
 
 
 def not_swappable(result: Mapping[str, Any]) -> str:
-    """Return the kind of the reason, or nothing for what counts."""
+    """Return the reason why a family is not counted, or an empty string if it is."""
     kinds = (kind for pattern, kind in NOT_SWAPPABLE.items() if re.search(pattern, result["error"]))
     return "" if result["reached"] == "done" else next(kinds, "")
 
@@ -390,17 +390,17 @@ def _reason(result: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Read the arguments, run what has no result yet, and write the table."""
+    """Parse the arguments, run families without a result, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="FAMILY", help="families such as mmdet/retinanet")
-    parser.add_argument("--redo", action="store_true", help="run again what did not end well")
-    parser.add_argument("--processes", type=int, default=2, help="families that run at once")
+    parser.add_argument("--redo", action="store_true", help="run families again that did not finish")
+    parser.add_argument("--processes", type=int, default=2, help="number of families to run at once")
     parser.add_argument("--seconds", type=float, default=150, help="limit of processor time per command")
     parser.add_argument("--gigabytes", type=float, default=8, help="limit of memory per command")
     args = parser.parse_args()
 
     for module in ("mmdet.models", "mmdet.evaluation", "mmdet.datasets", "mmseg.models", "mmseg.datasets"):
-        importlib.import_module(module)  # once, for every process that is forked
+        importlib.import_module(module)  # once, for all forked processes
     assert convnext_dense.__file__.startswith(str(ROOT)), "another copy of the package is imported"
 
     torch.set_num_threads(1)

@@ -1,16 +1,15 @@
-"""AP of the demo detector from random weights and from the backbone pre-trained on single shapes.
+"""AP of the demo detector, trained from random weights and from a backbone pre-trained on single shapes.
 
-python benchmarks/pretraining_gain.py --seeds 0 1 2 --json benchmarks/results/pretraining_gain.json
+python -m benchmarks.pretraining_gain --seeds 0 1 2 --json benchmarks/results/pretraining_gain.json
 
-Per seed: the classifier of configs/demo, and Mask R-CNN with the same schedule from either start, one after the other,
-each in a process of its own. The seed draws the weights, the order of images and their augmentation; the images are the
-same. What the result file already has is not run again.
+For each seed, the classifier of configs/demo and then Mask R-CNN from either start with the same schedule are trained
+one after the other, each in its own process. The seed determines the weights, the order of images and their
+augmentation; the images stay the same. Runs that the result file already contains are skipped.
 """
 
 import argparse
 import datetime
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ from statistics import mean, stdev
 
 import torch
 
+from benchmarks.timing import cpu_name
+
 CONFIGS = Path("configs/demo")
 PRETRAINING = "pretrain_convnext_atto_shapes"
 DETECTORS = {"scratch": "mask_rcnn_convnext_atto_shapes", "pretrained": "mask_rcnn_convnext_atto_shapes_pretrained"}
@@ -27,13 +28,13 @@ METRICS = ("coco/bbox_mAP", "coco/bbox_mAP_50", "coco/segm_mAP", "coco/segm_mAP_
 
 
 def main() -> None:
-    """Read the arguments, run what is missing, and print and write the result."""
+    """Parse the arguments, run what is missing, and print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: %(default)s")
     parser.add_argument(
         "--work-dir", type=Path, default=Path("work_dirs/pretraining_gain"), help="default: %(default)s"
     )
-    parser.add_argument("--json", type=Path, required=True, help="where to write the result, after every run")
+    parser.add_argument("--json", type=Path, required=True, help="file for the result, written after every run")
     args = parser.parse_args()
     command("tools/make_shapes.py", "data/shapes")
     command("tools/make_shapes.py", "data/shapes_crops", "--layout", "crops", "--num-train", "3000", "--num-val", "600")
@@ -59,7 +60,7 @@ def measure(
     metrics: Sequence[str],
     summarise: Callable[[dict], dict],
 ) -> None:
-    """Train a demo config, unless the result has it, and add its last evaluation to the result."""
+    """Train a demo config and add its last evaluation to the result, unless the result already contains it."""
     if work_dir.name in result["runs"]:
         return
     start = time.time()
@@ -74,7 +75,7 @@ def measure(
 
 
 def summarise(runs: dict) -> dict:
-    """Mean and standard deviation over seeds, per start and metric."""
+    """Return mean and standard deviation over seeds, per start and metric."""
     summary = {}
     for start, config in DETECTORS.items():
         mine = [values for name, values in runs.items() if name.rpartition("_")[0] == config]
@@ -86,14 +87,8 @@ def summarise(runs: dict) -> dict:
 
 
 def command(*arguments: str) -> None:
-    """Run one of the tools; stop when it does."""
+    """Run one of the tools; raise an error if it fails."""
     subprocess.run([sys.executable, *arguments], check=True)
-
-
-def cpu_name() -> str:
-    """Name of the processor."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 if __name__ == "__main__":

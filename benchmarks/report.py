@@ -1,4 +1,4 @@
-"""Tables and chart of docs/performance.md, from the results in benchmarks/results.
+"""Writes the tables and the chart of docs/performance.md from the results in benchmarks/results.
 
 python -m benchmarks.report
 """
@@ -18,7 +18,7 @@ WORK = {"forward": "forward", "training": "forward + backward", "optimizer": "tr
 
 
 def main() -> None:
-    """Replace what stands between the two marks in the page, and draw the chart."""
+    """Replace the text between the two markers in the page, and draw the chart."""
     results = [result for path in sorted(RESULTS.glob("speed_*.json")) for result in json.loads(path.read_text())]
     page = PAGE.read_text()
     tables = f"{BEGIN}\n{write_tables(results)}\n{END}"
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def best_of(times: dict[str, dict[str, float]]) -> dict[tuple[str, str], tuple[str, dict[str, float]]]:
-    """Of every model, eager and compiled, the faster of the two layouts: (model, kind) -> (layout, numbers)."""
+    """Map each (model, kind) to the faster of its two layouts, (layout, numbers)."""
     best: dict[tuple[str, str], tuple[str, dict[str, float]]] = {}
     for way, numbers in times.items():
         model, layout, kind = way.split(", ")
@@ -37,21 +37,21 @@ def best_of(times: dict[str, dict[str, float]]) -> dict[tuple[str, str], tuple[s
 
 
 def clock(numbers: dict[str, float]) -> float:
-    """Median milliseconds: of processor time where there is one, which other processes hardly disturb."""
+    """Return median milliseconds: of processor time if available, which other processes hardly affect."""
     return numbers.get("processor_ms", numbers["ms"])
 
 
 def write_tables(results: list[dict[str, Any]]) -> str:
-    """One table per kind of result, in Markdown."""
+    """Return one Markdown table per kind of result."""
     parts = [_backbone_table(results), _block_table(results), _memory_table(results)]
     parts += [_sizes_table(results), _phases_tables(results), _setting_lines(results)]
     return "\n\n".join(part for part in parts if part)
 
 
 def rows_of(results: list[dict[str, Any]]) -> list[tuple[str, str, str, float, float]]:
-    """Of every whole-model measurement: what was measured and where, peer, layout, ms of the peer and of ours.
+    """Return, for each whole-model measurement: what was measured and where, peer, layout, ms of the peer and of ours.
 
-    Ours is the same kind as the peer where it was measured as that.
+    Ours is of the same kind as the peer (such as compiled) if that was measured.
     """
     rows = []
     for result in results:
@@ -68,7 +68,7 @@ def rows_of(results: list[dict[str, Any]]) -> list[tuple[str, str, str, float, f
 
 
 def draw_chart(results: list[dict[str, Any]], path: Path) -> None:
-    """Per processor a panel with the best peer's time relative to ours, of every measurement and kind."""
+    """Draw one panel per processor with the best peer's time relative to ours, for every measurement and kind."""
     import matplotlib
 
     matplotlib.use("Agg")

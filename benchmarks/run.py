@@ -1,4 +1,4 @@
-"""Tasks by name, and what a result looks like in a terminal."""
+"""Runs benchmark tasks by name, and formats results for the terminal."""
 
 import os
 from importlib.metadata import PackageNotFoundError, version
@@ -33,10 +33,10 @@ def run_task(
     warmups: int,
     config: str | None,
 ) -> dict[str, Any]:
-    """Measure; the arguments are those of tools/benchmark.py.
+    """Run a task; the arguments are those of tools/benchmark.py.
 
     Returns:
-        The measurement with hardware, versions and date, as it is written to benchmarks/results.
+        The measurements with hardware, versions and date, as written to benchmarks/results.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if precision == "tf32" and device != "cuda":
@@ -65,7 +65,7 @@ def _measure_with_openmmlab(
     if task == "phases":
         return measure_phases(config, rounds=rounds)
     if task == "sizes":
-        # A CPU takes the sides divided by 8, to finish while somebody waits.
+        # On a CPU the sides are divided by 8, to finish in reasonable time.
         return measure_sizes(arch, size[0], number=rounds, divisor=1 if given["device"] == "cuda" else 8, **given)
     return measure_models(task, arch, size, rounds=rounds, warmups=warmups, **given)
 
@@ -88,11 +88,11 @@ def _setting(device: str) -> dict[str, Any]:
 
 
 def summarise(result: dict[str, Any]) -> str:
-    """Return a table in plain text."""
+    """Return the result as a table in plain text."""
     size = "x".join(map(str, result["size"]))
     lines = [f"{result['task']}, {result['arch']}, {size}, {result['precision']}, {result['setting']['hardware']}"]
     if result["setting"]["device"] == "cpu" and result["task"] != "phases":
-        lines.append("ms are processor time, which is that of all threads together")
+        lines.append("ms are processor time, summed over all threads")
     for phase, times in result.get("phases", {}).items():
         total = sum(times.values())
         lines.append(f"{phase}: {total:.1f} ms per image")

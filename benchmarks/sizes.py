@@ -1,4 +1,4 @@
-"""A run over images of many sizes, as a detector meets them in training: its time, and what is compiled on the way."""
+"""Measures time and compilations over images of many sizes, as in the training of a detector."""
 
 import time
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ RATIOS = (4 / 3, 3 / 4, 3 / 2, 2 / 3, 1.0, 16 / 9)
 
 
 def draw_sizes(number: int, divisor: int) -> list[tuple[int, int]]:
-    """Heights and widths of batches like those of COCO's training, divided by ``divisor`` to fit a small machine."""
+    """Draw heights and widths of batches as in COCO training, divided by ``divisor`` to fit a small machine."""
     generator = torch.Generator().manual_seed(0)
     sizes = []
     for _ in range(number):
@@ -33,11 +33,11 @@ def draw_sizes(number: int, divisor: int) -> list[tuple[int, int]]:
 def measure_sizes(
     arch: str, images: int, *, device: str, precision: str, number: int = NUM_SIZES, divisor: int = 1
 ) -> dict[str, Any]:
-    """Train the backbone for one step per size, eager and compiled as ``CompileBackboneHook`` does it.
+    """Train the backbone for one step per size, eager and compiled by ``CompileBackboneHook``.
 
     Returns:
-        Of each: seconds in all, seconds of the first step, number of graphs compiled in the first step and after it,
-        and the time of the steps after the first relative to as many steps on one size with as many pixels.
+        For each: total seconds, seconds of the first step, number of graphs compiled in the first step and after it,
+        and the time of the later steps relative to the same number of steps at one size with the same number of pixels.
     """
     sizes = draw_sizes(number, divisor)
     pixels = sum(height * width for height, width in sizes[1:]) / (len(sizes) - 1)

@@ -1,7 +1,9 @@
-"""Several ways of doing the same, measured in turns in one process."""
+"""Measures several ways of doing the same thing in turns, in one process."""
 
+import platform
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import quantiles
 
 import torch
@@ -11,18 +13,18 @@ from torch import nn
 def measure_in_turns(
     ways: Mapping[str, Callable[[], object]], *, device: str, rounds: int, warmups: int
 ) -> dict[str, dict[str, float]]:
-    """Call every way once per round, in an order that rotates.
+    """Call every way once per round, in rotating order.
 
     Args:
         ways: What to call, by name.
         device: ``'cpu'`` or ``'cuda'``.
-        rounds: How many times each is measured.
-        warmups: How many times each is called before; compilation falls in here.
+        rounds: Number of measured calls of each way.
+        warmups: Number of calls of each way before; they include compilation.
 
     Returns:
-        Per way: median, 10 % and 90 % quantile in milliseconds by the wall clock; on a CPU the same of processor time,
-        which leaves out the time that other processes had; on a GPU the peak memory of a call in MB, over what was
-        held before it.
+        Per way: median, 10 % and 90 % quantile of the wall-clock time in milliseconds; on a CPU also of processor time,
+        which excludes the time of other processes; on a GPU also the peak memory of a call in MB, in addition to what
+        was allocated before it.
     """
     names = list(ways)
     wall: dict[str, list[float]] = {name: [] for name in names}
@@ -46,20 +48,27 @@ def measure_in_turns(
 
 
 def saved_megabytes(function: Callable[[], object], model: nn.Module) -> float:
-    """MB that autograd keeps for the backward pass of a call, each piece of memory once, parameters left out."""
+    """Return the MB that autograd keeps for the backward pass of a call, without parameters or duplicates."""
     own = {param.untyped_storage().data_ptr() for param in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage  # held, so that its address is not given to another
+            kept[storage.data_ptr()] = storage  # held, so that its address is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         result = function()
     del result
     return round(sum(storage.nbytes() for storage in kept.values()) / 1e6, 1)
+
+
+def cpu_name() -> str:
+    """Return the name of the processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _now(device: str) -> float:

@@ -1,4 +1,4 @@
-"""Small data sets that tests share."""
+"""Small data sets shared by tests."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # Triton must know before it is imported, which much else does
+    os.environ["TRITON_INTERPRET"] = "1"  # must be set before Triton is imported, which many packages do
 
 from convnext_dense.data.shapes.ade import write_ade
 from convnext_dense.data.shapes.coco import write_coco
@@ -16,7 +16,7 @@ from convnext_dense.data.shapes.coco import write_coco
 
 @pytest.fixture(scope="session")
 def shapes_folder(tmp_path_factory):
-    """The demo data set in COCO's layout: 8 train and 4 val images of at most 96 pixels. Not to be changed."""
+    """The demo data set in COCO's layout: 8 train and 4 val images of at most 96 pixels. Tests must not change it."""
     root = tmp_path_factory.mktemp("shapes")
     write_coco(root, 8, num_val=4, image_size=(96, 96), seed=1)
     return root
@@ -24,7 +24,7 @@ def shapes_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def ade_folder(tmp_path_factory):
-    """The same images with label images in ADE20K's layout, seven classes. Not to be changed."""
+    """The same images with label images in ADE20K's layout, seven classes. Tests must not change it."""
     root = tmp_path_factory.mktemp("ade")
     write_ade(root, 8, num_val=4, image_size=(96, 96), seed=1)
     return root
@@ -32,7 +32,7 @@ def ade_folder(tmp_path_factory):
 
 @pytest.fixture
 def own_folder(shapes_folder, tmp_path):
-    """The same images in the layout of a folder of one's own, two classes, ids 0 and 5; free to be damaged."""
+    """The same images as a user's own folder, with two classes of ids 0 and 5. Tests may damage it."""
     root = tmp_path / "own"
     for split in ("train", "val"):
         shutil.copytree(shapes_folder / f"{split}2017", root / split)

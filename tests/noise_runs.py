@@ -1,4 +1,4 @@
-"""Plugged models in process: a training step and an inference on images of random noise, with few regions."""
+"""Runs plugged models in process: a training step and inference on images of random noise, with few regions."""
 
 import copy
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ from convnext_dense.config.device import fit_to_device
 from convnext_dense.plug import plug_backbone
 
 IMAGE_SIZE = 128  # pixels
-# Not more queries than small maps have positions, and few regions and results: the wiring shows in a few.
+# No more queries than small maps have positions, and few regions and results, which are enough to test the wiring.
 FEWER = {"num_queries": 100, "num_proposals": 20, "nms_pre": 100, "max_per_img": 20}
 BOXES = [[8.0, 8.0, 72.0, 80.0], [30.0, 40.0, 110.0, 120.0]]
 
 
 def shrink(cfg: Config) -> None:
-    """Makes a config run on small images on one process; the network keeps its widths."""
+    """Make a config run on small images in one process; the network keeps its widths."""
     cfg.launcher = "none"
     fit_to_device(cfg)
     for node in list(config_dicts(cfg.model)):
@@ -60,7 +60,7 @@ def detection_batch(cfg: Config) -> dict[str, Any]:
     with_mask = any(node.get("with_mask") or node.get("type") == "LoadPanopticAnnotations" for node in loading)
     for sample in batch["data_samples"]:
         if not with_mask:
-            del sample.gt_instances.masks  # RTMDet takes their presence for a request
+            del sample.gt_instances.masks  # RTMDet would use them if they were there
         boxes = torch.tensor(BOXES)
         sample.gt_instances.labels = torch.tensor([0, num_classes(cfg) - 1])
         sample.gt_instances.bboxes = type(sample.gt_instances.bboxes)(boxes)
@@ -73,7 +73,7 @@ def detection_batch(cfg: Config) -> dict[str, Any]:
 
 
 def num_classes(cfg: Config) -> int:
-    """Two, or what the model has if that is less."""
+    """Return two, or the number that the model has if that is less."""
     numbers = [node["num_classes"] for node in config_dicts(cfg.model) if isinstance(node.get("num_classes"), int)]
     return min([2, *numbers])
 
@@ -94,13 +94,13 @@ def segmentation_batch(cfg: Config) -> dict[str, Any]:
 
 
 def training_step(model: Any, batch: Mapping[str, Any]) -> float:
-    """One step of SGD; returns the loss, which must be finite."""
+    """Run one step of SGD; return the loss, which must be finite."""
     model.train()
     optimizer = torch.optim.SGD([param for param in model.parameters() if param.requires_grad], lr=1e-4)
     data = model.data_preprocessor(copy.deepcopy(dict(batch)), training=True)
-    for name in ("epoch", "iter"):  # mmengine's Runner says where it is, and some heads ask
+    for name in ("epoch", "iter"):  # set by mmengine's Runner and used by some heads
         MessageHub.get_current_instance().update_info(name, 0)
-    if hasattr(model, "set_epoch"):  # by a hook of mmdet in its own runs
+    if hasattr(model, "set_epoch"):  # called by a hook of mmdet in its own runs
         model.set_epoch(0)
     loss, _ = model.parse_losses(model(**data, mode="loss"))
     loss.backward()
@@ -110,14 +110,14 @@ def training_step(model: Any, batch: Mapping[str, Any]) -> float:
 
 
 def check_gradient(model: Any) -> None:
-    """Raises if the first block of ConvNeXt is not there or had no part in the loss."""
+    """Raise an error if the first block of ConvNeXt is missing or did not contribute to the loss."""
     backbone = [param for name, param in model.named_parameters() if "stages.0.0.dwconv.weight" in name]
     assert backbone, "there is no ConvNeXt in the model"
     assert any(param.grad is not None for param in backbone), "no gradient reaches the first block of the backbone"
 
 
 def inference(model: Any, batch: Mapping[str, Any]) -> int:
-    """Predicts and returns the number of results."""
+    """Predict, and return the number of results."""
     model.eval()
     with torch.no_grad():
         data = model.data_preprocessor(copy.deepcopy(dict(batch)), training=False)
@@ -125,7 +125,7 @@ def inference(model: Any, batch: Mapping[str, Any]) -> int:
 
 
 def semi_supervised(batch: dict[str, Any]) -> dict[str, Any]:
-    """The batch as the branches of a semi-supervised detector."""
+    """Return the batch as the branches of a semi-supervised detector."""
     names = ("sup", "unsup_teacher", "unsup_student")
     samples = copy.deepcopy(batch["data_samples"])
     for sample in samples:
@@ -137,7 +137,7 @@ def semi_supervised(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_config(path: Any) -> None:
-    """Plugs ConvNeXt-atto, builds, trains a step and infers."""
+    """Plug in ConvNeXt-atto, build the model, train one step and run inference."""
     torch.manual_seed(0)
     cfg = plug_backbone(Config.fromfile(path, import_custom_modules=False), "atto")
     shrink(cfg)

@@ -1,4 +1,4 @@
-"""What the benchmarks compare, count and write. Times themselves are not tested."""
+"""What the benchmarks compare, count and write; the times themselves are not tested."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_every_way_is_called_as_often_and_its_quantiles_are_in_order():
     ways = {name: lambda name=name: calls.append(name) for name in "abc"}
     times = measure_in_turns(ways, device="cpu", rounds=6, warmups=2)
     assert sorted(calls) == sorted("abc" * 8)
-    assert {calls[3 * turn] for turn in range(8)} == set("abc")  # none is always the first
+    assert {calls[3 * turn] for turn in range(8)} == set("abc")  # none is always first
     assert all(time["ms_p10"] <= time["ms"] <= time["ms_p90"] for time in times.values())
 
 

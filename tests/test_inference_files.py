@@ -1,4 +1,4 @@
-"""infer takes what test takes: files by the config's loading step, options, checkpoints without masks, --out."""
+"""infer accepts what test accepts: files by the config's loading step, options, checkpoints without masks, --out."""
 
 import json
 import os
@@ -58,7 +58,7 @@ def segmenter(tmp_path_factory, pytestconfig):
 
 
 def inputs_of(predictor, images):
-    """What the network is given, before it is normalised."""
+    """Return the input of the network before normalisation."""
     given = []
 
     def record(batch):
@@ -71,7 +71,7 @@ def inputs_of(predictor, images):
 
 
 def infer(monkeypatch, capsys, *arguments):
-    """Runs the tool, and gives its exit code and what it printed."""
+    """Run the tool, and return its exit code and its output."""
     monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments), "--device", "cpu"])
     try:
         runpy.run_path("tools/infer.py", run_name="__main__")
@@ -81,7 +81,7 @@ def infer(monkeypatch, capsys, *arguments):
 
 
 def save_kinds(folder):
-    """Files that are easily read in two ways."""
+    """Files that different readers may read differently."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(NOISE[..., :3]).save(folder / "turned.jpg", exif=exif)
@@ -170,7 +170,7 @@ def test_detector_of_grey_images_reads_them_grey(tmp_path, pytestconfig, monkeyp
     )
     weights = write_weights(config, tmp_path / "grey.pth", ("red", "blue"))
     Image.fromarray(NOISE[..., 0]).save(tmp_path / "a.png")
-    predictor = Predictor(config, weights, device="cpu")  # bgr_to_rgb=True stays in the config, and turns nothing
+    predictor = Predictor(config, weights, device="cpu")  # bgr_to_rgb=True stays in the config, but has no effect
     result = next(predictor.iterate([tmp_path / "a.png"]))
     assert result["masks"].shape[1:] == (40, 60)
     for given in inputs_of(

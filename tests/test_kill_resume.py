@@ -1,4 +1,4 @@
-"""The short form of benchmarks/kill_resume.py."""
+"""A short version of benchmarks/kill_resume.py."""
 
 import random
 

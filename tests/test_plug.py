@@ -1,4 +1,4 @@
-"""ConvNeXt under configs of others: what is rewired, what is refused, and a training step and an inference of each."""
+"""ConvNeXt in other people's configs: what is rewired, what is refused, and a training step and inference of each."""
 
 import re
 import runpy
@@ -69,7 +69,7 @@ def test_retinanet_differs_only_where_the_backbone_matters():
     before = read(RETINANET)
     changes = diff_configs(before, plug_backbone(before, "atto"))
     elsewhere = {key: (old, new) for key, old, new in changes if not key.startswith("model.backbone.")}
-    # mmdet's own mean and deviation of RGB images are the same, so that only the neck is left.
+    # mmdet's own mean and deviation of RGB images are the same, so only the neck differs.
     assert elsewhere == {"model.neck.in_channels": ([256, 512, 1024, 2048], ATTO)}
     assert "model.neck.in_channels: [256, 512, 1024, 2048] -> [40, 80, 160, 320]" in str(changes)
     assert "model.backbone.depth: 50 -> (removed)" in str(changes)
@@ -79,7 +79,7 @@ def test_heads_without_a_neck_read_the_map_of_their_index():
     cfg = plug_backbone(read("mmseg::knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512.py"), "atto")
     head = cfg.model.decode_head.kernel_generate_head
     assert (head.in_channels, head.in_index) == (320, 3)
-    # 512 is a width of ResNet-50 too, but these read the kernels' own map.
+    # 512 is a width of ResNet-50 too, but these layers read the map of kernels.
     assert [stage.in_channels for stage in cfg.model.decode_head.kernel_update_head] == [512, 512, 512]
     assert (cfg.model.auxiliary_head.in_channels, cfg.model.auxiliary_head.in_index) == (160, 2)
 
@@ -92,7 +92,7 @@ def test_full_resolution_output_becomes_the_finest_map():
 
 
 def test_neck_without_channels_hands_on_those_that_it_reads():
-    """Re-identification in mmdet pools maps of upright pictures by a window that square ones are too small for."""
+    """Re-identification in mmdet pools maps of upright pictures with a window too large for square ones."""
     model = dict(
         type="BaseReID",
         data_preprocessor=dict(type="ReIDDataPreprocessor", mean=[0, 0, 0], std=[1, 1, 1], to_rgb=True),
@@ -116,7 +116,7 @@ def test_pretrained_weights_and_layer_decay_are_asked_for():
 
 @MODELS.register_module()
 class SumNeck(nn.Module):
-    """A user's own: every map to one width, the coarser ones added to the finest."""
+    """A user's own neck: it brings all maps to one width and adds the coarser ones to the finest."""
 
     def __init__(self, in_channels, width):
         super().__init__()
@@ -150,12 +150,12 @@ def test_custom_neck_that_reads_in_channels_plugs():
         ),
         (
             "mmdet::detectors/detectors_htc-r50_1x_coco.py",
-            # The neck runs the backbone again, on the image that this one returns first.
+            # The neck runs the backbone again, on the image that this backbone returns first.
             r"model\.backbone \(DetectoRS_ResNet\) cannot be replaced: .*\[1, 4, 8, 16, 32\]",
         ),
         (
             "mmseg::ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py",
-            # The head has a branch of its own for the second map, which is there in training alone.
+            # The head has a separate branch for the second map, which only exists in training.
             r"model\.backbone \(DDRNet\) cannot be replaced: .*\[64, 128\] in training and \[128\] in inference",
         ),
         (
@@ -189,7 +189,7 @@ def test_backbone_name_of_v2_brings_its_arguments():
     assert parse_backbone("convnextv2-base") == ("base", dict(use_grn=True, layer_scale_init_value=0.0))
 
 
-# mmdet's own config made small by options alone: two iterations of two images of at most 64 pixels.
+# mmdet's own config, made small only by options: two iterations of two images of at most 64 pixels.
 SMALL_RETINANET = {
     "train_cfg.max_epochs": 1,
     "train_dataloader.batch_size": 2,
@@ -205,7 +205,7 @@ SMALL_RETINANET = {
 
 @pytest.fixture
 def train_retinanet(own_folder, tmp_path, monkeypatch, capfd):
-    """Runs tools/train.py with weights for the backbone; returns its exit code and what it printed."""
+    """Run tools/train.py with weights for the backbone; return its exit code and its output."""
 
     def train(weights):
         options = [f"{key}={value}" for key, value in SMALL_RETINANET.items()]

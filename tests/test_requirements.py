@@ -58,7 +58,7 @@ def test_every_package_has_one_version_that_setup_takes(pins, wanted, python, sy
 
 @pytest.mark.parametrize("python", PYTHONS)
 def test_versions_take_the_pythons_that_they_are_pinned_for(pins, python):
-    """As far as packages of these versions are installed here and can be asked."""
+    """Check the pinned versions that are installed here, whose metadata can be read."""
     asked = []
     for versions in applying(pins, python, *SYSTEMS[0]).values():
         for pin in versions:

@@ -1,4 +1,4 @@
-"""The backbone under other people's configs, from the installed mmdet and mmseg, without custom_imports."""
+"""The backbone in configs of the installed mmdet and mmseg, without custom_imports."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def stock_config(package, name):
 
 
 def step(model, batch):
-    """One step of plain SGD; returns the parameters that did not get a gradient."""
+    """Run one step of plain SGD; return the parameters without a gradient."""
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     losses = model(**model.data_preprocessor(batch, training=True), mode="loss")
@@ -47,7 +47,7 @@ def test_retinanet_of_mmdet_builds_and_steps(with_cp):
     sample = DetDataSample(metainfo=dict(img_shape=(64, 96), ori_shape=(64, 96), scale_factor=(1.0, 1.0)))
     sample.gt_instances = InstanceData(bboxes=torch.tensor([[8.0, 8.0, 40.0, 50.0]]), labels=torch.tensor([3]))
     unused = step(model, dict(inputs=[torch.randint(0, 255, (3, 64, 96), dtype=torch.uint8)], data_samples=[sample]))
-    # mmdet's RetinaNet starts its pyramid at the second level and never looks at the first output.
+    # mmdet's RetinaNet starts its pyramid at the second level and does not use the first output.
     assert set(unused) <= {"backbone.norm0.weight", "backbone.norm0.bias"}
 
 
@@ -67,7 +67,7 @@ def test_semantic_fpn_of_mmseg_builds_and_steps():
 
 
 def test_config_written_for_mmpretrain_moves_over_by_its_type():
-    """The backbone of mmdet's own ConvNeXt config, type and weights aside, as it stands there."""
+    """The backbone of mmdet's own ConvNeXt config, unchanged except for type and weights."""
     cfg = Config.fromfile(
         Path(mmdet.__file__).parent / ".mim/configs/convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py",
         import_custom_modules=False,  # mmpretrain, which is not installed

@@ -1,4 +1,4 @@
-"""Fast paths of the network's parts; each has a plain torch reference that it falls back to."""
+"""Fast implementations of the network's operators, each with a plain torch version to fall back on."""
 
 from convnext_dense.kernels.choice import runs_on_triton
 from convnext_dense.kernels.depthwise import depthwise_conv2d, depthwise_weight_grad

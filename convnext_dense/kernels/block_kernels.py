@@ -1,4 +1,4 @@
-"""Triton kernels between the matrix products of a block, see ``block_triton``; maps are ``(R, C)`` and contiguous.
+"""Triton kernels between the matrix products of a block (see ``block_triton``); maps are ``(R, C)`` and contiguous.
 
 Letters: R rows, C channels.
 """
@@ -12,7 +12,7 @@ def add_kernel(
     shortcut_ptr, branch_ptr, scale_ptr, out_ptr, rows, positions, channels: tl.constexpr,
     has_scale: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """Add the shortcut to the branch times the scale of its image."""
+    """Add the shortcut to the branch, which is multiplied by the scale of its image."""
     row = tl.program_id(0).to(tl.int64) * rows_block + tl.arange(0, rows_block)
     c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
     place = row[:, None] * channels + c[None, :]
@@ -29,7 +29,7 @@ def branch_grad_kernel(
     grad_ptr, scale_ptr, branch_grad_ptr, partial_ptr, rows, positions, parts, channels: tl.constexpr,
     has_scale: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """Scale the gradient of each image, and sum it over every so many tiles of rows."""
+    """Scale the gradient of each image, and sum it over every ``parts``-th tile of rows."""
     part = tl.program_id(0)
     c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
     total = tl.zeros((rows_block, channels_block), dtype=tl.float32)
@@ -50,7 +50,7 @@ def gelu_grad_kernel(
     grad_ptr, hidden_ptr, out_ptr, hidden_grad_ptr, partial_ptr, rows, parts, channels: tl.constexpr,
     exact: tl.constexpr, rows_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """GELU once more, its gradient, and the sum of that over every so many tiles of rows."""
+    """Recompute GELU, compute its gradient, and sum the gradient over every ``parts``-th tile of rows."""
     part = tl.program_id(0)
     c = tl.program_id(1) * channels_block + tl.arange(0, channels_block)
     total = tl.zeros((rows_block, channels_block), dtype=tl.float32)
@@ -80,7 +80,7 @@ def narrow_kernel(
     weight_ptr, weight1_ptr, bias1_ptr, weight2_ptr, bias2_ptr, gamma_ptr, out_ptr, taps_ptr,
     channels: tl.constexpr, hidden: tl.constexpr, taps: tl.constexpr, has_gamma: tl.constexpr, block: tl.constexpr,
 ):  # fmt: skip
-    """Weights and biases of both linear layers, the layer scale in the second; the depthwise ones by tap."""
+    """Cast both linear layers' parameters, fold layer scale into the second, and order the depthwise weights by tap."""
     size: tl.constexpr = channels * hidden
     i = tl.program_id(0) * block + tl.arange(0, block)
     dtype = out_ptr.dtype.element_ty
@@ -115,9 +115,9 @@ def finish_kernel(
     channels: tl.constexpr, hidden: tl.constexpr, taps: tl.constexpr, has_gamma: tl.constexpr,
     hidden_block: tl.constexpr, rows_block: tl.constexpr, columns_block: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the parameters out of partial sums, in ``out`` in the order of ``block_triton._backward``.
+    """Sum partial sums into the gradients of the parameters, in ``out`` in the order of ``block_triton._backward``.
 
-    Behind the programs of the layer scale and of what it scales, one per channel, come those of blocks of columns.
+    The first programs, one per channel, handle layer scale and what it scales; the others handle blocks of columns.
     """
     dtype = out_ptr.dtype.element_ty
     depthwise_place: tl.constexpr = 2 * channels

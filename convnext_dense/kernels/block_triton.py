@@ -1,14 +1,14 @@
-"""A ConvNeXt block for GPUs as one operator with its gradients: few kernels, and each map read and written once.
+"""A ConvNeXt block and its gradients as one GPU operator that uses few kernels and reads and writes each map once.
 
 Letters: N images, H height, W width, C channels, D width of the hidden layer, K side of the depthwise kernel,
 R = N * H * W rows, E bytes of a 16-bit map of C channels.
 
-Matrix products are cuBLAS's. Under autocast, with a float32 sum over blocks (2 E) and caches left out, a block moves
-29 E forward and 50 E backward, by 7 and 10 kernels; torch's operators in the official order are about 65. Kept for the
-backward pass are the input rounded to 16 bits, the convolution's output and the hidden layer before GELU, 6 E, or the
-first two with the hidden layer rebuilt; torch keeps 13 E. GELU is the exact one, by an error function that is off by
-1.5e-7 at most (Abramowitz and Stegun, 7.1.26), far below the last bit of 16-bit numbers; in float32 it is Triton's.
-Sums over rows have two stages and no atomics: the same input gives the same bits.
+cuBLAS computes the matrix products. Under autocast, with a float32 sum over blocks (2 E) and ignoring caches, a block
+moves 29 E forward and 50 E backward, with 7 and 10 kernels; torch's operators in the official order are about 65. The
+backward pass keeps the input rounded to 16 bits, the convolution's output and the hidden layer before GELU (6 E), or
+only the first two if the hidden layer is rebuilt; torch keeps 13 E. GELU is exact: its error function is off by at most
+1.5e-7 (Abramowitz and Stegun, 7.1.26), far below the last bit of 16-bit numbers; in float32 it is Triton's own. Sums
+over rows have two stages and no atomics, so the same input gives the same bits.
 """
 
 from typing import Any, NamedTuple
@@ -27,14 +27,14 @@ from convnext_dense.kernels.block_kernels import (
 )
 from convnext_dense.kernels.choice import ceil_div, on_device_of
 
-_TILE = 16, 128  # rows and channels
-_PROGRAMS = 528  # of a sum over rows, each of which leaves a partial sum: four on each of 132 multiprocessors
-_COLUMNS = 32  # of a program that adds partial sums up
+_TILE = 16, 128  # rows and channels of a program
+_PROGRAMS = 528  # for a sum over rows, one partial sum each: four on each of 132 multiprocessors
+_COLUMNS = 32  # of a program that adds up partial sums
 _PARAMETERS = 1024  # of a program that only copies or sums parameters
 
 
 class Parameters(NamedTuple):
-    """Of a block, as ``ConvNeXtBlock`` has them, all of one precision; ``gamma`` may be None."""
+    """Parameters of a ``ConvNeXtBlock``, all of the same precision; ``gamma`` may be None."""
 
     weight: Tensor
     bias: Tensor
@@ -48,13 +48,13 @@ class Parameters(NamedTuple):
 
     @classmethod
     def of(cls, block: Any) -> "Parameters":
-        """Gather those of a ``ConvNeXtBlock``."""
+        """Collect the parameters of a ``ConvNeXtBlock``."""
         parts = (block.dwconv, block.norm, block.pwconv1, block.pwconv2)
         return cls._make([*(param for part in parts for param in (part.weight, part.bias)), block.gamma])
 
 
 def _narrow(parameters: Parameters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Linear layers' parameters in the precision of the products, see ``_split_narrow``, and ``(K * K, C)`` taps."""
+    """Return the linear layers' parameters in ``dtype`` (see ``_split_narrow``) and the ``(K * K, C)`` taps."""
     weight, _, _, _, weight1, bias1, weight2, bias2, gamma = parameters
     hidden, channels = weight1.shape
     taps = weight.shape[-1] ** 2
@@ -77,7 +77,7 @@ def _split_narrow(narrow: Tensor, hidden: int, channels: int) -> tuple[Tensor, .
 def _forward(
     x: Tensor, scale: Tensor | None, parameters: Parameters, eps: float, dtype: torch.dtype, keeps: bool
 ) -> tuple[Tensor, ...]:
-    """Return the block's output, and what its gradients need, see ``block``; ``x`` is contiguous."""
+    """Return the block's output and what its gradients need (see ``block``); ``x`` is contiguous."""
     channels, rows = x.shape[-1], x.numel() // x.shape[-1]
     narrow, taps = _narrow(parameters, dtype)
     convolved = torch.empty_like(x, dtype=dtype)
@@ -96,7 +96,7 @@ def _forward(
 
 
 def _partial_sums(x: Tensor, width: int, number_of_taps: int) -> tuple[list[int], list[Tensor]]:
-    """Numbers of, and memory for, the partial sums of the gradients of norm, taps, first and second bias."""
+    """Count and allocate the partial sums for the gradients of norm, taps, first bias and second bias."""
     rows, channels = x.numel() // x.shape[-1], x.shape[-1]
     tiles = ceil_div(rows, _TILE[0])
     shapes = [
@@ -124,7 +124,7 @@ def _backward(
     taps: Tensor | None,
     hidden: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients of the input and of ``Parameters``; what is None of the last three is calculated again."""
+    """Return the gradients of the input and of ``Parameters``; recompute the last three arguments that are None."""
     norm = parameters.norm_weight, parameters.norm_bias
     dtype, wide, channels, rows = convolved.dtype, parameters.weight1.dtype, len(parameters.bias), len(mean)
     if narrow is None or taps is None:
@@ -174,7 +174,7 @@ def _backward(
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return ``a @ b`` in a wider precision, to which cuBLAS need not round before."""
+    """Return ``a @ b`` in a wider precision, on a GPU without rounding to the narrower one first."""
     if a.is_cuda and a.dtype != dtype:
         return torch.mm(a, b, out_dtype=dtype)
     return torch.mm(a, b).to(dtype)
@@ -201,17 +201,18 @@ def block(  # noqa: D417 - the parameters of the block are those of `Parameters`
 
     Args:
         x: ``(N, H, W, C)``, contiguous, in float32, bfloat16 or float16.
-        scale: ``(N,)``, what stochastic depth draws for each image, or None.
-        eps: Of the norm.
+        scale: ``(N,)``, the factor that stochastic depth draws for each image, or None.
+        eps: Added to the variance by the norm.
         dtype: Precision of the products and of the maps between them.
-        rebuilds: Whether the hidden layer, and parameters in ``dtype``, are calculated again for the gradients instead
-            of being kept.
-        weight: ``(C, 1, K, K)``; this and the others as in ``Parameters``, all of one precision.
+        rebuilds: Whether the backward pass recomputes the hidden layer and the parameters in ``dtype`` instead of
+            keeping them.
+        weight: ``(C, 1, K, K)``; this and the others as in ``Parameters``, all of the same precision.
 
     Returns:
         The sum, ``(N, H, W, C)`` in the wider precision of ``x`` and the parameters, and what the gradients need: ``x``
-        in ``dtype`` (empty if it is so already), convolution, mean and inverse deviation of its rows, parameters in
-        ``dtype``, ``(K * K, C)`` taps and the ``(R, D)`` hidden layer, the last three empty if they are rebuilt.
+        in ``dtype`` (empty if it already has it), the convolution's output, the mean and inverse deviation of its rows,
+        the parameters in ``dtype``, the ``(K * K, C)`` taps and the ``(R, D)`` hidden layer. The last three are empty
+        if they are rebuilt.
     """
     parameters = Parameters(weight, bias, norm_weight, norm_bias, weight1, bias1, weight2, bias2, gamma)
     out, copy, *kept = _forward(x, scale, parameters, eps, dtype, keeps=True)
@@ -224,7 +225,7 @@ def block(  # noqa: D417 - the parameters of the block are those of `Parameters`
 def _(x, scale, eps, dtype, rebuilds, *parameters):
     given = Parameters(*parameters)
     images, height, width, _ = x.shape
-    rows = images * height * width  # not `numel` of a part of the shape, which makes constants of it
+    rows = images * height * width  # not `numel` of a part of the shape, which would turn symbolic sizes into constants
     hidden, channels = given.weight1.shape
     narrow, taps = (x.dtype, x.dtype) if rebuilds else (dtype, torch.float32)
     statistics = x.new_empty(rows, dtype=torch.float32)
@@ -264,7 +265,7 @@ def block_backward(
     bias2: Tensor,
     gamma: Tensor | None,
 ) -> list[Tensor]:
-    """Gradients of ``x``, in ``x_dtype``, and of the parameters; arguments as in and out of ``block``."""
+    """Return the gradients of ``x``, in ``x_dtype``, and of the parameters, from inputs and outputs of ``block``."""
     parameters = Parameters(weight, bias, norm_weight, norm_bias, weight1, bias1, weight2, bias2, gamma)
     rebuilt = (narrow, taps, hidden) if hidden.numel() else (None, None, None)
     kept = x, convolved, mean, rstd, *rebuilt
@@ -299,7 +300,7 @@ block.register_autograd(_gradients, setup_context=_save)
 
 
 class BlockTriton(torch.autograd.Function):
-    """``block`` without the dispatcher, on whose way an eager step would wait; arguments as there."""
+    """``block`` without the dispatcher, whose overhead would slow down eager steps; same arguments."""
 
     @staticmethod
     def forward(
@@ -311,7 +312,7 @@ class BlockTriton(torch.autograd.Function):
         rebuilds: bool,
         *parameters: Tensor | None,
     ) -> Tensor:
-        """Keep 6 E, or 2 E and rebuild the rest."""
+        """Run the block; keep 6 E for the backward pass, or 2 E and rebuild the rest."""
         given = Parameters(*parameters)  # type: ignore[arg-type]
         out, *kept = _forward(x, scale, given, eps, dtype, keeps=True)
         ctx.save_for_backward(scale, *parameters, *kept[:-3], *((None,) * 3 if rebuilds else kept[-3:]))
@@ -321,7 +322,7 @@ class BlockTriton(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the input and the parameters."""
+        """Return the gradients of the input and the parameters."""
         scale, *tensors = ctx.saved_tensors
         count = len(Parameters._fields)
         parameters, kept = Parameters(*tensors[:count]), tensors[count:]
@@ -332,7 +333,7 @@ class BlockTriton(torch.autograd.Function):
 def run_block(
     x_nchw: Tensor, scale: Tensor | None, parameters: Parameters, eps: float, dtype: torch.dtype, rebuilds: bool
 ) -> Tensor:
-    """``block`` on ``(N, C, H, W)``, by the way that costs least; the result is in channels-last memory."""
+    """Run ``block`` on ``(N, C, H, W)`` in the cheapest way; the result is in channels-last memory."""
     x = x_nchw.permute(0, 2, 3, 1).contiguous()
     if torch.compiler.is_compiling():
         return block(x, scale, eps, dtype, rebuilds, *parameters)[0].permute(0, 3, 1, 2)

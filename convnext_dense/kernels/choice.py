@@ -1,8 +1,9 @@
-"""Which operators run on Triton's kernels and which on torch's own.
+"""Choice between Triton's kernels and torch's own, by operator.
 
-``CONVNEXT_DENSE_KERNELS`` in the environment is the one switch: ``torch`` or ``triton`` for all operators, or ``auto``,
-the default, for those that were measured to be faster on the GPU at hand. What cannot run on Triton (a CPU, double
-precision, function transforms, traces of TorchScript, no Triton installed) runs on torch whatever is chosen.
+The environment variable ``CONVNEXT_DENSE_KERNELS`` is the only switch: ``torch`` or ``triton`` applies to all
+operators; ``auto``, the default, uses Triton for those that were measured to be faster on the GPU at hand. What cannot
+run on Triton (a CPU, double precision, function transforms, TorchScript tracing, no Triton installed) always runs on
+torch.
 """
 
 import importlib.util
@@ -20,19 +21,19 @@ from convnext_dense.kernels.precision import precision_of
 
 OPERATORS = ("depthwise", "layer_norm", "block")
 CHOICES = ("auto", "torch", "triton")
-# Compute capability of the GPU and type of the tensor -> operator -> number of elements of the map from which Triton's
-# is the faster one. ``tools/benchmark.py --task kernels`` prints the entry of a GPU. That of 9.0 is from whole steps of
-# tiny and base on an H100 (docs/performance.md); a block being fewer launches, it holds for small maps too.
+# Compute capability of the GPU and dtype of the tensor -> operator -> number of elements of the map from which Triton's
+# kernel is faster. ``tools/benchmark.py --task kernels`` prints the entry for a GPU. The one for 9.0 comes from whole
+# steps of tiny and base on an H100 (docs/performance.md); a block needs fewer launches, so it holds for small maps too.
 FASTER_FROM: Mapping[tuple[tuple[int, int], torch.dtype], Mapping[str, float]] = {
     ((9, 0), torch.bfloat16): {"depthwise": 1, "layer_norm": 1, "block": 1},
 }
 
 
 def read_choice(environment: Mapping[str, str]) -> str:
-    """Read the switch.
+    """Return the value of the switch.
 
     Raises:
-        UserError: It is none of ``CHOICES``.
+        UserError: The value is not one of ``CHOICES``.
     """
     choice = environment.get("CONVNEXT_DENSE_KERNELS", "auto")
     if choice not in CHOICES:
@@ -42,13 +43,13 @@ def read_choice(environment: Mapping[str, str]) -> str:
 
 _CHOICE = read_choice(os.environ)
 _DEVICES = ("cuda",)
-# Compilers fuse these with what is around them; a kernel of ours would be in their way.
+# Compilers fuse these with the operators around them; a kernel of our own would prevent that.
 _LEFT_TO_COMPILERS = ("layer_norm",)
 
 
 @contextmanager
 def forced(choice: str) -> Iterator[None]:
-    """Within, one of ``CHOICES`` holds instead of the environment's, for forward passes."""
+    """Override the environment's choice with one of ``CHOICES``, for forward passes inside the context."""
     global _CHOICE
     before, _CHOICE = _CHOICE, choice
     try:
@@ -58,12 +59,12 @@ def forced(choice: str) -> Iterator[None]:
 
 
 def runs_on_triton(operator: str, x: Tensor, weight: Tensor | None = None) -> bool:
-    """Whether one of ``OPERATORS`` runs on its Triton kernel for this map of the block.
+    """Return whether an operator runs on its Triton kernel for this map.
 
     Args:
-        operator: Out of ``OPERATORS``.
+        operator: One of ``OPERATORS``.
         x: The map.
-        weight: What it is multiplied with, for an operator that is calculated in another precision than the map's.
+        weight: What the map is multiplied by, for an operator whose precision may differ from the map's.
     """
     if x.device.type not in _DEVICES or x.numel() == 0 or needs_torchs_operators():
         return False
@@ -77,30 +78,30 @@ def runs_on_triton(operator: str, x: Tensor, weight: Tensor | None = None) -> bo
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager:
-    """Triton launches on the current GPU, whichever the tensors are on."""
+    """Return a context that makes the tensor's GPU the current one, on which Triton launches its kernels."""
     if x.device.type == "cuda" and x.device.index != torch.cuda.current_device():
         return torch.cuda.device(x.device)
     return nullcontext()
 
 
 def ceil_div(a: int, b: int) -> int:
-    """Return a / b, rounded up; Triton's own takes as long as a launch of a kernel."""
+    """Return a / b, rounded up; Triton's own function takes as long as launching a kernel."""
     return -(-a // b)
 
 
 def needs_torchs_operators() -> bool:
-    """Tell whether operators of ours would be in the way: of function transforms, tracing and export."""
+    """Return whether only torch's own operators work: under function transforms, tracing and export."""
     return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
-@torch.compiler.assume_constant_result  # which does not see through the cache
+@torch.compiler.assume_constant_result  # the compiler does not see through the cache
 def _smallest_sizes(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[float, ...]:
     return _look_up(device, dtype, choice)
 
 
 @cache
 def _look_up(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[float, ...]:
-    """Per operator the number of elements from which it runs on Triton; says once per device and type what that is."""
+    """Return the number of elements from which each operator runs on Triton, and print the choice once."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
     if importlib.util.find_spec("triton") is None:
@@ -108,7 +109,7 @@ def _look_up(device: torch.device, dtype: torch.dtype, choice: str) -> tuple[flo
     elif choice == "auto":
         measured = FASTER_FROM.get((capability, dtype), {})
         sizes = [measured.get(operator, inf) for operator in OPERATORS]
-        reason = "as measured" if measured else "not measured on it; CONVNEXT_DENSE_KERNELS=triton turns Triton's on"
+        reason = "as measured" if measured else "not measured here; CONVNEXT_DENSE_KERNELS=triton turns them on"
     else:
         sizes = [0 if choice == "triton" else inf] * len(OPERATORS)
         reason = f"CONVNEXT_DENSE_KERNELS={choice}"

@@ -1,16 +1,16 @@
-"""Depthwise convolution with stride 1 whose training on a CPU does not wait for the gradient of its weights.
+"""Depthwise convolution with stride 1 and a fast gradient of the weights on a CPU.
 
 Letters: N images, C channels, H height, W width, K kernel height and width (odd).
 
-oneDNN has no depthwise kernel for the gradient of the weights that torch reaches: it runs a dense one, 10 to 50 times
-slower than the forward pass. But that gradient is itself a depthwise convolution, of the input with the gradient of
-the output as kernels, for which there is a fast one:
+oneDNN has no depthwise kernel for the gradient of the weights that torch can reach: a dense one runs instead, 10 to 50
+times slower than the forward pass. But that gradient is itself a depthwise convolution, of the input with the gradient
+of the output as kernels, and for this there is a fast kernel:
 
     dw[c, i, j] = sum over n, y, x of padded_input[n, c, y + i, x + j] * grad[n, c, y, x]
 
-It is calculated strip of rows by strip of rows, and the results are added up. Small images go together, each with
-channels of its own. Strips bound the length of the sums: the rounding error is at most a quarter larger than that of
-torch's own kernel.
+It is computed in strips of rows, and the results are added up. Small images share one call, each with its own
+channels. Strips bound the length of the sums, so the rounding error is at most a quarter larger than that of torch's
+own kernel.
 """
 
 from functools import cache
@@ -22,18 +22,18 @@ from torch.nn.functional import conv2d, pad
 from convnext_dense.kernels.choice import needs_torchs_operators, on_device_of, runs_on_triton
 from convnext_dense.kernels.precision import emulates_products, to_autocast
 
-# Sums of fewer products are exact enough however few they are. A strip of one row would mostly read its halo.
+# Sums need not have fewer products than this to be exact enough. A strip of one row would mostly read its halo.
 _SHORT_SUM = 32
-# A strip's input is about this large at most: it stays in cache while each of its rows is read K times.
+# Approximate limit of a strip's input, which stays in cache while each of its rows is read K times.
 _STRIP_BYTES = 1_000_000
-# Strips are put into one call while their input is smaller than this per thread; a strip on its own is not copied.
+# Strips share one call as long as their input is smaller than this per thread; a single strip is not copied.
 _CALL_BYTES = 500_000
-# Below this many elements torch's own kernel takes less than the calls here.
+# Below this many elements torch's own kernel takes less time than the calls here.
 _MIN_ELEMENTS = 2048
 
 
 def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``conv2d(x, weight, bias, padding=K // 2, groups=C)``, by the faster of two ways.
+    """Compute ``conv2d(x, weight, bias, padding=K // 2, groups=C)`` in the fastest way.
 
     Args:
         x_nchw: ``(N, C, H, W)`` in any memory format and on any device.
@@ -63,7 +63,7 @@ def depthwise_conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor | None = None)
 
 
 def _has_fast_path(x_nchw: Tensor) -> bool:
-    """Where the fast path is right and was never slower than torch's: CPU, float32 and bfloat16, not tiny or empty."""
+    """Return whether the fast path is correct and never slower: on a CPU, in float32 or bfloat16, not tiny or empty."""
     return (
         x_nchw.device.type == "cpu"
         and x_nchw.dim() == 4
@@ -74,7 +74,7 @@ def _has_fast_path(x_nchw: Tensor) -> bool:
 
 
 class _DepthwiseConv2d(torch.autograd.Function):
-    """The convolution with its three gradients, each a convolution in turn and differentiable itself."""
+    """The convolution and its three gradients, which are differentiable themselves."""
 
     @staticmethod
     def forward(x_nchw: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -89,7 +89,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
     def backward(ctx, grad_nchw: Tensor) -> tuple[Tensor | None, ...]:
         x_nchw, weight = ctx.saved_tensors
         wants_x, wants_weight, wants_bias = ctx.needs_input_grad
-        # An operator's way through the dispatcher takes 0.25 ms: it is for compilers and for gradients of gradients.
+        # Dispatching an operator takes 0.25 ms, so it is left to compilers and gradients of gradients.
         as_operator = torch.compiler.is_compiling() or torch.is_grad_enabled()
         weight_grad = depthwise_weight_grad if as_operator else _weight_grad
         return (
@@ -101,7 +101,7 @@ class _DepthwiseConv2d(torch.autograd.Function):
 
 @torch.library.custom_op("convnext_dense::depthwise_weight_grad", mutates_args=())
 def depthwise_weight_grad(x_nchw: Tensor, grad_nchw: Tensor, kernel_size: int) -> Tensor:
-    """Gradient of the weights of ``conv2d(x, weight, padding=K // 2, groups=C)``, calculated in float32 at least.
+    """Compute the gradient of the weights of ``conv2d(x, weight, padding=K // 2, groups=C)``, in float32 at least.
 
     Args:
         x_nchw: The input, ``(N, C, H, W)``.
@@ -153,16 +153,16 @@ def _pad_rows(x_nhwc: Tensor, above: int, below: int) -> Tensor:
 
 
 def _strips_as_channels(strips: Tensor) -> Tensor:
-    """``(N, strips, W, C, rows)`` as ``(1, N * strips * C, rows, W)`` in channels-last memory; one strip is a view."""
+    """Turn ``(N, strips, W, C, rows)`` into channels-last ``(1, N * strips * C, rows, W)``; one strip is a view."""
     return strips.permute(4, 2, 0, 1, 3).flatten(2)[None].permute(0, 3, 1, 2)
 
 
 @cache
 def _number_of_partial_sums() -> int:
-    """How many strips, so that the error against float64 is about that of torch's own kernel or smaller.
+    """Return how many partial sums make the error against float64 about that of torch's own kernel or smaller.
 
-    torch's adds up 16 partial sums or some more with AVX-512, and with AVX2 one per image (measured in float32 from
-    4 x 4 to 200 x 336 positions, batches of 1 to 16).
+    torch's kernel adds up 16 partial sums or slightly more with AVX-512, and one per image with AVX2 (measured in
+    float32 from 4 x 4 to 200 x 336 positions, batches of 1 to 16).
     """
     capabilities = torch.cpu.get_capabilities()
     return 2 if capabilities["architecture"] == "x86_64" and not capabilities.get("avx512_f", False) else 16
@@ -178,7 +178,7 @@ def _save_inputs(ctx, inputs, output) -> None:
 
 
 def _differentiate_again(ctx, weight_like: Tensor) -> tuple[Tensor, Tensor, None]:
-    """Differentiate the gradient of the weights, which is linear in the input and in the output's gradient."""
+    """Differentiate the weight gradient, which is linear in the input and in the output's gradient."""
     x_nchw, grad_nchw = ctx.saved_tensors
     return _convolve(grad_nchw, weight_like.flip(2, 3)), _convolve(x_nchw, weight_like), None
 

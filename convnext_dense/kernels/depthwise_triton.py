@@ -1,18 +1,18 @@
-"""Channels-last depthwise convolution for GPUs: forward, gradient of the input, gradient of weights and bias.
+"""Channels-last depthwise convolution for GPUs: the forward pass and the gradients of input, weights and bias.
 
 Letters: N images, C channels, H height, W width, K kernel height and width (odd), E bytes of a 16-bit map.
 
-Memory is (N, H, W, C). H and W are run-time arguments that nothing is specialised on, so that images of other sizes
-compile nothing new; C is a constant, of which a network has four. Sums are float32. The gradient of the weights is
-summed in two stages without atomics: the same input gives the same bits.
+Maps are stored as (N, H, W, C). H and W are run-time arguments that no kernel is specialised on, so images of other
+sizes compile nothing new; C is a compile-time constant, with four values per network. Sums are float32. The gradient of
+the weights is summed in two stages without atomics, so the same input gives the same bits.
 
-A program walks down a strip of rows. Each row of the input is loaded K times, shifted, while the one before is
-multiplied, and added to the K rows of the output that it belongs to, which stay in registers as the weights do: 98
-multiplications for 7 loads at K = 7. The gradient of the weights keeps the last K rows of the output's gradient and a
-sum per weight in registers.
+A program walks down a strip of rows. Each row of the input is loaded K times, shifted, while the previous row is
+multiplied, and is added to the K rows of the output that it contributes to. Those rows and the weights stay in
+registers: 98 multiplications for 7 loads at K = 7. The gradient of the weights keeps the last K rows of the output's
+gradient and one sum per weight in registers.
 """
 
-# Tuples grow by sums: Triton's compiler knows neither unpacking nor lists. mypy takes them for tuples of one length.
+# Tuples grow by addition: Triton's compiler has neither unpacking nor lists. mypy infers tuples of a fixed length.
 # ruff: noqa: RUF005
 # mypy: disable-error-code="assignment"
 
@@ -26,8 +26,8 @@ from torch import Tensor
 
 from convnext_dense.kernels.choice import ceil_div
 
-_BLOCK = 8, 32  # columns and channels, of which 32 divide every ConvNeXt's: 96 is no multiple of 64
-_WARPS = 4  # two channels per thread, whose weights or sums fill its registers
+_BLOCK = 8, 32  # columns and channels; 64 would not divide the 96 channels of tiny and small
+_WARPS = 4  # two channels per thread, whose weights or sums fill the registers
 _MIN_ROWS = 8
 _PROGRAMS = 1024
 _PARTS = 396  # three programs of this size at once on each of 132 multiprocessors
@@ -35,7 +35,7 @@ _PARTS = 396  # three programs of this size at once on each of 132 multiprocesso
 
 @triton.jit
 def _load_shifted(ptr, x, width, in_channels, channels: tl.constexpr, kernel_size: tl.constexpr):
-    """Return what the kernel's columns see of a row: K blocks of columns, each one further to the right."""
+    """Load what each column of the kernel sees of a row: K blocks of columns, each shifted right by one."""
     values = ()
     for j in tl.static_range(kernel_size):
         shift = j - kernel_size // 2
@@ -49,7 +49,7 @@ def _convolve_row(
     values, weights, sums, empty, y, first, last, place, row_size, in_map, added_ptr, copy_ptr, out_ptr,
     kernel_size: tl.constexpr, adds: tl.constexpr, copies: tl.constexpr,
 ):  # fmt: skip
-    """Add a row of the input to the sums, and store the row of the output that is finished with it."""
+    """Add a row of the input to the sums, and store the row of the output that it completes."""
     halo: tl.constexpr = kernel_size // 2
     if copies:
         mask = (y >= first) & (y < last) & in_map
@@ -80,7 +80,7 @@ def _convolve_kernel(
     channels: tl.constexpr, kernel_size: tl.constexpr, flipped: tl.constexpr, has_bias: tl.constexpr,
     adds: tl.constexpr, copies: tl.constexpr, columns_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """Return a block of channels and one of columns in a strip of one image's rows per program."""
+    """Convolve one block of channels and columns in one strip of an image's rows per program."""
     halo: tl.constexpr = kernel_size // 2
     channel_blocks: tl.constexpr = (channels + channels_block - 1) // channels_block
     c = tl.program_id(0) % channel_blocks * channels_block + tl.arange(0, channels_block)
@@ -102,7 +102,7 @@ def _convolve_kernel(
         empty += tl.load(bias_ptr + c, mask=c < channels, other=0.0).to(tl.float32)[None, :]
     sums = (empty,) * kernel_size  # of the output's rows y + K // 2 ... y - K // 2
     values = _load_shifted(x_ptr + place + start * row_size, x, width, in_channels, channels, kernel_size)
-    for y in range(start, end - 1, 2):  # two rows at a time, so that what is loaded ahead is not moved
+    for y in range(start, end - 1, 2):  # two rows at a time, so that prefetched values are not moved
         row_ptr = x_ptr + place + (y + 1) * row_size
         following = _load_shifted(row_ptr, x, width, in_channels, channels, kernel_size)
         sums = _convolve_row(
@@ -121,7 +121,7 @@ def _convolve_kernel(
             values, weights, sums, empty, y, first, last, place + y * row_size, row_size, in_map, added_ptr, copy_ptr,
             out_ptr, kernel_size, adds, copies,
         )  # fmt: skip
-    for k in tl.static_range(halo):  # rows that the image ends before
+    for k in tl.static_range(halo):  # rows whose last inputs lie below the image
         done = end - halo + k
         mask = (done >= first) & (done < last) & in_map
         out = sums[kernel_size - 1 - k]
@@ -132,7 +132,7 @@ def _convolve_kernel(
 
 @triton.jit
 def _weigh_row(values, grad, sums, grads, kernel_size: tl.constexpr):
-    """Move the rows of the output's gradient on by one, and add their products with a row of the input."""
+    """Advance the rows of the output's gradient by one, and add their products with a row of the input."""
     moved = ()
     for i in tl.static_range(kernel_size - 1):
         moved = moved + (grads[i + 1],)
@@ -150,7 +150,7 @@ def _weight_grad_kernel(
     x_ptr, grad_ptr, partial_ptr, height, width, strips, rows, column_blocks, units, parts,
     channels: tl.constexpr, kernel_size: tl.constexpr, columns_block: tl.constexpr, channels_block: tl.constexpr,
 ):  # fmt: skip
-    """Sum over a block of channels and every so many blocks of columns in strips of rows; tap K * K is the bias."""
+    """Sum one block of channels over every ``parts``-th block of columns in a strip; tap K * K is the bias."""
     halo: tl.constexpr = kernel_size // 2
     c = tl.program_id(0) * channels_block + tl.arange(0, channels_block)
     part = tl.program_id(1)
@@ -178,7 +178,7 @@ def _weight_grad_kernel(
         mask = (below >= first) & (below < last) & in_map
         grad = tl.load(grad_ptr + place + below * row_size, mask=mask, other=0.0)
         bias += grad.to(tl.float32)
-        for y in range(start, end - 1, 2):  # two rows at a time, so that what is loaded ahead is not moved
+        for y in range(start, end - 1, 2):  # two rows at a time, so that prefetched values are not moved
             row = place + (y + 1) * row_size
             following = _load_shifted(x_ptr + row, x, width, in_channels, channels, kernel_size)
             mask = (y + 1 + halo >= first) & (y + 1 + halo < last) & in_map
@@ -199,9 +199,9 @@ def _weight_grad_kernel(
 
 
 def _cut(images: int, height: int, width: int, channels: int) -> tuple[int, int, int, int]:
-    """Blocks of channels, blocks of columns, strips of a map, and rows of a strip.
+    """Return the numbers of blocks of channels, blocks of columns, strips of a map and rows of a strip.
 
-    Strips are as high as they can be, since their halo is read and multiplied twice, while there are programs enough.
+    Strips are as high as possible with enough programs, because their halo is read and multiplied twice.
     """
     column_blocks, channel_blocks = ceil_div(width, _BLOCK[0]), ceil_div(channels, _BLOCK[1])
     strips = min(ceil_div(_PROGRAMS, images * channel_blocks * column_blocks), ceil_div(height, _MIN_ROWS))
@@ -219,14 +219,14 @@ def convolve(
     added: Tensor | None = None,
     copy: Tensor | None = None,
 ) -> None:
-    """Write the convolution of a map, plus what is added, into ``out``, and the map itself into ``copy``.
+    """Write the convolution of a map, plus ``added``, into ``out``, and the map itself into ``copy``.
 
     Args:
         x_nhwc: ``(N, H, W, C)``, contiguous.
         taps: ``(K * K, C)``, contiguous.
         bias: ``(C,)`` or None.
-        out: ``(N, H, W, C)``, contiguous, in the precision wanted.
-        flipped: Whether the weights are turned by half a circle, which makes it the gradient of the input.
+        out: ``(N, H, W, C)``, contiguous, in the precision of the result.
+        flipped: Whether the kernels are rotated by 180 degrees, which gives the gradient of the input.
         added: Like ``out``, or None.
         copy: Like ``out``, or None.
     """
@@ -243,13 +243,13 @@ def convolve(
 
 
 def number_of_parts(images: int, height: int, width: int, channels: int) -> int:
-    """How many partial sums ``weight_grad`` leaves for a map of this size."""
+    """Return how many partial sums ``weight_grad`` writes for a map of this size."""
     channel_blocks, column_blocks, strips, _ = _cut(images, height, width, channels)
     return min(images * strips * column_blocks, max(1, _PARTS // channel_blocks))
 
 
 def weight_grad(x_nhwc: Tensor, grad_nhwc: Tensor, kernel_size: int, partial: Tensor) -> None:
-    """Write partial sums of the gradients of the taps and, as the last row, of the bias.
+    """Write partial sums of the gradients of the taps and, in the last row, of the bias.
 
     Args:
         x_nhwc: ``(N, H, W, C)``, contiguous.
@@ -267,7 +267,7 @@ def weight_grad(x_nhwc: Tensor, grad_nhwc: Tensor, kernel_size: int, partial: Te
 
 
 def taps_of(weight: Tensor) -> Tensor:
-    """``(C, 1, K, K)`` as ``(K * K, C)``."""
+    """Return ``(C, 1, K, K)`` weights as ``(K * K, C)``."""
     return weight.flatten(1).T.contiguous()
 
 
@@ -295,13 +295,13 @@ def _weight_grad(x_nchw: Tensor, grad_nchw: Tensor, weight: Tensor) -> tuple[Ten
 
 @torch.library.custom_op("convnext_dense::depthwise_triton", mutates_args=())
 def depthwise(x_nchw: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool = False) -> Tensor:
-    """``conv2d(x, weight, bias, padding=K // 2, groups=C)``; with ``flipped`` weights the gradient of its input.
+    """Compute ``conv2d(x, weight, bias, padding=K // 2, groups=C)``, or with ``flipped`` the gradient of its input.
 
     Args:
         x_nchw: ``(N, C, H, W)`` in float32, bfloat16 or float16.
         weight: ``(C, 1, K, K)``.
         bias: ``(C,)`` or None.
-        flipped: Whether the weights are turned by half a circle.
+        flipped: Whether the kernels are rotated by 180 degrees.
 
     Returns:
         ``(N, C, H, W)`` in channels-last memory and the input's precision.
@@ -311,7 +311,7 @@ def depthwise(x_nchw: Tensor, weight: Tensor, bias: Tensor | None, flipped: bool
 
 @torch.library.custom_op("convnext_dense::depthwise_weight_grad_triton", mutates_args=())
 def depthwise_weight_grad(x_nchw: Tensor, grad_nchw: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of weights and bias.
+    """Compute the gradients of weights and bias.
 
     Args:
         x_nchw: The input, ``(N, C, H, W)``.
@@ -355,7 +355,7 @@ depthwise.register_autograd(_gradients, setup_context=_save)
 
 
 class DepthwiseTriton(torch.autograd.Function):
-    """``depthwise`` without the dispatcher, on whose way an eager step would wait; arguments as there."""
+    """``depthwise`` without the dispatcher, whose overhead would slow down eager steps; same arguments."""
 
     forward = staticmethod(_convolve)
     setup_context = staticmethod(_save)

@@ -1,11 +1,11 @@
-"""LayerNorm over the last axis for GPUs: forward and its three gradients.
+"""LayerNorm over the last axis for GPUs: the forward pass and its three gradients.
 
 Letters: R rows (all positions of all images), C channels, E bytes of a map.
 
-Input and output may be 16-bit; statistics, parameters and sums are float32, which spares autocast's widened output and
-its casts. The gradients read the input and the output's gradient once: 3 E, where torch's eager kernels read them again
-for the parameters (5 E). Those of the parameters are summed in two stages without atomics: the same input gives the
-same bits.
+Input and output may be 16-bit; statistics, parameters and sums are float32, which avoids autocast's widened output and
+its casts. The backward pass reads the input and the output's gradient once (3 E); torch's eager kernels read them again
+for the parameters (5 E). The gradients of the parameters are summed in two stages without atomics, so the same input
+gives the same bits.
 """
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from convnext_dense.kernels.choice import ceil_div
 
 _TILE = 2048  # numbers that a program holds at once
-_PROGRAMS = 528  # of the gradients, each of which leaves a partial sum: four on each of 132 multiprocessors
+_PROGRAMS = 528  # for the gradients, one partial sum each: four on each of 132 multiprocessors
 _TILES_PER_PROGRAM = 8  # at least, so that partial sums stay few
 
 
@@ -68,7 +68,7 @@ def _backward_kernel(
     rows_block: tl.constexpr,
     channels_block: tl.constexpr,
 ):
-    """Every so many tiles of rows per program; its partial sums are the weights' gradient, then the bias'."""
+    """Process every ``parts``-th tile of rows; the partial sums are the gradients of the weight, then of the bias."""
     part = tl.program_id(0)
     c = tl.arange(0, channels_block)
     in_channels = c < channels
@@ -102,13 +102,13 @@ def _backward_kernel(
 
 
 def _blocks_of(channels: int) -> tuple[int, int]:
-    """Rows and channels of a tile that holds whole rows."""
+    """Return the numbers of rows and channels of a tile that holds whole rows."""
     channels_block = 1 << (channels - 1).bit_length()
     return max(1, _TILE // channels_block), channels_block
 
 
 def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Return the output in a given precision, and mean and inverse deviation of each row; ``x`` is contiguous."""
+    """Return the output in ``dtype``, and the mean and inverse deviation of each row; ``x`` is contiguous."""
     channels = x.shape[-1]
     rows = x.numel() // channels
     out = torch.empty_like(x, dtype=dtype)
@@ -122,7 +122,7 @@ def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.
 
 
 def number_of_parts(rows: int, channels: int) -> int:
-    """How many partial sums ``differentiate`` leaves for a map of this size."""
+    """Return how many partial sums ``differentiate`` writes for a map of this size."""
     return min(_PROGRAMS, ceil_div(rows, _blocks_of(channels)[0] * _TILES_PER_PROGRAM))
 
 
@@ -135,11 +135,11 @@ def differentiate(
     partial: Tensor,
     bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Gradient of ``x`` and, given the bias, the output once more; those of weight and bias are left in ``partial``.
+    """Return the gradient of ``x`` and, given the bias, the output; write those of weight and bias to ``partial``.
 
     Args:
-        grad: Gradient of the output, ``(..., C)``; this and the next contiguous.
-        x: The input, ``(..., C)``.
+        grad: Gradient of the output, ``(..., C)``, contiguous.
+        x: The input, ``(..., C)``, contiguous.
         weight: ``(C,)``.
         mean: ``(R,)``.
         rstd: ``(R,)``.
@@ -158,11 +158,11 @@ def differentiate(
 
 
 class LayerNormTriton(torch.autograd.Function):
-    """``torch.nn.functional.layer_norm`` over the last axis, in the precision given: x, weight, bias, eps, dtype."""
+    """``torch.nn.functional.layer_norm`` over the last axis, with an output of the given dtype."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        """Keep the input and the statistics."""
+        """Normalise, and keep the input and the statistics."""
         x = x.contiguous()
         out, mean, rstd = normalise(x, weight, bias, eps, dtype)
         ctx.save_for_backward(x, weight, mean, rstd)
@@ -171,7 +171,7 @@ class LayerNormTriton(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of input, weight and bias."""
+        """Return the gradients of input, weight and bias."""
         x, weight, mean, rstd = ctx.saved_tensors
         partial = x.new_empty(number_of_parts(len(mean), len(weight)), 2, len(weight), dtype=torch.float32)
         x_grad, _ = differentiate(grad.contiguous(), x, weight, mean, rstd, partial)

@@ -1,4 +1,4 @@
-"""Linear layer that runs in float32 where a processor would emulate bfloat16."""
+"""Linear layer that computes in float32 where the processor would emulate bfloat16."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from convnext_dense.kernels.precision import emulates_products, to_autocast
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``torch.nn.functional.linear``, in float32 arithmetic where bfloat16's would be emulated."""
+    """Apply ``torch.nn.functional.linear``, in float32 where bfloat16 would be emulated."""
     if x.device.type == "cpu":
         cast_x, cast_weight, cast_bias = to_autocast("cpu", x, weight, bias)
         if emulates_products(cast_x):
@@ -17,7 +17,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _WideLinear(torch.autograd.Function):
-    """bfloat16 in, kept and out; float32 in between."""
+    """Takes, keeps and returns bfloat16; computes in float32."""
 
     generate_vmap_rule = True
 

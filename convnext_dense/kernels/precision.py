@@ -1,4 +1,4 @@
-"""Which precision a product is calculated in."""
+"""The precision that products are computed in."""
 
 from functools import cache
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def to_autocast(device: str, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-    """Tensors on a type of device as autocast would hand them to a convolution or linear layer there."""
+    """Cast tensors as autocast would for a convolution or linear layer on this type of device."""
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         tensors = tuple(tensor if tensor is None else tensor.to(dtype) for tensor in tensors)
@@ -15,22 +15,22 @@ def to_autocast(device: str, *tensors: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def precision_of(x: Tensor, weight: Tensor) -> torch.dtype | None:
-    """Return what the product of a map and weights is calculated in; None of types that differ, which torch refuses."""
+    """Return the precision of the product of a map and weights; None if their types differ, which torch refuses."""
     if torch.is_autocast_enabled(x.device.type):
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype if x.dtype == weight.dtype else None
 
 
 def emulates_products(x: Tensor) -> bool:
-    """Whether products of this tensor are calculated faster in float32, casts to it and back included.
+    """Return whether products of this tensor are faster in float32, including the casts to it and back.
 
-    An x86 without bfloat16 instructions emulates them, three times slower than float32 (measured: depthwise
-    convolutions and linear layers, AVX-512). What comes out is bfloat16 either way, and sums are float32 either way.
+    An x86 processor without bfloat16 instructions emulates them, three times slower than float32 (measured with
+    depthwise convolutions and linear layers, AVX-512). Either way the result is bfloat16 and the sums are float32.
     """
     return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not _multiplies_bfloat16()
 
 
-@torch.compiler.assume_constant_result  # a graph would break at the query; it does not see through the cache
+@torch.compiler.assume_constant_result  # the query would break the graph; the compiler does not see through the cache
 def _multiplies_bfloat16() -> bool:
     return _has_bfloat16_instructions()
 

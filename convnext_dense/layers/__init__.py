@@ -1,4 +1,4 @@
-"""Parts of the networks."""
+"""Layers that the networks are built from."""
 
 from timm.layers import DropPath
 

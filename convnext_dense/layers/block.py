@@ -5,10 +5,10 @@ Letters: N images, C channels, H height, W width.
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/models/convnext.py
 (arXiv 2201.03545, figure 4) and, with ``use_grn``,
 https://github.com/facebookresearch/ConvNeXt-V2/blob/2553895753323c6fe0b2bf390683f5ea358a42b9/models/convnextv2.py
-Differs: no layout copies. The permutations are views, so that after the stem the whole network runs on
-channels-last memory; ``branch + shortcut`` makes a block's output channels-last whatever its input is. The layer scale
-is folded into the last linear layer. Under autocast the branch is 16-bit and the sum over blocks keeps the precision of
-the parameters: a branch scaled by 1e-6 would vanish in a 16-bit sum.
+Differs: no layout copies. The permutations are views, so the whole network runs on channels-last memory after the
+stem; ``branch + shortcut`` makes a block's output channels-last whatever its input is. The layer scale is folded into
+the last linear layer. Under autocast the branch is 16-bit, and the sum over blocks keeps the precision of the
+parameters: a branch scaled by 1e-6 would vanish in a 16-bit sum.
 """
 
 from collections.abc import Callable
@@ -33,11 +33,11 @@ class ConvNeXtBlock(nn.Module):
 
     Args:
         channels: C.
-        drop_path_rate: Probability with which the branch of one image is dropped in training.
-        layer_scale_init_value: Start value of the per-channel scale of the branch; 0 leaves the scale out (V2).
+        drop_path_rate: Probability of dropping the branch of an image in training.
+        layer_scale_init_value: Initial value of the per-channel scale of the branch; 0 leaves the scale out (V2).
         use_grn: Whether global response normalisation follows the GELU (V2).
-        rebuild_hidden: Whether the backward pass calculates the norm and the 4C-wide hidden layer again instead of
-            keeping them: of 11 maps of C channels that are kept otherwise, 2 remain.
+        rebuild_hidden: Whether the backward pass recomputes the norm and the 4C-wide hidden layer instead of keeping
+            them, which leaves 2 of 11 maps of C channels to keep.
     """
 
     def __init__(
@@ -69,18 +69,18 @@ class ConvNeXtBlock(nn.Module):
         return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
 
     def _branch(self, x: Tensor) -> Tensor:
-        """Return what follows the depthwise convolution, position by position unless there is a GRN; ``(..., C)``."""
+        """Apply what follows the depthwise convolution to ``(..., C)``, position by position unless there is a GRN."""
         if self.rebuild_hidden and x.requires_grad:
             return checkpoint(self._mlp, x, use_reentrant=False, preserve_rng_state=False)
         return self._mlp(x)
 
     def _mlp(self, x: Tensor) -> Tensor:
         hidden = self.grn(self.act(self.pwconv1(self.norm(x))))
-        # Folded, the scale needs no output of pwconv2 in the backward pass, which then need not be calculated again.
+        # A folded scale does not need the output of pwconv2 in the backward pass, which saves recomputing it.
         return self.pwconv2(hidden, self.gamma, fold=self.rebuild_hidden)
 
     def _in_pieces(self, branch: Callable[[Tensor], Tensor], x_nhwc: Tensor) -> Tensor:
-        """On a CPU, runs positions through the branch in pieces whose hidden layer stays in cache.
+        """Run positions through the branch, on a CPU in pieces whose hidden layer stays in cache.
 
         Under a compiler or a tracer the branch stays one graph for all sizes.
         """
@@ -92,7 +92,7 @@ class ConvNeXtBlock(nn.Module):
         return torch.cat([branch(piece) for piece in x_nhwc.flatten(0, 2).chunk(count)]).view(x_nhwc.shape)
 
     def _is_stock(self) -> bool:
-        """Whether all parts are the block's own, without hooks, their weights plain tensors, and there is no GRN."""
+        """Return whether all parts are the block's own, with plain tensors as weights, no hooks and no GRN."""
         parts = (self.dwconv, self.norm, self.pwconv1, self.act, self.grn, self.pwconv2)
         return (
             all(
@@ -107,8 +107,8 @@ class ConvNeXtBlock(nn.Module):
         from convnext_dense.kernels.block_triton import Parameters, run_block
 
         dtype = precision_of(x_nchw, self.norm.weight)
-        assert dtype is not None  # or it would not run here
-        # One per image, through the path that may be dropped: 0 or the scale of those that stay.
+        assert dtype is not None  # checked by `runs_on_triton`
+        # One number per image goes through drop path and comes out as 0 or as the scale of a branch that is kept.
         ones = x_nchw.new_ones(len(x_nchw), 1, 1, 1, dtype=dtype)
         drawn = self.drop_path(ones)
         scale = None if drawn is ones else drawn.flatten()

@@ -6,7 +6,7 @@ from convnext_dense.kernels import depthwise_conv2d
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """``nn.Conv2d`` with one filter per channel, stride 1 and the input's height and width, trained faster on a CPU.
+    """``nn.Conv2d`` with one filter per channel that keeps height and width and trains faster on a CPU; stride 1.
 
     Args:
         channels: C.
@@ -17,5 +17,5 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` to the same shape; the fast path's result is channels-last."""
+        """Map ``(N, C, H, W)`` to the same shape; the fast path returns a channels-last tensor."""
         return depthwise_conv2d(x_nchw, self.weight, self.bias)

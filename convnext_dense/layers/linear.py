@@ -7,15 +7,15 @@ from convnext_dense.kernels import linear
 
 
 class ScaledLinear(nn.Linear):
-    """``nn.Linear`` whose output can be scaled per channel at the price of scaling its weights."""
+    """``nn.Linear`` whose output can be scaled per channel at the cost of scaling its weights."""
 
     def forward(self, x: Tensor, scale: Tensor | None = None, *, fold: bool = False) -> Tensor:
-        """Map ``(..., in)`` to ``(..., out)``, times ``scale`` of shape ``(out,)`` if there is one.
+        """Map ``(..., in)`` to ``(..., out)``, multiplied by ``scale`` of shape ``(out,)`` if it is given.
 
-        ``scale * (W x + b) = (scale W) x + (scale b)``: the same function of the same parameters, without a pass over
-        the output, forward or backward, and without keeping the output for the gradient of the scale. That is cheaper
-        where there are more vectors than ``in``, which is where the output is larger than the weights; a compiled
-        graph, which serves all sizes, always does it, and so does ``fold``.
+        ``scale * (W x + b) = (scale W) x + (scale b)`` is the same function of the same parameters. Scaling the weights
+        needs no pass over the output, forward or backward, and does not keep the output for the gradient of the scale.
+        This is cheaper for more than ``in`` vectors, where the output is larger than the weights. A compiled graph,
+        which serves all sizes, always scales the weights, and so does ``fold``.
         """
         if scale is None:
             return linear(x, self.weight, self.bias)

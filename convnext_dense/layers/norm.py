@@ -4,8 +4,8 @@ Letters: N images, C channels, H height, W width.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/models/convnext.py
 and https://github.com/facebookresearch/ConvNeXt-V2/blob/2553895753323c6fe0b2bf390683f5ea358a42b9/models/utils.py
-Differs: LayerNorm over channels is taken through a channels-last view of the same memory instead of by separate
-arithmetic for channels-first tensors: same numbers, one fused kernel.
+Differs: LayerNorm over channels works on a channels-last view of the same memory, with one fused kernel, instead of
+separate arithmetic for channels-first tensors; the numbers are the same.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ LAYER_NORM_EPS = 1e-6
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm over the last axis, 16-bit in and out with float32 statistics where autocast would widen it.
+    """LayerNorm over the last axis with float32 statistics; a 16-bit input gives a 16-bit output, even under autocast.
 
     Args:
         channels: Length of the last axis.
@@ -35,7 +35,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over the channels of a feature map, at each position on its own.
+    """LayerNorm over the channels of a feature map, at each position separately.
 
     Args:
         channels: C.
@@ -53,10 +53,10 @@ class LayerNorm2d(nn.LayerNorm):
 class GlobalResponseNorm(nn.LayerNorm):
     """Global response normalisation of ConvNeXt V2 (arXiv 2301.00808, section 3, equations 1 to 3).
 
-    Its parameters are of shape ``(C,)`` and start at zero, which makes the layer an identity at first. The official
-    repository keeps ``(1, 1, 1, C)``, which is loaded too; but constructors of optimizers take the number of dimensions
-    for a sign of what is to have weight decay. Others ask whether a layer is one of torch's norms, which is why this is
-    a LayerNorm by type; it has none of its parameters.
+    Its parameters have the shape ``(C,)`` and start at zero, which makes the layer an identity at first. The official
+    repository's ``(1, 1, 1, C)`` loads too but is not kept, because some optimizer constructors choose what gets weight
+    decay by the number of dimensions. Others check whether a layer is one of torch's norms, which is why this class
+    derives from LayerNorm, though it has none of LayerNorm's parameters.
 
     Args:
         channels: C.
@@ -69,11 +69,10 @@ class GlobalResponseNorm(nn.LayerNorm):
         self.beta = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x_nhwc: Tensor) -> Tensor:
-        """Normalise ``(N, H, W, C)``, in float32 also under autocast: the squares of the norm overflow float16.
+        """Normalise ``(N, H, W, C)``, in float32 even under autocast: the squares in the norm overflow float16.
 
-        Types are promoted to float32 by the norm; autocast changes none of these operators. A factor per image and
-        channel is all that the statistics come to, so that ``x_nhwc`` is read twice, and is kept for the backward pass
-        in its own type.
+        The norm promotes to float32, and autocast changes none of these operators. The statistics reduce to one factor
+        per image and channel, so ``x_nhwc`` is read twice, and is kept for the backward pass in its own type.
         """
         precise = torch.promote_types(x_nhwc.dtype, torch.float32)
         norm = torch.linalg.vector_norm(x_nhwc, dim=(1, 2), keepdim=True, dtype=precise)
@@ -81,7 +80,7 @@ class GlobalResponseNorm(nn.LayerNorm):
         return (x_nhwc * factor + self.beta).to(x_nhwc.dtype)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Take parameters with dimensions of one before their own; torch and mmengine load through here."""
+        """Accept parameters with leading dimensions of size one; both torch and mmengine load through this method."""
         for name in (f"{prefix}gamma", f"{prefix}beta"):
             tensor = state_dict.get(name)
             if isinstance(tensor, Tensor) and tensor.dim() > 1 and tensor.shape[-1] == tensor.numel():

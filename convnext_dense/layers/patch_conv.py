@@ -1,4 +1,4 @@
-"""Convolution over patches that do not overlap, which is a linear layer on patches.
+"""Convolution over non-overlapping patches, which is a linear layer on patches.
 
 Letters: N images, C channels, H height, W width, P side of a patch.
 """
@@ -14,10 +14,10 @@ from convnext_dense.kernels.precision import emulates_products, to_autocast
 class PatchConv2d(nn.Conv2d):
     """``nn.Conv2d`` whose kernel is as large as its stride.
 
-    Trained on a CPU, it is a linear layer on patches, whose gradients take oneDNN's convolutions up to twice the time;
-    forward alone the convolution is the faster one, unless its products would be emulated. Compiled, it is one too:
-    Inductor guards on the size of the input's gradient of a convolution (torch 2.14.1,
-    ``convolution_backward_lowering``) and would compile again for every size of an image.
+    In training on a CPU it runs as a linear layer on patches, because oneDNN's convolutions take up to twice the time
+    for the gradients; for the forward pass alone the convolution is faster, unless its products would be emulated.
+    Compiled, it runs as a linear layer too: Inductor guards on the size of a convolution's input gradient (torch
+    2.14.1, ``convolution_backward_lowering``) and would recompile for every image size.
 
     Args:
         in_channels: C of the input.
@@ -32,7 +32,7 @@ class PatchConv2d(nn.Conv2d):
         """Map ``(N, C, H, W)`` to ``(N, out_channels, H // P, W // P)``."""
         side = self.kernel_size[0]
         if torch.compiler.is_compiling():
-            # (N, C, H // P, W // P, P, P); unlike a slice, `unfold` says nothing about whether P divides the size.
+            # (N, C, H // P, W // P, P, P); unlike a slice, `unfold` does not guard on whether P divides the size.
             patches = x_nchw.unfold(2, side, side).unfold(3, side, side).permute(0, 2, 3, 4, 5, 1)
             patches = patches.clone(memory_format=torch.contiguous_format).flatten(3)
             weight = self.weight.permute(0, 2, 3, 1).flatten(1)

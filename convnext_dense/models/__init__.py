@@ -1,4 +1,4 @@
-"""Backbones, and the classifier that they are pre-trained in."""
+"""Backbones, and the image classifier for pre-training them."""
 
 from convnext_dense.checkpoints.variants import ISOTROPIC_VARIANTS, VARIANTS, Variant
 from convnext_dense.models.classifier import ImageClassifier

@@ -1,4 +1,4 @@
-"""What the backbones share: checks of arguments and images, recomputation, weights, output norms, stages and layer ids.
+"""Base classes of the backbones: argument checks, recomputation, weights, output norms, stages and layer ids.
 
 Letters: N images, C channels, H height, W width.
 """
@@ -26,12 +26,12 @@ class Backbone(BaseModule):
 
     Args:
         in_channels: Channels of the image.
-        out_indices: Levels that are returned, as ``check_arguments`` gives them.
-        with_cp: Whether blocks are recomputed in the backward pass to save memory.
+        out_indices: Levels to return, as ``check_arguments`` returns them.
+        with_cp: Whether to recompute blocks in the backward pass to save memory.
         contiguous_outputs: See ``ConvNeXt``.
         gap_before_final_norm: See ``ConvNeXt``.
         init_cfg: None, a config of mmengine's initialisers, or a list of them. ``dict(type='Pretrained',
-            checkpoint=..., prefix=...)`` is loaded whole or an error.
+            checkpoint=..., prefix=...)`` loads completely or raises an error.
 
     Attributes:
         channels: Number of channels of each of the four levels.
@@ -62,7 +62,7 @@ class Backbone(BaseModule):
         self.gap_before_final_norm = gap_before_final_norm
 
     def init_weights(self) -> None:
-        """Do what ``init_cfg`` says; the constructor has already initialised the rest.
+        """Apply ``init_cfg``; the constructor has already initialised everything else.
 
         Raises:
             UserError: The checkpoint does not hold every tensor of this backbone, or cannot be read.
@@ -103,10 +103,10 @@ class StagedBackbone(Backbone):
     """A backbone of four stages at strides 4, 8, 16 and 32, under the official repository's parameter paths.
 
     Args:
-        downsample_layers: One module per stage, run before it; the first one is the stem.
-        stages: One sequence of blocks per stage. Both end with the highest requested stage.
+        downsample_layers: One module per stage, which runs before it; the first one is the stem.
+        stages: One sequence of blocks per stage. Both lists end with the highest requested stage.
         depths: Number of blocks of all four stages.
-        channels: Number of channels that all four stages put out.
+        channels: Number of output channels of all four stages.
         output_norms: See ``ConvNeXt``.
         frozen_stages: See ``ConvNeXt``.
         **kwargs: See ``Backbone``.
@@ -135,21 +135,21 @@ class StagedBackbone(Backbone):
         """Map images to feature maps.
 
         Args:
-            x_nchw: ``(N, in_channels, H, W)`` with H and W at least 32 when stage 3 is asked for.
+            x_nchw: ``(N, in_channels, H, W)`` with H and W of at least 32 if stage 3 is requested.
 
         Returns:
             One ``(N, channels[i], H // strides[i], W // strides[i])`` per entry of ``out_indices``, or one
             ``(N, channels[i])`` with ``gap_before_final_norm``.
 
         Raises:
-            UserError: The image has another shape, or this is training and frozen weights were never loaded.
+            UserError: The images have another shape, or frozen weights were never loaded before training.
         """
         self._check_images(x_nchw)
         if self.training and self._frozen_at_random and torch.is_grad_enabled():
             raise UserError(
                 f"frozen_stages={self.frozen_stages} would keep {len(self._frozen_at_random)} tensors at their random "
-                f"start, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or load_weights) or "
-                "set frozen_stages=0."
+                f"initial values, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or "
+                "load_weights) or set frozen_stages=0."
             )
         outputs = []
         for stage, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
@@ -159,13 +159,13 @@ class StagedBackbone(Backbone):
         return tuple(outputs)
 
     def train(self, mode: bool = True) -> "StagedBackbone":
-        """Set the mode; frozen stages stay in evaluation mode, that is without dropping paths."""
+        """Set the mode; frozen stages stay in evaluation mode, which drops no paths."""
         super().train(mode)
         self._freeze_stages()
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
-        """Note which frozen weights are loaded. torch and mmengine call it whatever the way that weights come by."""
+        """Note which frozen weights are loaded; torch and mmengine call this method for every way of loading."""
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._frozen_at_random -= {
             name
@@ -174,7 +174,7 @@ class StagedBackbone(Backbone):
         }
 
     def _freeze_stages(self) -> set[str]:
-        """Freezes what is to be frozen and names it."""
+        """Freeze the first ``frozen_stages`` stages, and return the names of all frozen parameters."""
         frozen = zip(self.downsample_layers[: self.frozen_stages], self.stages[: self.frozen_stages], strict=True)
         for modules in frozen:
             for module in modules:
@@ -182,23 +182,23 @@ class StagedBackbone(Backbone):
         return {name for name, param in self.named_parameters() if not param.requires_grad}
 
     def get_layer_depth(self, name: str, prefix: str = "") -> tuple[int, int]:
-        """Layer id of a parameter under the paper's layer-wise learning-rate decay.
+        """Return the layer id of a parameter for the paper's layer-wise learning-rate decay.
 
-        Stem 0, stage 0 is 1, stage 1 is 2, stage 2 counts up from 3 every three blocks, stage 3 is the last.
-        A downsampling layer has the id of the stage that it feeds, except the one into stage 2, which keeps 3 whatever
-        the depth. Output norms and everything outside of the backbone follow after the last.
+        The stem is 0, stage 0 is 1, stage 1 is 2, stage 2 counts up from 3 every three blocks, and stage 3 is the last.
+        A downsampling layer has the id of the stage that it feeds; the one into stage 2 has 3 at any depth. Output
+        norms and everything outside the backbone come after the last id.
 
         Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/
         object_detection/mmcv_custom/layer_decay_optimizer_constructor.py
-        Differs: the highest id follows from the depth of stage 2 (6 for nine blocks, 12 for 27) instead of being typed
-        into each config.
+        Differs: the highest id follows from the depth of stage 2 (6 for nine blocks, 12 for 27) instead of being set
+        in each config.
 
         Args:
-            name: Parameter name as ``named_parameters`` of the whole model gives it.
-            prefix: What stands before this backbone's own names, with the dot.
+            name: Name of the parameter in ``named_parameters`` of the whole model.
+            prefix: Prefix of this backbone's parameters in these names, including the dot.
 
         Returns:
-            The layer id, and the number of ids; a parameter's multiplier is ``decay ** (number - id - 1)``.
+            The layer id and the number of ids; a parameter's multiplier is ``decay ** (number - id - 1)``.
         """
         last_id = 3 + -(-self.depths[2] // 3)
         num_layers = last_id + 2
@@ -212,11 +212,11 @@ class StagedBackbone(Backbone):
         return last_id, num_layers
 
     def get_stage_depth(self, name: str, prefix: str = "") -> tuple[int, int]:
-        """Layer id of a parameter under the official stage-wise decay; arguments and result as ``get_layer_depth``.
+        """Return the layer id of a parameter for the official stage-wise decay, as ``get_layer_depth`` does.
 
-        Two quirks of the official code are kept because the published numbers were made with them: the number of ids
-        is that of the layer-wise rule although only stages are told apart, and every downsampling layer, the deepest
-        too, counts as layer 0.
+        Two quirks of the official code are kept because the published results depend on them: the number of ids is that
+        of the layer-wise rule although only stages are distinguished, and every downsampling layer, even the deepest,
+        counts as layer 0.
         """
         _, num_layers = self.get_layer_depth(name, prefix)
         kind, stage, _ = _locate(name, prefix)
@@ -226,12 +226,12 @@ class StagedBackbone(Backbone):
 
 
 def _fits(tensor: Tensor, param: Tensor) -> bool:
-    """Whether a tensor is loaded into a parameter: GRN's may have dimensions of one before their own."""
+    """Return whether a tensor fits a parameter; those of GRN may have leading dimensions of size one."""
     return tensor.shape[max(tensor.dim() - param.dim(), 0) :] == param.shape and tensor.numel() == param.numel()
 
 
 def _locate(name: str, prefix: str) -> tuple[str | None, int, int]:
-    """Split a parameter name into 'downsample_layers' or 'stages' (None elsewhere), stage and index in it."""
+    """Split a parameter name into 'downsample_layers' or 'stages' (else None), the stage, and the index in it."""
     parts = name.removeprefix(prefix).split(".") if name.startswith(prefix) else []
     if parts and parts[0] in ("downsample_layers", "stages"):
         return parts[0], int(parts[1]), int(parts[2])
@@ -241,19 +241,19 @@ def _locate(name: str, prefix: str) -> tuple[str | None, int, int]:
 def check_arguments(
     *, drop_path_rate: float, out_indices: int | Sequence[int], output_norms: str, frozen_stages: int = 0
 ) -> tuple[int, ...]:
-    """Check what every backbone takes.
+    """Check the arguments that all backbones share.
 
     Args:
         drop_path_rate: In [0, 1).
         out_indices: One level or several; negative numbers count from the last of the four.
-        output_norms: Out of ``OUTPUT_NORMS``.
-        frozen_stages: From 0 to 4; -1, which most backbones of OpenMMLab have for none, is 0.
+        output_norms: One of ``OUTPUT_NORMS``.
+        frozen_stages: From 0 to 4; -1, which means none in most backbones of OpenMMLab, is the same as 0.
 
     Returns:
         ``out_indices`` counted from the first level.
 
     Raises:
-        UserError: One of them is outside of its range.
+        UserError: An argument is out of range.
     """
     if not 0.0 <= drop_path_rate < 1.0:
         raise UserError(f"drop_path_rate={drop_path_rate} is not in [0, 1).")
@@ -276,7 +276,7 @@ def _count_from_first(out_indices: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def drop_path_rates(drop_path_rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """Rate of each block of each stage: it grows linearly over the whole network, from 0 at the first block."""
+    """Return the rate of each block of each stage, which grows linearly from 0 at the first block of the network."""
     last_block = max(sum(depths) - 1, 1)
     firsts = [sum(depths[:stage]) for stage in range(len(depths))]
     return [
@@ -286,8 +286,8 @@ def drop_path_rates(drop_path_rate: float, depths: Sequence[int]) -> list[list[f
 
 
 def reset_parameters(module: nn.Module) -> None:
-    """Draw the weights of one layer as the official code does."""
-    # std .02 is the code's value; the paper's table 5 prints .2.
+    """Initialise the weights of one layer as the official code does."""
+    # std .02 is the code's value; the paper's table 5 says .2.
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

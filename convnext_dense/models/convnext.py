@@ -1,9 +1,9 @@
-"""ConvNeXt as a backbone that emits one feature map per stage.
+"""ConvNeXt as a backbone with one feature map per stage.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/models/convnext.py
 and its object_detection/mmdet/models/backbones/convnext.py (arXiv 2201.03545). The released V1 weights are MIT.
-Differs: stages above the highest requested output are not built, so that no parameter is left without a gradient;
-parameter paths are unchanged.
+Differs: stages above the highest requested output are not built, so every parameter gets a gradient; parameter paths
+are unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,33 +27,33 @@ class ConvNeXt(StagedBackbone):
     Args:
         arch: A name of ``variants.VARIANTS`` or ``dict(depths=..., channels=...)`` with four entries each.
         in_channels: Channels of the input image.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first block.
-        layer_scale_init_value: Start value of each block's layer scale; 0 leaves layer scale out, as V2 does.
-        use_grn: Whether blocks hold V2's global response normalisation. V2 is ``use_grn=True`` together with
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first block.
+        layer_scale_init_value: Initial value of each block's layer scale; 0 leaves layer scale out, as in V2.
+        use_grn: Whether blocks have V2's global response normalisation. V2 is ``use_grn=True`` together with
             ``layer_scale_init_value=0``, at any width.
-        out_indices: Stages whose output is returned, increasing, out of 0, 1, 2, 3; one number for one stage, negative
-            numbers from the end. mmpretrain's default is -1, here it is all four.
+        out_indices: Stages to return, in increasing order, from 0, 1, 2, 3; a single number for one stage, negative
+            numbers to count from the end. The default is all four; in mmpretrain it is -1.
         output_norms: ``'all'`` puts a LayerNorm on every output (the paper's dense models). ``'last'`` puts one on the
-            last stage's only, which is DINOv3's policy: the norms of its first three stages are identities, and its
-            final norm, which goes over every position and not only over their mean, is the one that is loaded here.
+            output of the last stage only, as DINOv3 does: the norms of its first three stages are identities, and its
+            final norm, which is applied to every position and not only to their mean, is the one that is loaded here.
             ``'none'`` returns raw features.
-        frozen_stages: How many stages, counted from the stem, neither learn nor drop paths. 0 freezes nothing. They
-            must have been loaded, by whatever way, when training starts. -1 is 0, as in mmpretrain.
+        frozen_stages: Number of stages, counted from the stem, that neither learn nor drop paths; 0 freezes nothing.
+            Their weights must have been loaded, in any way, when training starts. -1 means 0, as in mmpretrain.
         with_cp: Whether the backward pass recomputes activations to save memory: True recomputes whole blocks,
-            ``'mlp'`` only their norm and hidden layer, which is most of the memory for less of the time.
-        contiguous_outputs: Whether outputs are copied from channels-last memory, in which the network works, to the
-            usual order. Heads that call ``view`` on features or gradients need it (CenterNet, DMNet).
-        gap_before_final_norm: Whether each output is the mean over its map, normalised: one vector per image, for the
-            heads of mmpretrain's classifiers. mmpretrain's default is True; detectors and segmenters, there too, need
-            False.
-        stem_patch_size: As in mmpretrain; only 4.
-        norm_cfg: As in mmpretrain: ``dict(type='LN2d', eps=...)``, whose ``eps`` is followed; None is the paper's 1e-6.
-        act_cfg: As in mmpretrain; only ``dict(type='GELU')``, with ``approximate='tanh'`` if wanted.
-        linear_pw_conv: As in mmpretrain, where it says in which of two shapes weights of the same function are kept.
-            Here it changes nothing; checkpoints of either shape load.
+            ``'mlp'`` only their norm and hidden layer, which saves most of the memory in less time.
+        contiguous_outputs: Whether to copy outputs from channels-last memory, in which the network works, to the
+            default order. Heads that call ``view`` on features or gradients need it (CenterNet, DMNet).
+        gap_before_final_norm: Whether each output is the normalised mean over its map: one vector per image, for the
+            heads of mmpretrain's classifiers. mmpretrain's default is True; detectors and segmenters need False there
+            too.
+        stem_patch_size: As in mmpretrain; must be 4.
+        norm_cfg: As in mmpretrain: ``dict(type='LN2d', eps=...)``, of which ``eps`` is used; None is the paper's 1e-6.
+        act_cfg: As in mmpretrain: ``dict(type='GELU')``, optionally with ``approximate='tanh'``.
+        linear_pw_conv: As in mmpretrain, where it chooses between two shapes of weights for the same function. It
+            changes nothing here; checkpoints with either shape load.
         init_cfg: None, a config of mmengine's initialisers, or a list of them. ``dict(type='Pretrained',
             checkpoint=..., prefix=...)``, alone or in the list, goes through
-            ``convnext_dense.checkpoints.load_weights``: whole or an error.
+            ``convnext_dense.checkpoints.load_weights``, which loads it completely or raises an error.
 
     Attributes:
         depths: Number of blocks per stage.
@@ -61,7 +61,7 @@ class ConvNeXt(StagedBackbone):
         strides: Downsampling per stage: 4, 8, 16, 32.
 
     Raises:
-        UserError: An argument is outside of what is listed above.
+        UserError: An argument is not one of the values above.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class ConvNeXt(StagedBackbone):
         options = dict(layer_scale_init_value=layer_scale_init_value, use_grn=use_grn, rebuild_hidden=with_cp == "mlp")
         stages = [
             nn.Sequential(*(ConvNeXtBlock(width, drop_path_rate=rate, **options) for rate in rates))  # type: ignore[arg-type]
-            # The rates are those of the whole network even if its top is not built.
+            # The rates are those of the whole network even if its last stages are not built.
             for width, rates in zip(widths, drop_path_rates(drop_path_rate, depths), strict=False)
         ]
         super().__init__(
@@ -125,5 +125,5 @@ class ConvNeXt(StagedBackbone):
 
 
 def separate_downsampling(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Return what stands between two stages: LayerNorm and a 2x2 convolution with stride 2."""
+    """Build the downsampling layer between two stages: LayerNorm and a 2x2 convolution with stride 2."""
     return nn.Sequential(LayerNorm2d(in_channels), PatchConv2d(in_channels, out_channels, patch_size=2))

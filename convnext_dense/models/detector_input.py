@@ -1,8 +1,8 @@
-"""mmdet's data preprocessor for images of any number of channels.
+"""mmdet's data preprocessor for images with any number of channels.
 
 Source: ``DetDataPreprocessor`` of mmdet 3.3 and ``ImgDataPreprocessor`` of mmengine 0.10, which take one or three.
 
-Imports mmdet: configs name this module in ``custom_imports``.
+This module imports mmdet, so configs name it in ``custom_imports``.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ from convnext_dense.registry import MODELS
 
 @MODELS.register_module()
 class DetDataPreprocessor(MMDetDataPreprocessor):
-    """Normalises, pads and stacks images of any number of channels.
+    """Normalises, pads and stacks images with any number of channels.
 
     Takes mmdet's arguments. ``mean`` and ``std`` have one value for all channels or one per channel. ``bgr_to_rgb``
-    turns the first three channels round, and leaves further ones, such as infrared, and grey images as they are.
+    reverses the first three channels; further channels, such as infrared, and grey images stay as they are.
 
     Raises:
-        UserError: An image has another number of channels than ``mean``.
+        UserError: The number of channels of an image does not match ``mean``.
     """
 
     def __init__(self, mean: Sequence[float] | None = None, std: Sequence[float] | None = None, **kwargs: Any) -> None:

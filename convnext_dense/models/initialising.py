@@ -1,4 +1,4 @@
-"""What ``init_cfg`` asks for: mmengine's initialisers as they are, and the weights of a file whole or not at all."""
+"""Initialisation by ``init_cfg``: mmengine's initialisers, and checkpoints that must load completely."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +13,16 @@ _PRETRAINED_KEYS = {"type", "checkpoint", "prefix", "map_location"}
 
 
 def initialise(module: BaseModule, *, classes: ClassRows | None = None) -> None:
-    """Do what ``module.init_cfg`` says: initialisers in turn, and a checkpoint last, as mmengine does.
+    """Apply ``module.init_cfg``: first the initialisers in turn, then the checkpoint, as mmengine does.
 
-    mmengine itself would load what fits of the checkpoint and go on.
+    mmengine itself would load whatever fits from the checkpoint and go on.
 
     Args:
-        module: Whose constructor has drawn all weights.
+        module: The module, whose constructor has initialised all weights.
         classes: See ``load_weights``.
 
     Raises:
-        UserError: The checkpoint does not hold every tensor, or cannot be read, or ``init_cfg`` is not a config.
+        UserError: The checkpoint lacks a tensor or cannot be read, or ``init_cfg`` is not a config.
     """
     others, pretrained = _split(module.init_cfg)
     if pretrained is None:
@@ -41,14 +41,14 @@ def initialise(module: BaseModule, *, classes: ClassRows | None = None) -> None:
 
 
 def _split(init_cfg: Any) -> tuple[list[Any], Mapping[str, Any] | None]:
-    """Split a config or a list of them into initialisers and the one that names a checkpoint."""
+    """Split a config or a list of configs into initialisers and the one that names a checkpoint."""
     entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg or ())
     for entry in entries:
         if not isinstance(entry, Mapping) or "type" not in entry:
-            raise UserError(f"init_cfg has {entry!r}, which is no dict with a type.")
+            raise UserError(f"init_cfg has {entry!r}, which is not a dict with a type.")
     pretrained = [entry for entry in entries if _is_pretrained(entry["type"])]
     if len(pretrained) > 1:
-        raise UserError(f"init_cfg has {len(pretrained)} entries of the type Pretrained; one file can be loaded.")
+        raise UserError(f"init_cfg has {len(pretrained)} entries of type Pretrained; only one file can be loaded.")
     for entry in pretrained:
         unknown = sorted(set(entry) - _PRETRAINED_KEYS)
         if unknown or not entry.get("checkpoint"):
@@ -58,6 +58,6 @@ def _split(init_cfg: Any) -> tuple[list[Any], Mapping[str, Any] | None]:
 
 
 def _is_pretrained(kind: Any) -> bool:
-    """Whether a type, by name, by name with a scope, or as a class, is mmengine's ``Pretrained``."""
-    found = WEIGHT_INITIALIZERS.get(kind) if isinstance(kind, str) else kind
-    return found is WEIGHT_INITIALIZERS.get("Pretrained")
+    """Return whether a type, given as a name, a name with a scope or a class, is mmengine's ``Pretrained``."""
+    initialiser = WEIGHT_INITIALIZERS.get(kind) if isinstance(kind, str) else kind
+    return initialiser is WEIGHT_INITIALIZERS.get("Pretrained")

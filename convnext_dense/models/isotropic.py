@@ -4,8 +4,8 @@ Letters: N images, C channels, H height, W width.
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/models/convnext_isotropic.py
 (arXiv 2201.03545, section 3.3; the weights are MIT). The four levels are those of the simple feature pyramid of
-plain-ViT detectors before its lateral convolutions: arXiv 2203.16527, section 3 and appendix A.
-Differs: published is the classifier only. Dense use, its output norms and its layer ids are this package's own.
+plain-ViT detectors, before its lateral convolutions: arXiv 2203.16527, section 3 and appendix A.
+Differs: only the classifier is published. Dense use, output norms and layer ids are this package's own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,28 +19,28 @@ from convnext_dense.models.backbone import Backbone, InitCfg, check_arguments, d
 from convnext_dense.registry import MODELS
 
 PATCH_SIZE = 16
-_BLOCKS_PER_LAYER_ID = 3  # as ConvNeXt's own rule has it in its long stage
+_BLOCKS_PER_LAYER_ID = 3  # as in ConvNeXt's own rule for stage 2
 
 
 @MODELS.register_module()
 class IsotropicConvNeXt(Backbone):
     """Isotropic ConvNeXt V1 as a backbone of four levels, or, with ``out_indices=(2,)``, as a classifier's.
 
-    A 16x16 convolution with stride 16, without a norm, then blocks of one width. Level 2 is their output; levels 0 and
-    1 are taken from it by transposed convolutions, level 3 by pooling. Only requested levels are built, so that
-    ``out_indices=(2,)`` with ``output_norms='none'`` has the parameters of the published classifier below its final
+    A 16x16 convolution with stride 16 and without a norm is followed by blocks of one width. Level 2 is their output;
+    levels 0 and 1 are computed from it by transposed convolutions, level 3 by pooling. Only requested levels are built,
+    so ``out_indices=(2,)`` with ``output_norms='none'`` has the parameters of the published classifier below its final
     norm.
 
     Args:
         arch: ``'small'``, ``'base'``, ``'large'`` or ``dict(depth=..., channels=...)``.
         in_channels: Channels of the image.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first block.
-        layer_scale_init_value: Start value of each block's layer scale; 0 leaves it out. Published: 0 for small and
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first block.
+        layer_scale_init_value: Initial value of each block's layer scale; 0 leaves it out. Published: 0 for small and
             base, 1e-6 for large.
-        out_indices: Levels that are returned, increasing, out of 0, 1, 2, 3; see ``ConvNeXt``.
-        output_norms: ``'all'`` puts a LayerNorm on every output, ``'last'`` on level 3's only, ``'none'`` on none.
-        with_cp: Whether blocks are recomputed in the backward pass to save memory.
-        init_cfg: See ``ConvNeXt``. The levels' own layers are new when a classifier is loaded.
+        out_indices: Levels to return, in increasing order, from 0, 1, 2, 3; see ``ConvNeXt``.
+        output_norms: ``'all'`` puts a LayerNorm on every output, ``'last'`` on level 3 only, ``'none'`` on none.
+        with_cp: Whether to recompute blocks in the backward pass to save memory.
+        init_cfg: See ``ConvNeXt``. The levels' own layers stay newly initialised when a classifier is loaded.
 
     Attributes:
         depth: Number of blocks.
@@ -48,7 +48,7 @@ class IsotropicConvNeXt(Backbone):
         strides: Downsampling per level: 4, 8, 16, 32.
 
     Raises:
-        UserError: An argument is outside of what is listed above.
+        UserError: An argument is not one of the values above.
     """
 
     def __init__(
@@ -83,23 +83,23 @@ class IsotropicConvNeXt(Backbone):
         """Map images to feature maps.
 
         Args:
-            x_nchw: ``(N, in_channels, H, W)`` with H and W at least 16, or 32 when level 3 is asked for.
+            x_nchw: ``(N, in_channels, H, W)`` with H and W of at least 16, or 32 if level 3 is requested.
 
         Returns:
             One ``(N, channels[i], h, w)`` per entry of ``out_indices``, where h and w are ``H // 16`` and ``W // 16``
             times 4, 2, 1, or halved and rounded down.
 
         Raises:
-            UserError: The image has another shape.
+            UserError: The images have another shape.
         """
         self._check_images(x_nchw)
         x_nchw = self._run_blocks(self.blocks, self.stem(x_nchw))
         return tuple(self._output(self.levels[str(level)](x_nchw), level) for level in self.out_indices)
 
     def get_layer_depth(self, name: str, prefix: str = "") -> tuple[int, int]:
-        """Layer id of a parameter: the stem 0, then one id for every three blocks; levels and norms with the head.
+        """Return the layer id of a parameter: stem 0, one id for every three blocks; levels and norms as the head.
 
-        Arguments and result as ``ConvNeXt.get_layer_depth``. Nothing is published for isotropic networks.
+        Arguments and result are those of ``ConvNeXt.get_layer_depth``. No rule is published for isotropic networks.
         """
         last_id = -(-self.depth // _BLOCKS_PER_LAYER_ID)
         num_layers = last_id + 2
@@ -112,7 +112,7 @@ class IsotropicConvNeXt(Backbone):
 
 
 def _build_level(level: int, width: int) -> nn.Module:
-    """Bring the map of stride 16 to the stride of a level."""
+    """Build the layers that bring the map of stride 16 to the stride of a level."""
     if level == 0:
         return nn.Sequential(
             nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2),

@@ -1,4 +1,4 @@
-"""ConvNeXt's last stage by itself, for detectors that run it on regions (C4).
+"""ConvNeXt's last stage as a separate module, for detectors that run it on regions (C4).
 
 Letters: N regions, C channels, H height, W width.
 """
@@ -18,7 +18,7 @@ from convnext_dense.registry import MODELS
 
 @MODELS.register_module()
 class LastStage(BaseModule):
-    """Halves regions of the map of stride 16 and runs the last stage's blocks and an output norm on them.
+    """Downsamples regions of the stride-16 map and applies the last stage's blocks and an output norm.
 
     Args:
         arch: As for ``ConvNeXt``, whose ``out_indices=(2,)`` feeds it.

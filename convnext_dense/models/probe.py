@@ -1,4 +1,4 @@
-"""Tells a trained ConvNeXt from a random one by what it does to one fixed image."""
+"""Tells a trained ConvNeXt from a random one by its activations on one fixed image."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from convnext_dense.errors import UserError
 from convnext_dense.models.convnext import ConvNeXt
 
 IMAGE_SIZE = (224, 224)
-# Deviations of random networks of all sizes lie within a few per cent of one another.
+# Deviations of random networks of all sizes lie within a few per cent of each other.
 _ALIKE = 1.25
 
 
@@ -22,8 +22,8 @@ def probe_checkpoint(source: str | os.PathLike) -> str:
         source: See ``checkpoints.fetch``.
 
     Returns:
-        A table for people: layout, variant, and per stage the mean and the deviation of the activations of both, and
-        what they say.
+        A table in plain text: layout, variant, the mean and standard deviation of both networks' activations per stage,
+        and a conclusion.
 
     Raises:
         UserError: The file cannot be read, is incomplete, or is an isotropic ConvNeXt.
@@ -31,7 +31,7 @@ def probe_checkpoint(source: str | os.PathLike) -> str:
     checkpoint = Checkpoint(source)
     variant = checkpoint.variant
     if variant.isotropic:
-        raise UserError(f"Checkpoint {source} is an {variant}, whose stages cannot be told apart: it has one.")
+        raise UserError(f"Checkpoint {source} is an {variant}: it has only one stage, and the probe compares stages.")
     trained, random = build_network(variant), build_network(variant)
     report = load_weights(trained, source)
     image = fixed_image(variant.in_channels)
@@ -54,7 +54,7 @@ def probe_checkpoint(source: str | os.PathLike) -> str:
 
 
 def build_network(variant: Architecture) -> ConvNeXt:
-    """Build the backbone of an architecture, without output norms, with the same random weights at every call."""
+    """Build the backbone of an architecture without output norms, with the same random weights in every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return ConvNeXt(
@@ -67,7 +67,7 @@ def build_network(variant: Architecture) -> ConvNeXt:
 
 
 def fixed_image(in_channels: int) -> Tensor:
-    """Draw rings, a grid and a ramp, (1, in_channels, 224, 224); mean 0, deviation 1, as normalised images have."""
+    """Draw rings, a grid and a ramp, (1, in_channels, 224, 224), with mean 0 and deviation 1 like normalised images."""
     rows = torch.linspace(-1, 1, IMAGE_SIZE[0])[:, None]
     columns = torch.linspace(-1, 1, IMAGE_SIZE[1])[None, :]
     radius = (rows**2 + columns**2).sqrt()
@@ -82,7 +82,7 @@ def fixed_image(in_channels: int) -> Tensor:
 
 def _judge(ratios: list[float]) -> str:
     if not all(map(math.isfinite, ratios)):
-        return "The activations are not finite: this is no working network."
+        return "The activations are not finite: this network does not work."
     if all(1 / _ALIKE < ratio < _ALIKE for ratio in ratios):
         return "Every stage does what random weights do: this looks like an untrained network."
     return "The stages do not do what the usual random weights do: this looks like a trained network."

@@ -2,19 +2,19 @@
 
 Letters: N images, C channels, H height, W width; w is the width of a stage, k a kernel size.
 
-Source: arXiv 2201.03545v2, section 2 and appendix C. There is no official code for the steps in between; these
-definitions give the published MACs of every row, except two of table 10 that do not follow from any definition of the
+Source: arXiv 2201.03545v2, section 2 and appendix C. There is no official code for the steps in between. These
+definitions reproduce the published MACs of every row, except two of table 10 that follow from no definition in the
 paper (see docs/roadmap.md). The first step is torchvision's ResNet, the last one is ConvNeXt itself.
-Differs, or rather: what the paper leaves open, and what is done here:
-- Stride: the 3x3 convolution of a bottleneck has it, as in torchvision (the MACs exclude the first 1x1 convolution).
-- Norms outside of the residual branch: the patchify stem has one and no activation, a strided shortcut has one; both
-  are of the step's own kind, BatchNorm up to ``fewer_norms`` and LayerNorm from ``layer_norm`` on. "Fewer norms" and
-  "fewer activations" take away from the residual branch; the activation after the addition goes with the latter.
-- Biases: a convolution has one where no BatchNorm follows it.
-- Layer scale: appendix A.1 says that the steps are trained by table 5, which includes it, so that every step but
+Differs: the paper leaves some details open; they are decided as follows.
+- Stride: it is in the 3x3 convolution of a bottleneck, as in torchvision (the MACs rule out the first 1x1 convolution).
+- Norms outside the residual branch: the patchify stem has a norm but no activation, and a strided shortcut has a norm.
+  Both are of the step's own kind: BatchNorm up to ``fewer_norms``, LayerNorm from ``layer_norm`` on. "Fewer norms" and
+  "fewer activations" remove layers from the residual branch; the latter also removes the activation after the addition.
+- Biases: a convolution has one unless a BatchNorm follows it.
+- Layer scale: appendix A.1 says that the steps are trained with table 5, which includes it, so every step except
   ``original`` has it.
-- Weights are drawn as table 5 and the official code have it at every step. ``original`` was trained by others.
-- Features for dense heads are no subject of the paper: ``output_norms`` is ConvNeXt's own at every step.
+- Weights are initialised as in table 5 and the official code at every step. ``original`` was trained by others.
+- The paper does not cover features for dense heads: ``output_norms`` works as in ConvNeXt at every step.
 """
 
 from collections import OrderedDict
@@ -35,7 +35,7 @@ from convnext_dense.registry import MODELS
 
 @dataclass(frozen=True)
 class Decisions:
-    """What a network of the road is made of; the defaults are a ResNet's."""
+    """Design decisions of a network on the road; the defaults are those of a ResNet."""
 
     depths: tuple[int, ...]
     width: int
@@ -56,7 +56,7 @@ REGIMES: dict[str, Decisions] = {
     "resnet50": Decisions(depths=(3, 4, 6, 3), width=64),
     "resnet200": Decisions(depths=(3, 24, 36, 3), width=64),
 }
-# Step -> what it changes in the step before it, in the paper's order; by regime where the two differ.
+# Step -> what it changes in the previous step, in the paper's order; by regime where the two differ.
 STEPS: dict[str, Mapping[str, Any]] = {
     "original": {},
     "enhanced_recipe": dict(layer_scale=True),
@@ -82,7 +82,7 @@ STEPS: dict[str, Mapping[str, Any]] = {
 
 
 def get_decisions(step: str, regime: str) -> Decisions:
-    """Add the changes of all steps up to and including ``step``.
+    """Return the decisions of all steps up to and including ``step``.
 
     Raises:
         UserError: There is no such step or regime.
@@ -101,19 +101,19 @@ def get_decisions(step: str, regime: str) -> Decisions:
 class RoadmapNet(StagedBackbone):
     """One step between ResNet and ConvNeXt, as a backbone of four stages.
 
-    A strided block rounds the size of its output up, as ResNet's do; the last step's downsampling layers round it down.
+    A strided block rounds the size of its output up, as in ResNet; the last step's downsampling layers round it down.
 
     Args:
         step: A name of ``STEPS``: all of the paper's decisions up to and including this one are taken.
         regime: ``'resnet50'`` leads to ConvNeXt-T (table 10), ``'resnet200'`` to ConvNeXt-B (table 11).
-        width_factor: By how much every width of the paper is multiplied, for trials on small machines; the result is
-            rounded to a whole number.
+        width_factor: Factor on every width of the paper, for trials on small machines; the result is rounded to a whole
+            number.
         in_channels: Channels of the image.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first block. Table 5 has 0.1
-            for ConvNeXt-T; for the steps towards ConvNeXt-B none is published.
-        layer_scale_init_value: Start value of the layer scale of every step but ``original``; 0 leaves it out.
-        norm_eval: Whether BatchNorm keeps its running statistics in training, as detectors with few images per GPU
-            need it. Steps from ``layer_norm`` on have none.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first block. Table 5
+            has 0.1 for ConvNeXt-T; none is published for the steps towards ConvNeXt-B.
+        layer_scale_init_value: Initial value of the layer scale of every step except ``original``; 0 leaves it out.
+        norm_eval: Whether BatchNorm keeps its running statistics in training, which detectors with few images per GPU
+            need. Steps from ``layer_norm`` on have no BatchNorm.
         out_indices: See ``ConvNeXt``.
         output_norms: See ``ConvNeXt``.
         frozen_stages: See ``ConvNeXt``.
@@ -121,15 +121,15 @@ class RoadmapNet(StagedBackbone):
         init_cfg: See ``ConvNeXt``. The last step takes any ConvNeXt checkpoint.
 
     Attributes:
-        decisions: What the network is made of.
+        decisions: Design decisions of the network.
         depths: Number of blocks per stage.
-        channels: Number of channels that each stage puts out: four times its width before the bottleneck is inverted.
+        channels: Number of output channels per stage: four times the width until the bottleneck is inverted.
         strides: Downsampling per stage: 4, 8, 16, 32.
         ends_with_norm: Whether the paper's classifier has a LayerNorm between pooling and the linear layer: only at the
             last step.
 
     Raises:
-        UserError: An argument is outside of what is listed above.
+        UserError: An argument is not one of the values above.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class RoadmapNet(StagedBackbone):
         decisions = get_decisions(step, regime)
         width = round(decisions.width * width_factor)
         if width < 1:
-            raise UserError(f"width_factor={width_factor} leaves no channel of the width {decisions.width}.")
+            raise UserError(f"width_factor={width_factor} leaves no channels of the width {decisions.width}.")
         scale = layer_scale_init_value if decisions.layer_scale else 0.0
         widths = [width * 2**stage for stage in range(4)]
         channels = tuple(widths if decisions.inverted else [4 * each for each in widths])
@@ -205,10 +205,10 @@ class RoadmapBlock(nn.Module):
     Args:
         in_channels: Channels of the input.
         width: w of the stage. The bottleneck maps to w, w and 4w channels; inverted, to 4w, 4w and w.
-        stride: Of the k x k convolution and of the shortcut.
-        decisions: What the step is made of.
-        drop_path_rate: Probability with which the branch of one image is dropped in training.
-        layer_scale_init_value: Start value of the branch's layer scale; 0 leaves it out.
+        stride: Stride of the k x k convolution and of the shortcut.
+        decisions: Design decisions of the step.
+        drop_path_rate: Probability of dropping the branch of an image in training.
+        layer_scale_init_value: Initial value of the branch's layer scale; 0 leaves it out.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class RoadmapBlock(nn.Module):
         branch: OrderedDict[str, nn.Module] = OrderedDict()
         for name, before, after, options in layers:
             has_norm = not decisions.fewer_norms or name == "spatial"
-            # No activation follows the last layer: it comes after the addition.
+            # The activation of the last layer comes after the addition.
             has_activation = name == "expand" if decisions.fewer_activations else name != "project"
             branch[name] = nn.Conv2d(before, after, bias=not has_norm or decisions.layer_norm, **options)
             if has_norm:
@@ -245,7 +245,7 @@ class RoadmapBlock(nn.Module):
             if has_activation:
                 branch[f"{name}_activation"] = _activation(decisions)
         self.branch = nn.Sequential(branch)
-        # Also in stage 1 of a bottleneck, whose input is w wide and whose output 4w.
+        # This includes the first stage of bottlenecks, whose input has w channels and whose output has 4w.
         changes_shape = stride > 1 or in_channels != out_channels
         self.shortcut: nn.Module = nn.Identity()
         if changes_shape:
@@ -258,7 +258,7 @@ class RoadmapBlock(nn.Module):
         self.activation = nn.Identity() if decisions.fewer_activations else _activation(decisions)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        """Map ``(N, in_channels, H, W)`` to the block's output, smaller by the stride (rounded up)."""
+        """Map ``(N, in_channels, H, W)`` to the block's output, whose size is divided by the stride and rounded up."""
         branch = self.branch(x_nchw)
         if self.gamma is not None:
             branch = self.gamma[:, None, None] * branch

@@ -1,14 +1,14 @@
-"""mmseg's EncoderDecoder with predictions that do not need a whole image's logits in memory.
+"""mmseg's EncoderDecoder with predictions that do not hold the logits of a whole image in memory.
 
-Letters: C number of classes, H and W height and width of the original image, h and w those of the network's input.
+Letters: C number of classes, H and W height and width of the original image, h and w of the network's input.
 
 Source: slide_inference and postprocess_result of
 https://github.com/open-mmlab/mmsegmentation/blob/v1.2.2/mmseg/models/segmentors/encoder_decoder.py and base.py
-Differs: logits are finished, resized to the original image and turned into classes a few rows at a time, so that at no
-time more than two rows of windows are held, ``2 * 4 * C * crop height * w`` bytes, and less than ten chunks of 16 MiB,
-where mmseg holds (C, h, w) and (C, H, W) several times over. Predictions carry no ``seg_logits``.
+Differs: logits are averaged, resized to the original image and turned into classes a few rows at a time. Memory never
+holds more than two rows of windows, ``2 * 4 * C * crop height * w`` bytes, and ten chunks of 16 MiB; mmseg holds
+(C, h, w) and (C, H, W) several times over. Predictions have no ``seg_logits``.
 
-Imports mmseg: configs name this module in ``custom_imports``, and detection does without it.
+This module imports mmseg, so configs name it in ``custom_imports``; detection does not need it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,29 +24,29 @@ from torch import Tensor
 
 from convnext_dense.registry import MODELS
 
-# Pixels per side that the deepest of a backbone's maps, of stride 32, needs to have one of its own.
+# Smallest side, in pixels, at which a backbone's deepest map, of stride 32, has a pixel.
 _LEAST_SIDE = 32
-# Of logits that are resized at once: small beside a row of windows, large enough to keep a GPU busy.
+# Size of the logits to resize at once: small compared with a row of windows, large enough to keep a GPU busy.
 _CHUNK_BYTES = 16 * 2**20
 
 
 @MODELS.register_module()
 class TiledEncoderDecoder(EncoderDecoder):
-    """An encoder-decoder segmenter whose memory at test time grows with the width of an image, not with its area.
+    """An encoder-decoder segmenter whose memory at test time grows with the width of the image, not with its area.
 
     Takes mmseg's arguments. ``test_cfg`` is ``dict(mode='slide', crop_size=, stride=)``, both (height, width) in
-    pixels, or ``dict(mode='whole')``, where the network sees the image at once and (C, h, w) logits do exist.
+    pixels, or ``dict(mode='whole')``, where the network sees the whole image and (C, h, w) logits do exist.
     """
 
     def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> Sequence[SegDataSample]:
-        """Segments a batch.
+        """Segment a batch of images.
 
         Args:
             inputs: (N, 3, h, w), normalised.
-            data_samples: Their ``metainfo`` says how the original image became the input.
+            data_samples: Samples whose ``metainfo`` describes how the original images became the inputs.
 
         Returns:
-            The samples with ``pred_sem_seg``, (1, H, W) class numbers. Without samples, mmseg's own result.
+            The samples with ``pred_sem_seg``, class indices (1, H, W); without samples, mmseg's own result.
         """
         if data_samples is None:
             return super().predict(inputs)
@@ -58,7 +58,7 @@ class TiledEncoderDecoder(EncoderDecoder):
         return data_samples
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict[str, Any]]) -> Tensor:
-        """Return (N, C, h, w) logits; a side of less than 32 pixels is padded for the network, and cut again."""
+        """Return (N, C, h, w) logits; sides below 32 pixels are padded for the network and cropped afterwards."""
         height, width = inputs.shape[2:]
         if min(height, width) >= _LEAST_SIDE:
             return super().encode_decode(inputs, batch_img_metas)
@@ -70,10 +70,10 @@ class TiledEncoderDecoder(EncoderDecoder):
     def iterate_logits(
         self, inputs: Tensor, data_samples: Sequence[SegDataSample]
     ) -> Iterator[Iterator[tuple[int, Tensor]]]:
-        """Return, for every image, logits of its rows at the original size.
+        """Iterate over the images and, for each, over logits of its rows at the original size.
 
         Yields:
-            An iterator over pairs of the first row's number and (C, rows, W) logits; together they cover the image.
+            An iterator over pairs of the first row's index and (C, rows, W) logits, which together cover the image.
         """
         is_whole = self.test_cfg.mode == "whole"
         metas = [sample.metainfo for sample in data_samples]
@@ -87,7 +87,7 @@ class TiledEncoderDecoder(EncoderDecoder):
             yield _unflip(rows, meta)
 
     def _slide(self, image: Tensor, meta: dict[str, Any]) -> Iterator[Tensor]:
-        """Yield finished logits from top to bottom, (C, rows, w) each, averaged over the windows that saw them."""
+        """Yield final logits from top to bottom, (C, rows, w) each, averaged over the windows that cover them."""
         _, _, height, width = image.shape
         tops, heights = _windows(height, self.test_cfg.crop_size[0], self.test_cfg.stride[0])
         lefts, widths = _windows(width, self.test_cfg.crop_size[1], self.test_cfg.stride[1])
@@ -97,7 +97,7 @@ class TiledEncoderDecoder(EncoderDecoder):
         for top, next_top in zip(tops, [*tops[1:], height], strict=True):
             for left in lefts:
                 window = image[:, :, top : top + heights, left : left + widths]
-                # A torch.Size as img_shape is how mmseg's heads know that they see a window.
+                # mmseg's heads recognise a window by a torch.Size as img_shape.
                 logits = self.encode_decode(window, [dict(meta, img_shape=window.shape[2:])])
                 sums[:, :, left : left + widths] += logits[0]
             num_done = next_top - top
@@ -110,7 +110,7 @@ class TiledEncoderDecoder(EncoderDecoder):
             sums[:, heights - num_done :] = 0
 
     def _to_classes(self, logits: Tensor) -> Tensor:
-        """(C, rows, W) logits to (rows, W) class numbers."""
+        """Convert (C, rows, W) logits to (rows, W) class indices."""
         if self.out_channels > 1:
             return logits.argmax(0)
         return (logits[0].sigmoid() > self.decode_head.threshold).long()
@@ -120,11 +120,11 @@ class TiledEncoderDecoder(EncoderDecoder):
 class TiledTTAModel(BaseTTAModel):
     """Averages the class probabilities of a ``TiledEncoderDecoder`` over scaled and flipped copies of an image.
 
-    One (C, H, W) sum is held, where mmseg's SegTTAModel holds one per copy.
+    It holds one (C, H, W) sum; mmseg's SegTTAModel holds one per copy.
     """
 
     def test_step(self, data: dict[str, list]) -> list[SegDataSample]:
-        """Segments a batch of images of which every entry of ``data`` holds one list per copy."""
+        """Segment a batch of images; each entry of ``data`` holds one list per copy."""
         scores: list[Tensor] = []
         samples: Sequence[SegDataSample] = []
         for inputs, copies in zip(data["inputs"], data["data_samples"], strict=True):
@@ -139,7 +139,7 @@ class TiledTTAModel(BaseTTAModel):
         return self.merge_preds([(sample, total) for sample, total in zip(samples, scores, strict=True)])
 
     def merge_preds(self, data_samples_list: list[tuple[SegDataSample, Tensor]]) -> list[SegDataSample]:
-        """Return every sample the classes of the greatest mean probability."""
+        """Set the class of the highest mean probability at each pixel of every sample."""
         for sample, scores in data_samples_list:
             is_binary = self.module.out_channels == 1
             classes = scores[0] > self.module.decode_head.threshold if is_binary else scores.argmax(0)
@@ -148,14 +148,14 @@ class TiledTTAModel(BaseTTAModel):
 
 
 def _windows(length: int, crop: int, stride: int) -> tuple[list[int], int]:
-    """Where windows begin along an axis, and how long they are: the last one ends with the image."""
+    """Return where windows start along an axis, and their length; the last one ends with the image."""
     size = min(crop, length)
     number = max(length - crop + stride - 1, 0) // stride + 1
     return [min(index * stride, length - size) for index in range(number)], size
 
 
 def _count(starts: Sequence[int], size: int, length: int) -> Tensor:
-    """How many windows cover each position of an axis; in two dimensions the numbers multiply."""
+    """Return how many windows cover each position along an axis; in two dimensions the numbers multiply."""
     counts = torch.zeros(length)
     for start in starts:
         counts[start : start + size] += 1
@@ -167,7 +167,7 @@ def _chunk_rows(num_classes: int, width: int) -> int:
 
 
 def _crop(blocks: Iterator[Tensor], *, top: int, left: int, height: int, width: int) -> Iterator[Tensor]:
-    """Take padding away from (C, rows, w) blocks that follow one another from top to bottom."""
+    """Remove the padding from successive (C, rows, w) blocks, from top to bottom."""
     first = 0
     for block in blocks:
         rows = block[:, max(0, top - first) : max(0, top + height - first), left : left + width]
@@ -179,17 +179,17 @@ def _crop(blocks: Iterator[Tensor], *, top: int, left: int, height: int, width: 
 def _resize(
     blocks: Iterator[Tensor], size_in: tuple[int, int], size_out: tuple[int, int], *, align_corners: bool
 ) -> Iterator[tuple[int, Tensor]]:
-    """Resize an image that comes as (C, rows, w) blocks, bilinearly, as ``F.interpolate`` resizes the whole.
+    """Resize an image given as (C, rows, w) blocks bilinearly, with the result of ``F.interpolate`` on the whole image.
 
     Yields:
-        The number of the first row, and (C, rows, W).
+        The index of the first row, and (C, rows, W).
     """
     above, below, weights = _neighbours(size_in[0], size_out[0], align_corners=align_corners)
-    held, first = torch.empty(0), 0  # rows that are still needed, and the number of the first of them
+    held, first = torch.empty(0), 0  # rows that are still needed, and the index of the first one
     done = 0
     for block in blocks:
         held = torch.cat([held, block], 1) if held.numel() else block
-        available = int(torch.searchsorted(below, first + held.shape[1]))  # rows whose lower neighbour is there
+        available = int(torch.searchsorted(below, first + held.shape[1]))  # rows whose lower neighbour is available
         chunk = _chunk_rows(held.shape[0], max(size_in[1], size_out[1]))
         while done < available:
             end = min(done + chunk, available)
@@ -208,7 +208,7 @@ def _resize(
 
 
 def _neighbours(length_in: int, length_out: int, *, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the two input rows around every output row, and the weight of the second, in torch's float32."""
+    """Return the two input rows around each output row, and the weight of the second, in float32 as torch does."""
     positions = torch.arange(length_out, dtype=torch.float32)
     if align_corners:
         positions = positions * ((length_in - 1) / max(length_out - 1, 1))
@@ -219,7 +219,7 @@ def _neighbours(length_in: int, length_out: int, *, align_corners: bool) -> tupl
 
 
 def _unflip(rows: Iterator[tuple[int, Tensor]], meta: dict[str, Any]) -> Iterator[tuple[int, Tensor]]:
-    """Turn logits of a flipped image back; those of a vertically flipped one come from the bottom up."""
+    """Undo the flip of an image's logits; after a vertical flip they come from the bottom up."""
     for top, logits in rows:
         if not meta.get("flip"):
             yield top, logits

@@ -1,4 +1,4 @@
-"""What stock OpenMMLab lacks on today's torch, and nothing else."""
+"""Additions that stock OpenMMLab needs to work with current torch versions."""
 
 from convnext_dense.openmmlab.mmcv_ops.finder import serve_mmcv_ops
 from convnext_dense.openmmlab.resizing import keep_a_pixel_on_resizing

@@ -1,10 +1,10 @@
-"""Lets mmcv resize images that are so thin that nothing would be left of their shorter side.
+"""Lets mmcv resize very thin images, whose shorter side would be rounded to zero pixels.
 
 A picture of 3000 x 2 pixels that is fitted into 128 x 128 keeps 0.09 pixels of its height, and OpenCV refuses a size of
-0. With this, one pixel is left, as in Pillow's and torchvision's resizing; all other sizes are mmcv's.
+0. Here one pixel is kept, as in Pillow's and torchvision's resizing; all other sizes are the same as in mmcv.
 
-Source: ``_scale_size`` and ``imresize`` of https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/image/geometric.py, by
-which every transform and every mask of mmdet and mmseg is resized.
+Source: ``_scale_size`` and ``imresize`` of https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/image/geometric.py,
+which all transforms and masks of mmdet and mmseg use for resizing.
 """
 
 import functools
@@ -16,16 +16,16 @@ from types import ModuleType
 from typing import Any
 
 MODULE_NAME = "mmcv.image.geometric"
-_USERS = ("mmcv", "mmcv.image")  # which hold the same function by name
+_USERS = ("mmcv", "mmcv.image")  # modules that import the function by name
 
 
 class ResizingFinder(MetaPathFinder):
-    """Finds ``mmcv.image.geometric`` as Python does, and changes it after it is executed."""
+    """Finds ``mmcv.image.geometric`` as Python does, and patches it after it is executed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the usual spec with a loader that ends in ``_keep_a_pixel``; ``None`` for any other name."""
+        """Return the usual spec with a loader that calls ``_keep_a_pixel`` at the end; ``None`` for any other name."""
         spec = PathFinder.find_spec(fullname, path) if fullname == MODULE_NAME else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
@@ -39,9 +39,9 @@ class ResizingFinder(MetaPathFinder):
 
 
 def keep_a_pixel_on_resizing() -> None:
-    """Make mmcv's resizing leave at least one pixel per side, in this process and in those that it starts.
+    """Make mmcv's resizing keep at least one pixel per side, in this process and in those that it starts.
 
-    Nothing is imported by this call; a second one changes nothing.
+    This call imports nothing; a second call changes nothing.
     """
     loaded = sys.modules.get(MODULE_NAME)
     if loaded is not None:

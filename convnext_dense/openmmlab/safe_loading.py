@@ -1,8 +1,8 @@
-"""Classes that ``torch.load(weights_only=True)`` may rebuild, so that mmengine's own checkpoints load safely.
+"""Allow-list for ``torch.load(weights_only=True)`` that lets mmengine's own checkpoints load safely.
 
-mmengine stores its message hub in every checkpoint: scalars kept as ``HistoryBuffer``, which hold numpy arrays and
-references to four of the buffer's own methods. torch >= 2.6 refuses all of them by default. Allow-listing these
-names keeps ``weights_only`` on; nothing that runs code of the file's choosing is added.
+mmengine stores its message hub in every checkpoint: scalars are kept in ``HistoryBuffer`` objects, which hold numpy
+arrays and references to four of the buffer's own methods. torch >= 2.6 refuses all of them by default. Allow-listing
+these names keeps ``weights_only`` on; none of them lets a file run code of its choice.
 
 Source: https://github.com/open-mmlab/mmengine/blob/v0.10.7/mmengine/logging/history_buffer.py (what is pickled)
 and https://docs.pytorch.org/docs/stable/notes/serialization.html (how the allow-list works).
@@ -22,8 +22,8 @@ def _get_statistic(owner: Any, name: str) -> Any:
     """Stands in for ``builtins.getattr`` while a checkpoint is read.
 
     Raises:
-        UnpicklingError: for anything but HistoryBuffer's four statistics, because a free ``getattr`` would let a
-            crafted file reach any function of any allow-listed class.
+        UnpicklingError: The attribute is not one of HistoryBuffer's four statistics; an unrestricted ``getattr`` would
+            let a crafted file reach any function of any allow-listed class.
     """
     from mmengine.logging.history_buffer import HistoryBuffer
 
@@ -36,17 +36,17 @@ def _get_statistic(owner: Any, name: str) -> Any:
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Add what mmengine pickles to torch's allow-list; do nothing where mmengine is not installed."""
+    """Add the classes that mmengine pickles to torch's allow-list; do nothing if mmengine is not installed."""
     if find_spec("mmengine") is None:
         return
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    # numpy 2 moved its pickling functions from `core` to `_core`; files written by either name either way.
+    # numpy 2 moved its pickling functions from `core` to `_core`; files may contain either name.
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
     classes = [HistoryBuffer, np.ndarray, np.dtype]
     classes += [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
-    # Pairs, not bare classes: torch's own `safe_globals`, which the fork onedl-mmengine enters for every file, takes
-    # the classes that it names off the list when it is left, whoever put them there.
+    # Pairs, not bare classes: when torch's own `safe_globals`, which the fork onedl-mmengine enters for every file, is
+    # left, it removes its classes from the list even if others had added them.
     allowed: list[Any] = [(kind, f"{kind.__module__}.{kind.__qualname__}") for kind in classes]
     allowed.append((_get_statistic, "builtins.getattr"))
     for package in ("numpy._core.multiarray", "numpy.core.multiarray"):

@@ -2,8 +2,8 @@
 
 Source: https://github.com/facebookresearch/ConvNeXt/blob/048efcea897d999aed302f2639b6270aedf8d4c8/
 object_detection/mmcv_custom/layer_decay_optimizer_constructor.py (arXiv 2201.03545, appendix A.3)
-Differs: the backbone is asked for the id of each parameter (``get_layer_depth``, ``get_stage_depth``), so that neither
-a class name nor a number of layers is typed anywhere.
+Differs: the backbone provides the id of each parameter (``get_layer_depth``, ``get_stage_depth``), so neither a class
+name nor a number of layers is hard-coded.
 """
 
 from dataclasses import dataclass, field
@@ -31,17 +31,17 @@ class _Group:
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Builds one parameter group per layer id, with and without weight decay.
+    """Builds up to two parameter groups per layer id, one with and one without weight decay.
 
-    A parameter's learning rate is ``lr * decay_rate ** (num_layers - layer_id - 1)``; everything outside of the
-    backbone, and the backbone's output norms, get the full ``lr``. Biases and one-dimensional parameters get no weight
-    decay. Frozen parameters are in no group. The groups are logged as one table.
+    A parameter's learning rate is ``lr * decay_rate ** (num_layers - layer_id - 1)``; everything outside the
+    backbone and the backbone's output norms get the full ``lr``. Biases and one-dimensional parameters get no weight
+    decay. Frozen parameters are in no group. The groups are logged as a table.
 
     ``paramwise_cfg`` is ``dict(decay_rate=0.7, decay_type='layer_wise')``, where ``decay_type`` is ``'layer_wise'``
     (COCO) or ``'stage_wise'`` (ADE20K).
 
     Raises:
-        UserError: ``paramwise_cfg`` has other keys or values, or no module of the model knows layer ids.
+        UserError: ``paramwise_cfg`` has other keys or values, or no module of the model provides layer ids.
     """
 
     def _validate_cfg(self) -> None:
@@ -50,7 +50,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         unknown = sorted(set(cfg) - {"decay_rate", "decay_type"})
         if unknown:
             raise UserError(
-                f"paramwise_cfg has {', '.join(unknown)}, but takes decay_rate and decay_type only"
+                f"paramwise_cfg has {', '.join(unknown)}, but takes only decay_rate and decay_type"
                 f"{' (the backbone knows its number of layers)' if 'num_layers' in unknown else ''}."
             )
         if not 0.0 < cfg.get("decay_rate", 0.0) <= 1.0:
@@ -89,10 +89,10 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for name, param in module.named_parameters():
             if not param.requires_grad:
                 continue
-            # What is in no backbone comes after the last layer of any; each says so for names without its prefix.
+            # Parameters outside the backbones follow the last layer; any backbone says so for names without its prefix.
             prefix = max((prefix for prefix in backbones if name.startswith(prefix)), key=len, default=first)
             layer_id, num_layers = getattr(backbones[prefix], method)(name, prefix)
-            num_dims = getattr(param, "num_dims", param.dim())  # a slice of a sharded parameter has one dimension
+            num_dims = getattr(param, "num_dims", param.dim())  # a shard of a parameter has one dimension
             no_decay = num_dims <= 1 or name.endswith(".bias")
             weight_decay = 0.0 if no_decay else (self.base_wd or 0.0)
             # Counted from the head, because two backbones of one model may have different depths.
@@ -105,7 +105,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _find_backbones(model: nn.Module, method: str) -> dict[str, nn.Module]:
-    """Map the name prefix of every outermost module that knows layer ids to the module."""
+    """Map the name prefix of every outermost module that provides layer ids to the module."""
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         prefix = f"{name}." if name else ""
@@ -113,7 +113,7 @@ def _find_backbones(model: nn.Module, method: str) -> dict[str, nn.Module]:
             found[prefix] = module
     if not found:
         raise UserError(
-            f"Layer decay needs a backbone with {method}(name, prefix), and {type(model).__name__} has none; use "
+            f"Layer decay needs a backbone with {method}(name, prefix), but {type(model).__name__} has none; use "
             "convnext_dense.ConvNeXt, or remove the constructor and paramwise_cfg from optim_wrapper."
         )
     return found

@@ -118,11 +118,21 @@ def test_annotation_file_is_refused_with_one_sentence_or_evaluates_to_one(cfg, f
         assert "box AP 1.0000" in figures
 
 
-@settings(BOUNDED, max_examples=12)
+@BOUNDED
 @given(content=annotation_files())
 def test_what_can_be_drawn_of_any_file_is_drawn(cfg, folder, content):
+    """The sheet has room for six images, and the folder has three: each image with objects is on it."""
+    init_default_scope("mmdet")
     (folder / "val.json").write_text(json.dumps(content))
-    assert draw_overlay(cfg, ("val",), folder / "sheet.png", "detection") <= 6
+    (folder / "sheet.png").unlink(missing_ok=True)
+    drawn = draw_overlay(cfg, ("val",), folder / "sheet.png", "detection")
+    assert drawn <= NUM_IMAGES
+    assert (folder / "sheet.png").exists() == (drawn > 0)
+    inspection = Inspection()
+    inspect_data(copy.deepcopy(cfg), ("val",), inspection)
+    event("refused" if inspection.of("error") else "drawn")
+    if not inspection.of("error"):
+        assert drawn == len({annotation["image_id"] for annotation in content["annotations"]})
 
 
 @settings(BOUNDED, max_examples=100)

@@ -126,7 +126,7 @@ def test_moving_average_starts_from_the_renamed_checkpoint(trained, tmp_path):
 
 
 def test_training_with_a_frozen_random_stage_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"frozen_stages=1 would keep \d+ tensors at their random start"):
+    with pytest.raises(ValueError, match=r"frozen_stages=1 would keep \d+ tensors at their random initial values"):
         build_runner(Detector(frozen_stages=1), tmp_path).train()
 
 

@@ -43,7 +43,7 @@ FLOAT32 = (
 
 
 def compile_kernel(kernel: JITFunction, constants: dict) -> dict:
-    """Compiles for bfloat16 maps."""
+    """Compile a kernel for bfloat16 maps."""
     signature, attributes = {}, {}
     for index, name in enumerate(kernel.arg_names):
         if name in constants:

@@ -1,4 +1,4 @@
-"""What the kernels' tests share."""
+"""Fixtures of the kernels' tests."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @pytest.fixture
 def on_triton(monkeypatch):
-    """Everything that can run on Triton does, in the interpreter where there is no GPU."""
+    """Run everything that can run on Triton there, without a GPU in the interpreter."""
     monkeypatch.setattr(choice, "_DEVICES", (DEVICE,))
     choice._look_up.cache_clear()
     with choice.forced("triton"):

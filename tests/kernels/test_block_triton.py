@@ -1,4 +1,4 @@
-"""The block for GPUs as one operator, against torch in float64; without a GPU in Triton's interpreter."""
+"""Compares the block operator for GPUs with torch in float64; without a GPU it runs in Triton's interpreter."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from convnext_dense.models import ConvNeXt
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ["output", "input", *(name for name, _ in ConvNeXtBlock(8).named_parameters())]
-# Of the last bit, for single numbers' luck; and Triton's interpreter rounds every 16-bit map down.
+# In units of the last bit, to allow for chance; Triton's interpreter also rounds every 16-bit map down.
 CHANCE = 4.0
 
 
@@ -34,7 +34,7 @@ def make_block(channels=8, **kwargs):
 
 
 def results(block, x, autocast=False):
-    """The output, and the gradients of the input and of all parameters."""
+    """Return the output, and the gradients of the input and of all parameters."""
     x = x.detach().clone().requires_grad_()
     block.zero_grad()
     torch.manual_seed(3)
@@ -44,7 +44,7 @@ def results(block, x, autocast=False):
     return [output.detach(), x.grad, *(param.grad.clone() for param in block.parameters())]
 
 
-# Channels that no block of them divides, several of them, an odd and an even number of rows, a single position.
+# Channels that are not a multiple of a block, several blocks, odd and even numbers of rows, a single position.
 @pytest.mark.parametrize("size", [(1, 40, 5, 7), (2, 8, 4, 3), (1, 8, 1, 1)], ids=str)
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
 @pytest.mark.parametrize("rebuilds", [False, True])
@@ -68,7 +68,7 @@ def test_output_and_gradients_are_as_exact_as_torchs(size, precision, rebuilds, 
 
 
 def test_large_map_in_many_programs_is_as_exact_as_torchs(on_triton, monkeypatch):
-    """More rows than a program's tile, several strips, and sums over more parts than one."""
+    """More rows than a program's tile, several strips, and sums over more than one part."""
     monkeypatch.setattr(block_triton.depthwise_triton, "_PROGRAMS", 16)
     block, x = make_block(33), draw(1, 33, 19, 17)
     with choice.forced("torch"):
@@ -93,7 +93,7 @@ def test_dropped_paths_are_those_that_torch_drops(autocast, on_triton):
 
 @pytest.mark.parametrize(("rebuilds", "kept"), [(False, 6), (True, 2)])
 def test_block_keeps_the_hidden_layer_once_or_not_at_all(rebuilds, kept, on_triton):
-    """In 16-bit maps of C channels: input, convolution and, unless it is rebuilt, the hidden layer."""
+    """Counted in 16-bit maps of C channels: input, convolution and, unless it is rebuilt, the hidden layer."""
     block, x = make_block(rebuild_hidden=rebuilds), draw(1, 8, 24, 24)
     storages = {}
 
@@ -121,7 +121,7 @@ def test_same_input_gives_the_same_bits(on_triton):
 
 
 def test_operator_is_right_for_compilers():
-    """Schemas, fake implementations also of symbolic sizes, and gradients through ahead-of-time tracing."""
+    """Schemas, fake implementations including symbolic sizes, and gradients through ahead-of-time tracing."""
     block, x = make_block(), draw(1, 3, 4, 8).requires_grad_()
     parameters = block_triton.Parameters.of(block)
     torch.library.opcheck(block_triton.block, (x, draw(1), 1e-6, torch.float32, True, *parameters))
@@ -167,11 +167,11 @@ def test_exported_block_has_torchs_operators_alone(on_triton):
 
 
 class Packed(torch.Tensor):
-    """A tensor whose memory is not what it shows, as those of quantized weights are."""
+    """A tensor whose memory differs from its values, like that of quantized weights."""
 
 
 def test_other_modules_and_hooks_are_respected(on_triton):
-    """Somebody who replaced a part of a block, or listens to it, gets the block in parts."""
+    """A block with a replaced part or with hooks runs part by part."""
     block, x = make_block(), draw(1, 8, 3, 3)
     seen = []
     handle = block.norm.register_forward_hook(lambda *arguments: seen.append(arguments))
@@ -211,7 +211,7 @@ def test_maps_of_a_network_are_as_exact_as_torchs(size, precision, on_triton, mo
 
 @pytest.mark.slow
 def test_kernels_compile_for_a_gpu_spill_nothing_and_are_specialised_on_no_size_of_an_image():
-    """3 x 3 stands for 7 x 7, which takes a compiler ten seconds more."""
+    """3 x 3 replaces 7 x 7, which would take ten seconds more to compile."""
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
     script = str(Path(__file__).with_name("compile_for_gpu.py"))
     run = subprocess.run([sys.executable, script, "3"], env=environment, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Which operators run on Triton's kernels."""
+"""The choice of operators that run on Triton's kernels."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_measured_sizes_decide_by_gpu_precision_operator_and_elements(on_triton,
         assert not choice.runs_on_triton("layer_norm", draw(8, 8, dtype=torch.bfloat16))
         assert not choice.runs_on_triton("depthwise", draw(8, 8))
     assert "depthwise (as measured)" in (out := capsys.readouterr().out)
-    assert "none (not measured on it" in out
+    assert "none (not measured here" in out
 
 
 def test_unknown_choice_is_named():

@@ -1,4 +1,4 @@
-"""Depthwise convolution against torch's own conv2d, in float64 where numbers are compared."""
+"""Compares the depthwise convolution with torch's own conv2d, in float64 where numbers are compared."""
 
 import copy
 
@@ -11,7 +11,7 @@ from convnext_dense.layers import ConvNeXtBlock
 from convnext_dense.layers.depthwise_conv import DepthwiseConv2d
 from convnext_dense.models import ConvNeXt
 
-# (N, C, H, W): stages of atto and tiny, batches of 1 to 16, one strip and many, calls per strip and calls for several.
+# (N, C, H, W): stages of atto and tiny, batches of 1 to 16, one or many strips, one or several strips per call.
 SHAPES = [
     (1, 96, 96, 96),
     (1, 192, 48, 48),
@@ -95,7 +95,7 @@ def test_output_and_gradients_are_as_exact_as_torchs(dtype, emulated, monkeypatc
 
 
 def test_gradients_of_any_order_are_difference_quotients():
-    """gradcheck needs float64, which the fast path leaves to torch: it is called past the choice."""
+    """gradcheck needs float64, which the fast path leaves to torch, so this test calls the operator directly."""
     x, weight = draw((2, 3, 5, 4), torch.float64).requires_grad_(), draw((3, 1, 3, 3), torch.float64).requires_grad_()
     bias = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(depthwise._DepthwiseConv2d.apply, (x, weight, bias))

@@ -1,4 +1,4 @@
-"""The kernels for GPUs against torch's conv2d in float64; without a GPU in Triton's interpreter."""
+"""Compares the GPU kernels with torch's conv2d in float64; without a GPU they run in Triton's interpreter."""
 
 import os
 
@@ -24,7 +24,7 @@ def results(function, tensors, grad, dtype):
     return output, *torch.autograd.grad(output, leaves, grad.to(dtype))
 
 
-# Channels that 8 does not divide, a second block of them and of columns; one position; a second part of rows.
+# Channels not divisible by 8, a second block of channels and of columns; a single position; a second part of rows.
 @pytest.mark.parametrize(
     ("size", "kernel_size"), [((1, 33, 2, 18), 3), ((1, 3, 1, 1), 7), ((1, 8, 17, 2), 3), ((2, 8, 3, 5), 7)], ids=str
 )
@@ -60,7 +60,7 @@ def test_empty_batch_gives_zero_gradients():
 
 
 def test_operators_are_right_for_compilers():
-    """Schemas, fake implementations also of symbolic sizes, and gradients through ahead-of-time tracing."""
+    """Schemas, fake implementations including symbolic sizes, and gradients through ahead-of-time tracing."""
     x, weight = draw(1, 8, 2, 3).requires_grad_(), draw(8, 1, 3, 3, seed=1).requires_grad_()
     torch.library.opcheck(depthwise_triton.depthwise, (x, weight, draw(8, seed=2).requires_grad_()))
     torch.library.opcheck(depthwise_triton.depthwise_weight_grad, (x.detach(), x.detach(), weight.detach()))

@@ -1,4 +1,4 @@
-"""LayerNorm for GPUs against torch in float64; without a GPU in Triton's interpreter."""
+"""Compares LayerNorm for GPUs with torch in float64; without a GPU it runs in Triton's interpreter."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def results(function, tensors, dtypes):
 
 
 def check_as_exact(ours, stock, tensors, dtypes):
-    """Errors against float64 are those of torch's operators of the same precision, and the last bit of the result."""
+    """Errors against float64 are those of torch's operators in the same precision, plus the last bit of the result."""
     exact = results(stock, tensors, [torch.float64] * len(tensors))
     for mine, theirs, true in zip(results(ours, tensors, dtypes), results(stock, tensors, dtypes), exact, strict=True):
         assert mine.shape == true.shape
@@ -33,7 +33,7 @@ def check_as_exact(ours, stock, tensors, dtypes):
         assert (mine.double() - true).norm() <= allowed
 
 
-# More rows than a tile, channels that 8 does not divide and no power of two, one row of one channel.
+# More rows than a tile; channels that are neither divisible by 8 nor a power of two; one row of one channel.
 @pytest.mark.parametrize("size", [(2, 3, 30, 96), (1, 5, 7, 33), (1, 1, 1, 1)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_norm_and_its_gradients_are_as_exact_as_torchs(size, dtype, monkeypatch):

@@ -1,4 +1,4 @@
-"""The block against the paper's formula written out in float64, and what it keeps for the backward pass."""
+"""Compares the block with the paper's formula in float64, and tests what it keeps for the backward pass."""
 
 import copy
 
@@ -40,7 +40,7 @@ def results(function, block, x):
     return [output.detach(), x.grad, *(param.grad.clone() for param in block.parameters())]
 
 
-# Fewer positions than 4C, where the output is scaled; more, where the weights are; and so many that they run in pieces.
+# Fewer positions than 4C (the output is scaled), more (the weights are scaled), and so many that they run in pieces.
 @pytest.mark.parametrize("size", [(1, 16, 7, 9), (2, 16, 12, 10), (3, 16, 53, 41)])
 @pytest.mark.parametrize("rebuild", [False, True])
 def test_block_is_the_papers_formula_with_its_gradients(size, rebuild):

@@ -1,4 +1,4 @@
-"""The linear layer on patches, eager and compiled, against torch's convolution."""
+"""Compares the linear layer on patches, eager and compiled, with torch's convolution."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ SIZES = [(2, 6, 8, 12), (1, 6, 7, 5), (0, 6, 4, 4)]
 
 
 def results_of(function, layer, size, memory_format):
-    """Output, and gradients of the image, the weight and the bias."""
+    """Return the output and the gradients of the image, the weight and the bias."""
     x = torch.randn(size, generator=torch.Generator().manual_seed(0), dtype=layer.weight.dtype)
     x = x.contiguous(memory_format=memory_format).requires_grad_()
     layer.zero_grad()

@@ -1,4 +1,4 @@
-"""The classifier against timm's models and losses, and what of its checkpoints loads where."""
+"""Compares the classifier with timm's models and losses, and tests which of its checkpoints load where."""
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ def test_head_starts_at_the_scaled_deviation():
 
 def test_wrong_calls_are_named():
     model = build(mixup=dict(mixup_alpha=0.8))
-    with pytest.raises(ValueError, match=r"a batch of 3 is odd"):
+    with pytest.raises(ValueError, match=r"size of this batch is odd: 3"):
         model(images()[:3], torch.tensor([0, 1, 2]), mode="loss")
     with pytest.raises(ValueError, match=r"mode='train' must be one of tensor, loss, predict"):
         model(images(), mode="train")
@@ -132,7 +132,7 @@ def test_missing_or_narrower_head_is_an_error(tmp_path):
 
 @pytest.mark.parametrize(("prefix", "key"), [(None, "state_dict"), ("ema_state_dict.", "ema_state_dict")])
 def test_dense_backbone_takes_the_average_or_the_raw_weights_of_a_classifier(prefix, key, tmp_path):
-    """mmengine's EMAHook saves the average as ``state_dict`` and the raw weights, with a prefix, beside it."""
+    """mmengine's EMAHook saves the average as ``state_dict`` and the raw weights, with a prefix, separately."""
     average, raw = randomise(build(), seed=2), randomise(build(), seed=3)
     beside = {f"module.{name}": tensor for name, tensor in raw.state_dict().items()} | {"steps": torch.tensor(5)}
     content = {"state_dict": average.state_dict(), "ema_state_dict": beside, "meta": {}}

@@ -1,4 +1,4 @@
-"""What every backbone keeps to, whoever names it in a config: maps, gradients, recomputation, freezing, layer ids."""
+"""The contract of every backbone: maps, gradients, recomputation, freezing, layer ids."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ every_staged = pytest.mark.parametrize("build", [BACKBONES[name] for name in BAC
 
 
 def project(features):
-    """A number that no output norm makes constant."""
+    """Return a loss that no output norm makes constant."""
     return sum((each * torch.linspace(-1, 1, each.numel()).view_as(each)).sum() for each in features)
 
 
@@ -41,7 +41,7 @@ def test_maps_have_the_channels_and_strides_that_the_model_names(build, out_indi
 @pytest.mark.parametrize("with_cp", [False, True, "mlp"])
 @pytest.mark.parametrize("out_indices", [(0, 1, 2, 3), (0, 2)], ids=str)
 def test_gradients_reach_every_parameter_of_what_is_read(build, out_indices, with_cp):
-    """At GRN's start (gamma 0) nothing flows through gamma to the norm, but gamma and beta themselves learn."""
+    """Initially GRN (gamma 0) passes no gradient through gamma to the norm, but gamma and beta themselves learn."""
     torch.manual_seed(0)
     model = build(out_indices=out_indices, with_cp=with_cp).train()
     project(model(torch.rand(2, 3, 64, 64))).backward()

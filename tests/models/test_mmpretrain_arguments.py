@@ -1,4 +1,4 @@
-"""A backbone written for mmpretrain moves over by its type alone.
+"""A backbone config written for mmpretrain works after changing only its type.
 
 Arguments and meanings are those of open-mmlab/mmpretrain v1.2.0, mmpretrain/models/backbones/convnext.py and its test,
 tests/test_models/test_backbones/test_convnext.py; expected values are calculated here."""
@@ -80,7 +80,7 @@ def test_outputs_that_do_not_exist_are_named(out_indices):
 
 
 def normalise(x, eps):
-    """LayerNorm over axis 1, from its definition."""
+    """Apply LayerNorm over axis 1 by its definition."""
     return (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + eps)
 
 
@@ -101,7 +101,7 @@ def test_pooled_outputs_are_the_normalised_means_of_the_maps():
     [
         (dict(type="LN2d", eps=1e-3), 1e-3),
         (dict(type="mmpretrain.LN2d", eps=0.5, requires_grad=True), 0.5),
-        (dict(type="LN2d"), 1e-5),  # what mmpretrain's build_norm_layer fills in
+        (dict(type="LN2d"), 1e-5),  # the default of mmpretrain's build_norm_layer
         (None, 1e-6),
     ],
 )
@@ -149,7 +149,7 @@ def test_how_pointwise_weights_are_kept_does_not_change_the_function(linear_pw_c
         (dict(stem_patch_size=2), r"stem_patch_size=2 must be 4"),
         (
             dict(norm_cfg=dict(type="BN")),
-            r"norm_cfg=\{'type': 'BN'\} is not what ConvNeXt is made of; it must be dict",
+            r"norm_cfg=\{'type': 'BN'\} is not a layer of ConvNeXt; it must be dict",
         ),
         (dict(norm_cfg=dict(type="SyncBN", requires_grad=True)), "norm_cfg=.*SyncBN"),
         (dict(norm_cfg="LN2d"), "norm_cfg='LN2d' is not"),
@@ -163,13 +163,13 @@ def test_how_pointwise_weights_are_kept_does_not_change_the_function(linear_pw_c
         (dict(act_cfg=dict(type="GELU", inplace=True)), "act_cfg=.* has inplace; it takes type and approximate"),
         (dict(linear_pw_conv="no"), "linear_pw_conv='no' must be False or True"),
         (dict(frozen_stages=-2), "frozen_stages=-2"),
-        (dict(init_cfg=["Pretrained"]), "init_cfg has 'Pretrained', which is no dict with a type"),
+        (dict(init_cfg=["Pretrained"]), "init_cfg has 'Pretrained', which is not a dict with a type"),
         (dict(init_cfg=dict(type="Pretrained")), r"init_cfg=.* names no checkpoint; Pretrained takes checkpoint and"),
         (
             dict(init_cfg=dict(type="Pretrained", checkpoint="a", strict=True)),
             "init_cfg=.* has strict; Pretrained",
         ),
-        (dict(init_cfg=[dict(type="Pretrained", checkpoint=name) for name in "ab"]), "has 2 entries of the type Pretr"),
+        (dict(init_cfg=[dict(type="Pretrained", checkpoint=name) for name in "ab"]), "has 2 entries of type Pretr"),
     ],
 )
 def test_what_means_something_else_is_refused_by_name(options, text):
@@ -184,7 +184,7 @@ def test_no_frozen_stages_may_be_written_as_minus_one():
 
 
 def test_initialisers_reach_every_layer_of_the_kind_that_they_name():
-    """Which layer is of which kind: arXiv 2201.03545, figure 4; GRN and layer scale are of none."""
+    """The kinds of layers are those of arXiv 2201.03545, figure 4; GRN and layer scale belong to none."""
     kinds = [
         dict(type="Constant", layer="Conv2d", val=2.0, bias=3.0),
         dict(type="Constant", layer="Linear", val=4.0, bias=5.0),
@@ -271,5 +271,5 @@ def test_classifier_loads_whole_from_a_list_too():
     )
     model.init_weights()
     assert torch.equal(model.head.weight, weights["head.weight"])
-    with pytest.raises(ValueError, match="gap_before_final_norm=True, but ImageClassifier pools by itself"):
+    with pytest.raises(ValueError, match="gap_before_final_norm=True, but ImageClassifier pools the features itself"):
         ImageClassifier(dict(type="convnext_dense.ConvNeXt", arch=SMALL, gap_before_final_norm=True))

@@ -1,4 +1,4 @@
-"""The probe tells trained from random. The trained file is the official code's, the random one torch's own draw."""
+"""The probe distinguishes trained weights (from the official code) from random ones (drawn by torch)."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_table_has_the_activations_that_torchvisions_network_gives_for_the_fixed
 
 
 def test_random_weights_beside_it_are_those_of_the_paper():
-    """Layer scale 1e-6 lets nothing but the stem's LayerNorm through to the first stage's end."""
+    """With layer scale 1e-6, the output of the first stage is that of the stem's LayerNorm."""
     first = rows_of(probe_checkpoint(DATA / "official_v1.pth"))[0]
     np.testing.assert_allclose(first[3:5], [0.0, 1.0], atol=0.01)
 
@@ -55,7 +55,7 @@ def test_broken_weights_are_called_broken(tmp_path):
     weights = ConvNeXt("atto").state_dict()
     weights["stages.1.0.pwconv1.weight"].fill_(float("nan"))
     torch.save(weights, tmp_path / "broken.pth")
-    assert probe_checkpoint(tmp_path / "broken.pth").endswith("this is no working network.")
+    assert probe_checkpoint(tmp_path / "broken.pth").endswith("this network does not work.")
 
 
 def test_isotropic_file_is_refused(tmp_path):

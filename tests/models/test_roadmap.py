@@ -31,7 +31,7 @@ def build_on_meta(step: str, regime: str) -> RoadmapNet:
 def test_macs_are_the_published_ones_to_two_decimals(regime, step):
     gmacs = round(roadmap_gmacs()[regime][step], 2)
     if step in PUBLISHED["inconsistent"]["rows"].get(regime, ()):
-        # By hand: a change of norm adds no MAC to the 4.15 before it; table 9 of the same paper has 4.5 for ConvNeXt-T.
+        # By hand: changing the norm adds no MACs to the 4.15 before; table 9 of the same paper has 4.5 for ConvNeXt-T.
         assert gmacs == {"layer_norm": 4.15, "separate_downsampling": 4.46}[step]
     else:
         assert gmacs == PUBLISHED[regime][step]["gflops"]
@@ -54,7 +54,7 @@ def test_first_step_is_torchvisions_resnet50():
     torch.manual_seed(0)
     theirs = torchvision.models.resnet50(weights=None).eval()
     ours = RoadmapNet("original", output_norms="none").eval()
-    for module in theirs.modules():  # else batch norm is an identity
+    for module in theirs.modules():  # otherwise batch norm is an identity
         if isinstance(module, nn.BatchNorm2d):
             for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
                 nn.init.uniform_(tensor, 0.5, 1.0)
@@ -93,7 +93,7 @@ def test_last_step_gives_the_features_of_convnext():
 
 @pytest.mark.parametrize(
     ("regime", "step"),
-    # The other steps of the ResNet-200 regime differ from these in depth and width alone.
+    # The other steps of the ResNet-200 regime only differ from these in depth and width.
     [*(("resnet50", step) for step in STEPS), ("resnet200", "stage_ratio"), ("resnet200", "gelu")],
 )
 def test_every_step_emits_four_maps_that_upernet_takes(regime, step):
@@ -124,7 +124,7 @@ def upernet_head(channels: tuple[int, ...]) -> nn.Module:
 
 
 def shape_crops(num_crops: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest shape of each generated scene, cut out and scaled: images (N, 3, size, size) and class indices."""
+    """Crop and scale the largest shape of each generated scene: images (N, 3, size, size) and class indices."""
     images, labels = [], []
     index = 0
     while len(images) < num_crops:
@@ -149,7 +149,7 @@ def crops():
 
 @each_step
 def test_every_step_learns_the_shapes(step, crops):
-    """An eighth of the width, all crops in every batch: the loss falls to half of what guessing gives."""
+    """With an eighth of the width and all crops in every batch, the loss falls to half of that of guessing."""
     torch.manual_seed(0)
     images, labels = crops
     backbone = RoadmapNet(step, width_factor=1 / 8, output_norms="none")
@@ -180,7 +180,7 @@ def test_norm_eval_keeps_the_running_statistics():
 
 
 def test_layer_decay_knows_the_blocks_of_every_step():
-    """Ids of arXiv 2201.03545, appendix A.3, for nine blocks in stage 2: the head is 7."""
+    """Ids of arXiv 2201.03545, appendix A.3, for nine blocks in stage 2: the head has id 7."""
     for step in ("depthwise", "separate_downsampling"):
         model = RoadmapNet(step, width_factor=1 / 8)
         ids = {name: model.get_layer_depth(name) for name, _ in model.named_parameters()}
@@ -194,7 +194,7 @@ def test_layer_decay_knows_the_blocks_of_every_step():
     [
         (dict(step="bigger"), "step='bigger' is not on the road; the steps are original, enhanced_recipe"),
         (dict(step="gelu", regime="resnet101"), "regime='resnet101' must be one of resnet50, resnet200"),
-        (dict(step="gelu", width_factor=0.001), "width_factor=0.001 leaves no channel of the width 96"),
+        (dict(step="gelu", width_factor=0.001), "width_factor=0.001 leaves no channels of the width 96"),
         (dict(step="gelu", output_norms="some"), "output_norms='some' must be one of"),
     ],
 )

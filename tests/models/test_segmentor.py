@@ -1,4 +1,4 @@
-"""The segmenter that predicts a few rows at a time, against mmseg's own segmenter with the same weights."""
+"""Compares the segmenter that predicts a few rows at a time with mmseg's own, using the same weights."""
 
 import itertools
 import subprocess
@@ -74,7 +74,7 @@ def test_logits_and_classes_are_those_of_mmseg(segmenter, mode, size_out, monkey
         assert len(chunks) > 4
         logits = torch.cat([rows for _, rows in chunks], 1)
         torch.testing.assert_close(logits, expected.seg_logits.data, rtol=0, atol=1e-5)
-        # where two classes are equal to the last digit either may win
+        # if two classes are equal to the last digit, either may win
         assert (result.pred_sem_seg.data == expected.pred_sem_seg.data).float().mean() > 0.9999
         assert result.pred_sem_seg.data.dtype == torch.int64
 
@@ -89,7 +89,7 @@ def test_flipped_and_padded_images_are_turned_back_and_cut(segmenter, flip, padd
     with torch.no_grad():
         chunks = sorted(next(segmenter.iterate_logits(inputs, [sample])), key=lambda chunk: chunk[0])
     logits = torch.cat([rows for _, rows in chunks], 1)
-    # resizing a mirrored image rounds the other way in float32
+    # resizing a mirrored image rounds in the other direction in float32
     torch.testing.assert_close(logits, expected.seg_logits.data, rtol=0, atol=1e-5 * float(logits.abs().max()))
 
 
@@ -169,7 +169,7 @@ print((after - before) * 1024 - labels.numel() * 8)
 
 @pytest.mark.slow
 def test_an_image_of_4096_by_6144_pixels_needs_two_rows_of_windows(tmp_path):
-    """2 x 4 bytes x 8 classes x 512 x 6144 = 201 MB; all logits are 805 MB, and mmseg holds them three times."""
+    """2 x 4 bytes x 8 classes x 512 x 6144 = 201 MB; all logits take 805 MB, and mmseg holds them three times."""
     done = subprocess.run([sys.executable, "-c", _MEASURE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     budget = 2 * 4 * 8 * 512 * 6144 + 10 * 2**24

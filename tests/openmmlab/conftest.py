@@ -1,4 +1,4 @@
-"""Serves mmcv's operators before any test module here imports ``mmcv.ops``, and names the devices to test on."""
+"""Provides mmcv's operators before any test module here imports ``mmcv.ops``, and lists the devices to test on."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The module ``mmcv._ext``: when it is served, and what it holds."""
+"""The module ``mmcv._ext``: when it is provided, and what it contains."""
 
 import ast
 import importlib.util
@@ -29,7 +29,7 @@ def run_python(code: str, *first_on_path: Path) -> None:
 
 
 def names_that_mmcv_asks_for() -> set[str]:
-    """The lists in the ``load_ext('_ext', [...])`` calls of the installed mmcv."""
+    """Return the names in the ``load_ext('_ext', [...])`` calls of the installed mmcv."""
     names: set[str] = set()
     for file in Path(mmcv.ops.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

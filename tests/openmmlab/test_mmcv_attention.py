@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention, against mmcv's own plain torch version and its gradients."""
+"""Compares multi-scale deformable attention and its gradients with mmcv's own plain torch version."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def inputs(dtype: torch.dtype = torch.float64, device: str = "cpu", num_queries:
     """Values, sampling locations and weights of 2 images, 2 heads of 4 channels, and 3 points a level."""
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(2, 30 + 12 + 2, 2, 4, generator=generator, dtype=torch.float64)
-    # A fifth lies outside the map, some of it by less than a pixel.
+    # A fifth of the points lie outside the map, some by less than a pixel.
     locations = torch.rand(2, num_queries, 2, 3, 3, 2, generator=generator, dtype=torch.float64) * 1.2 - 0.1
     weights = torch.rand(2, num_queries, 2, 3, 3, generator=generator, dtype=torch.float64)
     return tuple(tensor.to(device, dtype).requires_grad_() for tensor in (values, locations, weights))

@@ -1,11 +1,11 @@
-"""Border align against its definition, point by point."""
+"""Compares border align with its definition, point by point."""
 
 import math
 
 import torch
 from mmcv.ops import border_align
 
-# Inside, over the edges, upside down, and away from the map; x1, y1, x2, y2.
+# Inside, across the edges, upside down, and far from the map; x1, y1, x2, y2.
 BOXES = [[[1.2, 0.7, 4.9, 3.1], [-0.6, -0.4, 6.5, 4.6]], [[4.4, 3.3, 1.1, 0.6], [-9.0, 1.5, -7.0, 3.5]]]
 
 

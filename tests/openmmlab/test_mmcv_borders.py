@@ -22,7 +22,7 @@ GEOMETRIES = [
 
 
 def read(maps: Tensor, y: float, x: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Value of ``maps`` (C, H, W) at a point and its slopes along y and x, each (C,)."""
+    """Return the value of ``maps`` (C, H, W) at a point and its slopes along y and x, each (C,)."""
     height, width = maps.shape[1:]
     none = maps.new_zeros(len(maps))
     if not (-1 < y < height and -1 < x < width):
@@ -95,7 +95,7 @@ def convolution_gradients(geometry: dict, version: int, **tensors: Tensor) -> tu
 def test_deform_conv_has_the_slopes_of_mmcv_on_all_borders(version, geometry, device):
     tensors = convolution_inputs(geometry)
     by_offset, by_mask, places = convolution_gradients(geometry, version, **tensors)
-    # All four borders and both sorts of corners occur, or the test says nothing.
+    # All four borders and both kinds of corners must occur, or the test proves nothing.
     assert {-1.0, 4.0} <= {y for y, _ in places}
     assert {-1.0, 5.0} <= {x for _, x in places}
     assert {(-1.0, -1.0), (4.0, 5.0)} & places
@@ -143,7 +143,7 @@ def test_infinite_offsets_are_outside():
     assert image.grad.flatten().tolist() == [1.0] * 5 + [0.0] + [1.0] * 4 + [0.0] + [1.0] * 5
 
 
-# Neither sides of a power of two, for which all divisions are exact, nor those alone.
+# Powers of two, for which all divisions are exact, and other sizes.
 LEVELS = [[6, 5], [3, 7], [4, 8], [1, 1], [13, 9]]
 
 
@@ -173,7 +173,7 @@ def attention(values: Tensor, locations: Tensor, weights: Tensor, grad: Tensor) 
             at = (0, q, m, level, p)
             maps = values[0, start : start + height * width, m].T.unflatten(1, (height, width))
             start += height * width
-            # In the numbers' own precision, as in the kernel.
+            # In the precision of the inputs, as in the kernel.
             x, y = (locations[at] * torch.tensor([width, height]) - 0.5).tolist()
             value, by_y, by_x = read(maps, y, x)
             output[0, q, m] += value * weights[at]
@@ -202,7 +202,7 @@ def test_attention_has_the_slopes_of_mmcv_on_borders_and_pixels(dtype, device):
 
 @pytest.mark.parametrize("length", [1, 3, 5, 8])
 def test_attention_points_one_pixel_outside_get_no_gradient(length):
-    """-0.5 / length is the point -1, 1 + 0.5 / length the point ``length``; what is further away gets none either."""
+    """-0.5 / length is the point -1, 1 + 0.5 / length the point ``length``; points further away get none either."""
     middle = 0.5 if length % 2 else 0.4
     ends = (-0.5 / length, 1 + 0.5 / length, torch.inf, -torch.inf)
     points = [*((end, middle) for end in ends), *((middle, end) for end in ends), *itertools.product(ends, ends)]

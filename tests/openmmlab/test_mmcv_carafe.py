@@ -1,4 +1,4 @@
-"""CARAFE against its definition, position by position."""
+"""Compares CARAFE with its definition, position by position."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Deformable convolutions, against torchvision's and its gradients."""
+"""Compares deformable convolutions and their gradients with torchvision's."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from mmcv import _ext
 from mmcv.ops import DeformConv2d, deform_conv2d, modulated_deform_conv2d
 from torch import Tensor
 
-# Everything that can be told apart is: two strides, paddings, dilations, groups, and unequal sizes.
+# All values differ so that none can be confused: strides, paddings, dilations, groups and sizes.
 STRIDE, PADDING, DILATION, GROUPS, OFFSET_GROUPS = (2, 1), (1, 2), (1, 2), 2, 2
 
 

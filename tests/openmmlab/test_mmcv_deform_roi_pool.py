@@ -1,4 +1,4 @@
-"""Deformable RoI pooling, against torchvision where nothing is moved, plain loops, and numeric gradients."""
+"""Compares deformable RoI pooling with torchvision where nothing moves, plain loops, and numeric gradients."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ import torch
 import torchvision
 from mmcv.ops import deform_roi_pool
 
-# Of different sizes and images, one over the edge of the map.
+# Different sizes and images, one across the edge of the map.
 ROIS = [[0, 4.3, 2.1, 30.7, 19.2], [1, -4.4, 3.5, 11.9, 18.6], [1, 14.2, 9.7, 25.1, 20.3]]
 SCALE, GAMMA = 0.25, 0.3
 
@@ -26,7 +26,7 @@ def pooled(maps, rois, offset, size, sampling_ratio):
     outputs = []
     for k, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
         width, height = x2 - x1, y2 - y1
-        # What the bins of a moved RoI have as points must be what those of this one have.
+        # The bins of a moved RoI must have the same number of points as those of this one.
         ratio = sampling_ratio or math.ceil(max(height * SCALE / rows, width * SCALE / columns))
         for p in range(rows):
             for q in range(columns):
@@ -60,7 +60,7 @@ def test_every_bin_is_moved_by_its_own_offset(device):
 @pytest.mark.parametrize("sampling_ratio", [0, 2])
 def test_gradients_between_pixels_are_the_numeric_ones(sampling_ratio):
     maps, rois, offset = inputs()
-    # All points lie on the map: beyond the pixels, mmcv's gradient is another.
+    # All points lie on the map: beyond the pixels, mmcv's gradient is different.
     rois[1, 1], offset = 6.1, offset.clamp(-0.1, 0.1)
 
     def pool(maps, offset):
@@ -102,7 +102,7 @@ def offset_gradient(maps, rois, offset, grad, ratio):
 @pytest.mark.parametrize("moves", ["random", "none"])
 def test_offsets_of_points_beyond_the_pixels_have_the_gradient_of_mmcv(moves, device):
     maps, _, offset = inputs()
-    # Over all four borders and corners; the third and fourth have points at exactly -1, 7 and 9.
+    # Across all four borders and corners; the third and fourth have points at exactly -1, 7 and 9.
     rois = torch.tensor(
         [[0, -9, -7, 50, 40], [1, 25, 15, 45, 38], [0, -6, -6, 10, 6], [1, 14, 14, 50, 46]], dtype=torch.float64
     )

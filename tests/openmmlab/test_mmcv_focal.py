@@ -1,4 +1,4 @@
-"""Focal losses, against torchvision's and against the formula under autograd."""
+"""Compares focal losses with torchvision's and with the formula under autograd."""
 
 import pytest
 import torch

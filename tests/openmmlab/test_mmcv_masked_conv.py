@@ -1,4 +1,4 @@
-"""Convolution at chosen positions, against torch's own at all of them."""
+"""Compares the convolution at selected positions with torch's own at all positions."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Suppression and overlaps of boxes, against small cases worked out by hand and a plain double-precision loop."""
+"""Compares suppression and overlaps of boxes with small cases by hand and a plain double-precision loop."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The served operators give what compiled mmcv gives.
+"""The operators give the same results as compiled mmcv.
 
 The expected arrays in ``fixtures/mmcv_compiled_ops.npz`` were written by mmcv's own compiled CPU operators on inputs
 that the file holds as well (``nms_boxes``, ``nms_scores``, ``nms_ids``, ``ra_x``, ``ra_rois``, ``dc_x``, ``dc_w``,
@@ -67,7 +67,7 @@ def test_bbox_overlaps_equals_compiled_mmcv(golden, device):
 def test_roi_align_and_its_gradient_equal_compiled_mmcv(golden, sampling_ratio, aligned, pool_mode, device):
     x = golden["ra_x"].to(device, copy=True).requires_grad_()
     output = roi_align(x, golden["ra_rois"].to(device), (7, 7), 0.125, sampling_ratio, pool_mode, aligned)
-    # These weights of the summed output are part of how the expected gradient was made.
+    # The expected gradient was made with these weights of the summed output.
     weights = torch.linspace(-1, 1, output.numel()).view_as(output).to(device)
     (output * weights).sum().backward()
     key = f"ra_{sampling_ratio}_{int(aligned)}_{pool_mode}"

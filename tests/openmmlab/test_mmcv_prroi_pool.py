@@ -1,10 +1,10 @@
-"""Precise RoI pooling against sums over many points, and numeric gradients."""
+"""Compares precise RoI pooling with sums over many points, and its gradients with numeric ones."""
 
 import torch
 from mmcv import _ext
 from mmcv.ops import prroi_pool
 
-# Of different sizes and images; over the edges; away from the map; without area.
+# Different sizes and images; across the edges; far from the map; without area.
 ROIS = [
     [0, 4.3, 2.1, 30.7, 19.2],
     [1, -9.4, -5.5, 11.9, 8.6],
@@ -23,7 +23,7 @@ def inputs():
 
 def pooled(maps, rois, points=500):
     """arXiv 1807.11590, equation 7: the mean of the interpolated map over a bin, here over a grid of many points."""
-    padded = torch.nn.functional.pad(maps, (1, 1, 1, 1))  # zeros around, to which the border goes down
+    padded = torch.nn.functional.pad(maps, (1, 1, 1, 1))  # zeros around the map, to which the border falls
     output = maps.new_zeros(len(rois), maps.shape[1], *SIZE)
     for k, (image, *corners) in enumerate(rois.tolist()):
         x1, y1, x2, y2 = (SCALE * corner for corner in corners)
@@ -45,7 +45,7 @@ def call(name, *tensors):
 
 
 class Doubles(torch.autograd.Function):
-    """mmcv's function, which takes single precision only, in double."""
+    """mmcv's function, which only takes single precision, in double precision."""
 
     @staticmethod
     def forward(ctx, maps, rois):
@@ -73,7 +73,7 @@ def test_bins_are_means_over_many_points():
 def test_gradients_of_features_and_corners_are_the_numeric_ones():
     maps, rois = inputs()
     assert torch.autograd.gradcheck(Doubles.apply, (maps.requires_grad_(), rois))
-    index, corners = rois[:3, :1], rois[:3, 1:].requires_grad_()  # the index of the image is no quantity
+    index, corners = rois[:3, :1], rois[:3, 1:].requires_grad_()  # the index of the image is not differentiable
     assert torch.autograd.gradcheck(lambda y: Doubles.apply(maps.detach(), torch.cat((index, y), 1)), corners)
 
 

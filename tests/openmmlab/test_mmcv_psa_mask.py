@@ -1,4 +1,4 @@
-"""PSANet's maps against their definition, position by position."""
+"""Compares PSANet's maps with their definition, position by position."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ HEIGHT, WIDTH = 3, 4
 
 
 def moved(masks, psa_type, mask_size):
-    """What a pixel says about the position that is (y, x) away from it: https://hszhao.github.io/projects/psanet."""
+    """Return what a pixel says about the position at distance (y, x): https://hszhao.github.io/projects/psanet."""
     mask_height, mask_width = mask_size
     output = torch.zeros(masks.shape[0], HEIGHT * WIDTH, HEIGHT, WIDTH, dtype=masks.dtype)
     for y in range(HEIGHT):

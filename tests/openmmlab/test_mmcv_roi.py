@@ -1,4 +1,4 @@
-"""RoI align and RoI pool, against torchvision where it computes the same, plain loops, and numeric gradients.
+"""Compares RoI align and RoI pool with torchvision where it computes the same, plain loops and numeric gradients.
 
 Letters: N images, C channels, H and W size of the feature map, K RoIs.
 """
@@ -151,7 +151,7 @@ def test_pooling_takes_short_floats(dtype, pooling, device):
     expected.sum().backward()
     assert output.dtype == x.grad.dtype == dtype
     torch.testing.assert_close(output.double(), expected, rtol=2e-2, atol=2e-2)
-    # The chosen points are stored in the short format: a gradient may land a little beside its place.
+    # The chosen points are stored in the short format, so a gradient may be slightly displaced.
     torch.testing.assert_close(x.grad.double().sum(), exact.grad.sum(), rtol=2e-2, atol=2e-2)
 
 

@@ -1,4 +1,4 @@
-"""mmcv resizes thin images to no less than a pixel, and all others as it does."""
+"""mmcv resizes thin images to at least one pixel, and all others as before."""
 
 import subprocess
 import sys

@@ -25,7 +25,7 @@ def test_message_hub_as_mmengine_stores_it_comes_back(tmp_path):
 
 
 def test_scope_of_another_library_takes_nothing_away(tmp_path):
-    """mmengine's fork names the same classes for the time of a call, and torch then forgets what was named."""
+    """mmengine's fork allow-lists the same classes during a call, after which torch removes them."""
     torch.save({"buffer": HistoryBuffer([1.0], [1]), "meta": np.float64(2.5)}, tmp_path / "last.pth")
     classes = [HistoryBuffer, np.ndarray, np.dtype, type(np.dtype("float64")), type(np.dtype("int64"))]
     with torch.serialization.safe_globals(classes):

@@ -26,7 +26,7 @@ LAYER_IDS = {
 
 
 class Detector(nn.Module):
-    """Stands for any model that holds a backbone under a name of its choice."""
+    """Stands for any model that has a backbone under a name of its choice."""
 
     def __init__(self, backbone, name="backbone"):
         super().__init__()
@@ -200,7 +200,7 @@ def test_table_shows_every_group(monkeypatch):
 
 
 class Doubled(nn.Module):
-    """A backbone around ConvNeXt with ids of its own: 1 for what it adds, 0 for all of ConvNeXt."""
+    """A backbone around ConvNeXt with its own ids: 1 for what it adds, 0 for all of ConvNeXt."""
 
     def __init__(self, before=()):
         super().__init__()
@@ -216,7 +216,7 @@ class Doubled(nn.Module):
 
 @pytest.mark.parametrize("name", ["backbone", "a.b", ""])
 def test_backbone_around_a_backbone_says_the_ids_of_all_that_is_in_it(name):
-    """0.5 ** (5 - 0 - 1) inside of the outer one's inner part, 0.5 ** 3 beside it, 1 outside."""
+    """0.5 ** (5 - 0 - 1) for the inner backbone, 0.5 ** 3 for the rest of the outer one, 1 outside."""
     with torch.device("meta"):
         model = Doubled()
         for part in reversed(name.split(".") if name else []):
@@ -231,7 +231,7 @@ def test_backbone_around_a_backbone_says_the_ids_of_all_that_is_in_it(name):
 
 
 def test_backbones_beside_one_another_keep_their_own_ids_whatever_their_names():
-    """One name may be the beginning of the other's."""
+    """One name may be a prefix of the other."""
     with torch.device("meta"):
         model = nn.ModuleDict({"net": ConvNeXt("small"), "net2": ConvNeXt("atto"), "head": nn.Linear(2, 2)})
     found = multipliers(groups_of(model, 0.5, "layer_wise"))
@@ -246,7 +246,7 @@ def test_rate_of_a_group_is_its_multiplier_times_the_rate_of_the_config():
     for group in groups:
         assert group["lr"] == 0.01 * group["lr_scale"]
         assert group["weight_decay"] in (0.0, 0.3)
-    # From the deepest layer to the head, without decay before with decay.
+    # From the deepest layer to the head; groups without decay come before those with decay.
     order = [(group["lr_scale"], group["weight_decay"]) for group in groups]
     assert order == sorted(order)
 
@@ -266,7 +266,7 @@ def test_optimizer_without_weight_decay_gets_groups_without():
     )
     groups = constructor(meta("atto")).optimizer.param_groups
     assert {group["weight_decay"] for group in groups} == {0.0}
-    assert len(groups) == 7  # one per layer
+    assert len(groups) == 7  # one per layer id
 
 
 def test_layer_wise_is_the_default():
@@ -289,7 +289,7 @@ def test_rate_of_one_leaves_all_rates_alike():
 
 
 def test_biases_of_any_shape_and_slices_of_sharded_weights_follow_the_whole():
-    """A bias need not be a vector; a slice of a sharded matrix is one, and says what it was cut from."""
+    """A bias need not be a vector; a shard of a matrix is one, and knows the dimensions of the whole."""
     model = meta("atto")
     model.grid = nn.Module()
     model.grid.bias = nn.Parameter(torch.zeros(1, 4, 1, 1))
@@ -307,7 +307,7 @@ def test_stage_wise_decay_asks_for_the_method_of_stages():
         def get_layer_depth(self, name, prefix=""):
             return 0, 2
 
-    with pytest.raises(ValueError, match=r"needs a backbone with get_stage_depth\(name, prefix\), and Layers has none"):
+    with pytest.raises(ValueError, match=r"needs a backbone with get_stage_depth\(name, prefix\), but Layers has none"):
         groups_of(Layers(2, 2), 0.5, "stage_wise")
 
 

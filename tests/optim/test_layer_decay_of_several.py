@@ -1,4 +1,4 @@
-"""Several optimizers in mmengine's way: a constructor of the user's that returns an ``OptimWrapperDict``.
+"""Several optimizers as in mmengine: a user's constructor that returns an ``OptimWrapperDict``.
 
 Source of the pattern: mmengine's documentation, docs/en/tutorials/optim_wrapper.md, "Use multiple optimizers"."""
 
@@ -44,7 +44,7 @@ class Both(BaseModel):
 
 
 def build(model, tmp_path, **parts):
-    """Through the runner, which looks for ``constructor`` and else wants one optimizer."""
+    """Build through the runner, which looks for ``constructor`` and otherwise expects one optimizer."""
     runner = Runner(model=model, work_dir=str(tmp_path), default_scope="mmengine", experiment_name=tmp_path.name)
     return runner.build_optim_wrapper(dict(constructor="OnePerPart", **parts))
 

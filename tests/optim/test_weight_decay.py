@@ -1,4 +1,4 @@
-"""Which weights decay under the constructors that configs name: mmdet's, mmseg's, mmengine's and this package's.
+"""Weights that decay under the constructors that configs use: those of mmdet, mmseg, mmengine and this package.
 
 The list is made by hand from the papers: kernels of convolutions and matrices of linear layers decay; biases, norms,
 layer scale and global response normalisation do not (facebookresearch/ConvNeXt@048efcea optim_factory.py,
@@ -67,7 +67,7 @@ def test_kernels_and_matrices_decay_and_nothing_else(version, constructor, param
 
 @pytest.mark.parametrize("version", [V1, V2], ids=["V1", "V2"])
 def test_norms_of_both_versions_follow_mmengines_rule_for_norms(version):
-    """Layer scale is neither a norm nor a bias to mmengine, of whatever package."""
+    """For mmengine, layer scale is neither a norm nor a bias, in any package."""
     found = decaying(
         Detector(ConvNeXt(SMALL, **version)),
         "mmengine.DefaultOptimWrapperConstructor",
@@ -102,7 +102,7 @@ def test_isotropic_network_decays_where_the_others_do():
 
 @pytest.mark.parametrize("version", [V1, V2], ids=["V1", "V2"])
 def test_numbers_of_dimensions_are_those_of_mmpretrains_and_timms_parameters(version):
-    """Constructors tell what decays by the number of dimensions; mmpretrain's GRN is (C,), as timm's is."""
+    """Constructors decide by the number of dimensions what decays; GRN is (C,) in mmpretrain and in timm."""
     import timm
 
     theirs = timm.models.convnext.ConvNeXt(
@@ -136,7 +136,7 @@ def test_state_of_every_shape_of_grn_is_taken(shape, load, frozen_stages):
         model.load_state_dict(given)
     else:
         load_state_dict(model, given, strict=True)
-    assert {name: tensor.shape for name, tensor in given.items()} == before  # they are the caller's
+    assert {name: tensor.shape for name, tensor in given.items()} == before  # they belong to the caller
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, state[name]), name
     model.train()(torch.rand(1, 3, 32, 32))  # no frozen weight counts as random

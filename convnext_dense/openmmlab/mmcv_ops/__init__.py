@@ -1,7 +1,7 @@
-"""mmcv's compiled operators, served from torchvision and plain torch where mmcv was installed without them.
+"""mmcv's compiled operators, implemented with torchvision and plain torch for installations of mmcv without them.
 
-``finder.py`` puts the module ``mmcv._ext`` in place, one file per family holds the operators that it serves, and
-``unserved.py`` names the others. The families are not imported here: they are loaded when mmcv asks for the module.
+``finder.py`` provides the module ``mmcv._ext``. One file per family holds the operators; ``unserved.py`` lists those
+that are not implemented. The families are not imported here: they are loaded when mmcv imports the module.
 """
 
 from convnext_dense.openmmlab.mmcv_ops.finder import serve_mmcv_ops

@@ -1,14 +1,13 @@
 """Multi-scale deformable attention.
 
-Letters: N images, M heads, D channels per head, Q queries, L levels, P points; level l is H_l x W_l and the levels lie
-one after the other in S = sum of H_l * W_l positions.
+Letters: N images, M heads, D channels per head, Q queries, L levels, P points; level l has the size
+H_l x W_l, and the levels are concatenated to S = sum of H_l * W_l positions.
 
 Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/ms_deform_attn_cuda_kernel.cuh
 
-Differs: runs on the CPU too, bfloat16 included. Half and bfloat16 are calculated in float32. The host waits for the
-level sizes, which mmcv's module compares on the host before its call anyway. ``im2col_step`` is ignored: the memory
-used is that of one level. A point that is not finite gives NaN, in mmcv's own version for the CPU as well; the kernel
-leaves it out.
+Differs: runs on the CPU too, including bfloat16. Half and bfloat16 inputs are computed in float32. The host waits for
+the level sizes, which mmcv's module compares on the host before the call anyway. ``im2col_step`` is ignored: one level
+at a time is in memory. A point that is not finite gives NaN, as in mmcv's own version for the CPU; the kernel skips it.
 """
 
 from collections.abc import Iterator
@@ -20,26 +19,27 @@ from torch.nn.functional import grid_sample
 from convnext_dense.openmmlab.mmcv_ops.precision import widen
 
 _BILINEAR, _ZEROS = 0, 0  # grid_sample's modes, as torch's own operators number them
-_OUTSIDE = -3  # a coordinate away from all pixels
+_OUTSIDE = -3  # a coordinate far from all pixels
 
 
 def _levels(value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield of every level its place in S and its values as feature maps (N * M, D, H_l, W_l)."""
+    """Yield each level's slice of S and its values as feature maps (N * M, D, H_l, W_l)."""
     for height, width, start in torch.column_stack((spatial_shapes, level_start_index)).tolist():
         place = slice(start, start + height * width)
         yield place, value[:, place].permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, (height, width))
 
 
 def _grid(sampling_locations: Tensor, level: int) -> Tensor:
-    """One level's points as grid_sample wants them, (N * M, Q, P, 2) in [-1, 1]."""
+    """Return one level's points as a grid for grid_sample, (N * M, Q, P, 2) in [-1, 1]."""
     return (2 * sampling_locations[:, :, :, level] - 1).transpose(1, 2).flatten(0, 1)
 
 
 def _grid_for_slopes(sampling_locations: Tensor, level: int, spatial_shapes: Tensor) -> Tensor:
-    """As :func:`_grid`, with every point between the four pixels that mmcv's kernel finds around it.
+    """Return the grid of :func:`_grid` with each point strictly between the four pixels that mmcv's kernel uses.
 
-    The slope at a point on a pixel is that towards the next pixel, and there is none at or beyond -1, H_l and W_l. The
-    way to a grid and back rounds, by up to 0.75 of the margin: without it, such a point gets another slope.
+    The slope at a point on a pixel is the one towards the next pixel, and there is none at or beyond -1, H_l and W_l.
+    Converting to a grid and back rounds by up to 0.75 of the margin; without the margin, such a point could get another
+    slope.
     """
     points = sampling_locations[:, :, :, level].transpose(1, 2).flatten(0, 1)
     size = spatial_shapes[level].flip(0).to(points)
@@ -52,7 +52,7 @@ def _grid_for_slopes(sampling_locations: Tensor, level: int, spatial_shapes: Ten
 
 
 def _weights(attention_weights: Tensor, level: int) -> Tensor:
-    """One level's weights, (N * M, 1, Q, P)."""
+    """Return one level's weights, (N * M, 1, Q, P)."""
     return attention_weights[:, :, :, level].transpose(1, 2).flatten(0, 1)[:, None]
 
 
@@ -69,7 +69,7 @@ def ms_deform_attn_forward(
     Args:
         value: (N, S, M, D).
         value_spatial_shapes: (L, 2), H_l and W_l.
-        value_level_start_index: (L,), where each level begins in S.
+        value_level_start_index: (L,), the start of each level in S.
         sampling_locations: (N, Q, M, L, P, 2), x and y as fractions of the width and height.
         attention_weights: (N, Q, M, L, P).
         im2col_step: Ignored.
@@ -97,7 +97,7 @@ def ms_deform_attn_backward(
 ) -> None:
     """Add the gradient of :func:`ms_deform_attn_forward` to the three ``grad_`` tensors of its inputs.
 
-    They have the shapes of what they belong to. The other arguments are those of the forward function;
+    Each has the shape of its input. The other arguments are those of the forward function;
     ``grad_output`` is (N, Q, M * D).
     """
     images, _, heads, channels = value.shape

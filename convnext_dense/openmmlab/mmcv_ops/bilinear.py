@@ -1,4 +1,4 @@
-"""Values of feature maps between their pixels, as mmcv's operators read them.
+"""Bilinear interpolation of feature maps by the rules of mmcv's operators.
 
 Source: ``bilinear_interpolate`` in
 https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/common_cuda_helper.hpp, and for the slopes
@@ -11,12 +11,12 @@ from torch.nn.functional import grid_sample
 
 
 def points_inside(y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
-    """Return which points count: up to one pixel outside the map the border pixel does, nothing beyond."""
+    """Return which points count: points up to one pixel outside the map read the border pixel, others count as zero."""
     return (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
 
 
 def sampling_grid(y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
-    """Return points (N, A, B), in pixels, as grid_sample wants them for ``border`` padding: (N, A, B, 2)."""
+    """Convert points (N, A, B), in pixels, to a grid (N, A, B, 2) for grid_sample with ``border`` padding."""
     return torch.stack(((2 * x + 1) / width - 1, (2 * y + 1) / height - 1), dim=-1)
 
 
@@ -28,23 +28,23 @@ def sample(maps: Tensor, y: Tensor, x: Tensor) -> Tensor:
 
 
 def _pixels_around(position: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Index of the pixel before and of the one after ``position``; beyond the first and last pixel they are those."""
+    """Return the indices of the pixels before and after ``position``, limited to the first and last pixel."""
     before = position.clamp(0, size - 1).long()
     return before, (before + 1).clamp(max=size - 1)
 
 
 def sample_slopes(map_: Tensor, y: Tensor, x: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradients of y and x, for ``grad``, the gradient of the values of one map at these points.
+    """Return the gradients of y and x, given the gradient of the values of one map at these points.
 
-    They are mmcv's, which are not the derivatives beyond the pixels: before the first one, the slope of the four
-    pixels goes on, though the value does not, and from the last one on there is no slope at all, along the border
-    neither.
+    The gradients are mmcv's, which differ from the derivatives beyond the pixels: before the first pixel the slope of
+    the nearest four pixels continues although the value does not; from the last pixel on there is no slope at all, not
+    even along the border.
 
     Args:
         map_: (C, H, W).
         y: (A, B), in pixels.
-        x: Likewise.
-        grad: (A, C), for all B points of a row alike.
+        x: (A, B), in pixels.
+        grad: (A, C), the same for all B points of a row.
     """
     height, width = map_.shape[1:]
     inside = points_inside(y, x, height, width)

@@ -4,12 +4,12 @@ Letters: N images, G groups, C channels per group, K positions of a k x k kernel
 
 Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/carafe_naive_cuda_kernel.cuh
 (arXiv 1905.02188, equation 4)
-Differs: runs on the CPU too. The plain and the "naive" operator are one; the scratch tensors of the former that mmcv
-allocates are left alone, except that the features are kept in ``rfeatures``, which is what the backward call gets.
+Differs: runs on the CPU too. The plain and the "naive" operator are the same; the scratch tensors that mmcv allocates
+for the former stay unused, except ``rfeatures``, which keeps the features for the backward call.
 
-Patches: ``mmcv.ops.carafe.CARAFENaiveFunction.backward`` begins with ``assert grad_output.is_cuda`` and stops there on
-the CPU, before this module is asked. It is replaced by the same without that line, on the first call of the forward
-operator. A compiled mmcv never comes here and keeps its own.
+Patches: ``mmcv.ops.carafe.CARAFENaiveFunction.backward`` starts with ``assert grad_output.is_cuda``, so on the CPU it
+fails before it calls this module. The first call of the forward operator replaces it by the same function without that
+line. A compiled mmcv does not use this module and keeps its own function.
 """
 
 from functools import cache
@@ -28,7 +28,7 @@ def _windows(features: Tensor, kernel_size: int, group_size: int) -> Tensor:
 
 
 def _blocks(outputs: Tensor, group_size: int, scale_factor: int) -> Tensor:
-    """Return maps of the output's size by group and position, (N, G, channels per group, H, S, W, S)."""
+    """Split maps of the output's size by group and position: (N, G, channels per group, H, S, W, S)."""
     images, channels, height, width = outputs.shape
     return outputs.reshape(
         images,
@@ -52,7 +52,7 @@ def _backward_on_any_device(ctx: Any, grad_output: Tensor) -> tuple[Tensor | Non
 
 @cache
 def _lift_device_check() -> None:
-    """Let mmcv's naive function take gradients on any device; see the top of the file."""
+    """Let mmcv's naive function compute gradients on any device; see the module's docstring."""
     from mmcv.ops.carafe import CARAFENaiveFunction
 
     CARAFENaiveFunction.backward = staticmethod(_backward_on_any_device)
@@ -91,7 +91,7 @@ def carafe_naive_backward(
 def carafe_forward(
     features: Tensor, masks: Tensor, rfeatures: Tensor, routput: Tensor, rmasks: Tensor, output: Tensor, **sizes: Any
 ) -> None:
-    """As ``carafe_naive_forward``; keeps the features for the backward call."""
+    """Do the same as ``carafe_naive_forward``, and keep the features for the backward call."""
     rfeatures.copy_(features)
     carafe_naive_forward(features, masks, output, **sizes)
 
@@ -108,7 +108,7 @@ def carafe_backward(
     grad_masks: Tensor,
     **sizes: Any,
 ) -> None:
-    """As ``carafe_naive_backward``."""
+    """Do the same as ``carafe_naive_backward``."""
     carafe_naive_backward(grad_output, rfeatures, masks, grad_input, grad_masks, **sizes)
 
 

@@ -6,17 +6,17 @@ deformable_group and im2col_step in version 1, for kernel_h, kernel_w, stride_h,
 dilation_w, group and deformable_group in version 2.
 
 Source: https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops/csrc (pytorch/deform_conv.cpp,
-pytorch/modulated_deform_conv.cpp, and their kernels in common/cuda). torchvision's deform_conv2d is the same function,
-with the same layout of offsets. Its gradient of the offsets is not: see :func:`_without_outside`.
+pytorch/modulated_deform_conv.cpp, and their kernels in common/cuda). torchvision's deform_conv2d is the same function
+with the same layout of offsets, but its gradient of the offsets differs: see :func:`_without_outside`.
 
-Differs: an offset that is not a number gives NaN (mmcv: 0). Half and bfloat16 are calculated in float32. The scratch
-tensors stay untouched, but for ``columns`` in version 1's backward functions: the first leaves the weight's gradient
-there for the second, because torchvision calculates all gradients at once. ``im2col_step`` is ignored; torchvision
-chooses its own.
+Differs: an offset that is not a number gives NaN (mmcv: 0). Half and bfloat16 inputs are computed in float32. Scratch
+tensors are not used, except ``columns`` in version 1's backward functions: the first stores the weight's gradient there
+for the second, because torchvision computes all gradients at once. ``im2col_step`` is ignored; torchvision chooses its
+own.
 
-Version 2 of mmcv takes the offsets and the mask of an image for a row of numbers and reads as many from its start as
-the output asks for. DyHead counts on it: it hands over offsets of a larger map. Too few numbers, which mmcv reads
-beyond the end of, are an error here.
+Version 2 of mmcv treats the offsets and the mask of an image as a flat row and reads as many numbers from its start as
+the output needs. DyHead relies on this and passes offsets of a larger map. If there are too few numbers, mmcv reads
+past the end; here it is an error.
 """
 
 import torch
@@ -28,19 +28,19 @@ from convnext_dense.openmmlab.mmcv_ops.precision import widen
 
 
 def _version1(geometry: dict[str, int]) -> tuple[int, ...]:
-    """Return the keywords of version 1 in torchvision's order; the last one says that there is no mask."""
+    """Return the arguments of version 1 in torchvision's order; the last one says that there is no mask."""
     names = ("dH", "dW", "padH", "padW", "dilationH", "dilationW", "group", "deformable_group")
     return *(geometry[name] for name in names), False
 
 
 def _version2(geometry: dict[str, int]) -> tuple[int, ...]:
-    """Return the keywords of version 2 in torchvision's order; the last one says that there is a mask."""
+    """Return the arguments of version 2 in torchvision's order; the last one says that there is a mask."""
     names = ("stride_h", "stride_w", "pad_h", "pad_w", "dilation_h", "dilation_w", "group", "deformable_group")
     return *(geometry[name] for name in names), True
 
 
 def _unused_mask(input: Tensor) -> Tensor:
-    """Return what torchvision takes for "no mask"."""
+    """Return the placeholder that torchvision expects instead of a mask."""
     return input.new_zeros((len(input), 1))
 
 
@@ -51,18 +51,18 @@ def _zero_bias(weight: Tensor) -> Tensor:
 def _without_outside(
     gradient: Tensor, offset: Tensor, input: Tensor, weight: Tensor, numbers: tuple[int, ...]
 ) -> Tensor:
-    """Return the gradient of ``offset`` with zeros for the points outside the map.
+    """Set the gradient of ``offset`` to zero for points outside the map, and return it.
 
-    To mmcv, a point is on the map if it lies between -1 and H, and between -1 and W, both excluded; any other has no
-    slope. torchvision gives a point at exactly -1 the slope towards the map. A padded kernel with offsets of 0, the
-    start of every training, has such points.
+    In mmcv a point is on the map if it lies strictly between -1 and H and strictly between -1 and W; any other point
+    has no slope. torchvision gives a point at exactly -1 the slope towards the map. A padded kernel with zero offsets,
+    as at the start of training, has such points.
 
     Args:
         gradient: (N, E * R * S * 2, P, Q), overwritten.
-        offset: Likewise.
+        offset: (N, E * R * S * 2, P, Q).
         input: (N, C, H, W).
         weight: (D, C / group, R, S).
-        numbers: As :func:`_version1` or :func:`_version2` returns them.
+        numbers: The result of :func:`_version1` or :func:`_version2`.
     """
     kernel = weight.shape[2:]
     offsets = offset.unflatten(1, (-1, *kernel, 2)).unbind(dim=4)  # y and x, (N, E, R, S, P, Q)
@@ -79,7 +79,7 @@ def _without_outside(
 def deform_conv_forward(
     input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor, **geometry: int
 ) -> None:
-    """Convolve ``input`` at shifted points.
+    """Convolve ``input`` at points shifted by ``offset``.
 
     Args:
         input: (N, C, H, W).
@@ -88,7 +88,7 @@ def deform_conv_forward(
         output: (N, D, P, Q), overwritten.
         columns: Scratch, unused.
         ones: Scratch, unused.
-        geometry: See the top of the file.
+        geometry: See the module's docstring.
     """
     input, weight, offset = widen(input, weight, offset)
     mask, bias = _unused_mask(input), _zero_bias(weight)
@@ -98,7 +98,7 @@ def deform_conv_forward(
 def _version1_gradients(
     grad_output: Tensor, input: Tensor, weight: Tensor, offset: Tensor, geometry: dict[str, int]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input, weight and offset."""
+    """Return the gradients of input, weight and offset."""
     grad_output, input, weight, offset = widen(grad_output, input, weight, offset)
     numbers = _version1(geometry)
     grad_input, grad_weight, grad_offset, _, _ = torch.ops.torchvision._deform_conv2d_backward(
@@ -126,8 +126,8 @@ def deform_conv_backward_input(
         grad_input: (N, C, H, W).
         grad_offset: (N, E * R * S * 2, P, Q).
         weight: As in :func:`deform_conv_forward`.
-        columns: Scratch; holds the weight's gradient afterwards.
-        geometry: See the top of the file.
+        columns: Scratch; contains the weight's gradient afterwards.
+        geometry: See the module's docstring.
     """
     input_part, weight_part, offset_part = _version1_gradients(grad_output, input, weight, offset, geometry)
     grad_input.add_(input_part)
@@ -153,22 +153,22 @@ def deform_conv_backward_parameters(
         offset: Likewise.
         grad_output: (N, D, P, Q).
         grad_weight: (D, C / group, R, S).
-        columns: Scratch; where :func:`deform_conv_backward_input` left the gradient, it is taken from there.
+        columns: Scratch; contains the gradient if :func:`deform_conv_backward_input` stored it here.
         ones: Scratch, unused.
         scale: Factor.
-        geometry: See the top of the file.
+        geometry: See the module's docstring.
     """
     if columns.shape == grad_weight.shape:
         weight_part = columns.clone()
-        columns.resize_(0)  # taken once: the next backward pass may come with another gradient
+        columns.resize_(0)  # used once: the next backward pass may have another gradient
     else:
-        # The weight's own gradient does not depend on its values.
+        # The weight's gradient does not depend on its values.
         _, weight_part, _ = _version1_gradients(grad_output, input, grad_weight, offset, geometry)
     grad_weight.add_(weight_part, alpha=scale)
 
 
 def _output_size(input: Tensor, geometry: dict[str, int]) -> list[int]:
-    """P and Q of version 2."""
+    """Return P and Q of version 2."""
     sizes = []
     for length, axis in zip(input.shape[2:], "hw", strict=True):
         window = geometry[f"dilation_{axis}"] * (geometry[f"kernel_{axis}"] - 1) + 1
@@ -177,7 +177,7 @@ def _output_size(input: Tensor, geometry: dict[str, int]) -> list[int]:
 
 
 def _read_as_row(name: str, maps: Tensor, size: list[int]) -> Tensor:
-    """Return the first numbers of every image of ``maps`` (N, ..., any, any), as a view of maps of ``size``."""
+    """View the first numbers of each image of ``maps`` (N, ..., any, any) as maps of ``size``."""
     if list(maps.shape[2:]) == size:
         return maps
     needed = maps.shape[1] * size[0] * size[1]
@@ -188,7 +188,7 @@ def _read_as_row(name: str, maps: Tensor, size: list[int]) -> Tensor:
 
 
 def _add_as_row(target: Tensor, part: Tensor) -> None:
-    """Add ``part`` where :func:`_read_as_row` read it."""
+    """Add ``part`` to the numbers that :func:`_read_as_row` reads."""
     if target.shape != part.shape:
         row = target.new_zeros((len(target), target[0].numel()))
         row[:, : part[0].numel()] = part.flatten(1)
@@ -209,19 +209,19 @@ def modulated_deform_conv_forward(
     with_bias: bool,
     **geometry: int,
 ) -> None:
-    """Convolve ``input`` at shifted points, each weighted by ``mask``.
+    """Convolve ``input`` at points shifted by ``offset`` and weighted by ``mask``.
 
     Args:
         input: (N, C, H, W).
         weight: (D, C / group, R, S).
         bias: (D,) where ``with_bias``, else empty.
         ones: Scratch, unused.
-        offset: (N, E * R * S * 2, P, Q), pairs (y, x); larger maps are read as the top of the file says.
+        offset: (N, E * R * S * 2, P, Q), pairs (y, x); see the module's docstring for larger maps.
         mask: (N, E * R * S, P, Q), likewise.
         output: (N, D, P, Q), overwritten.
         columns: Scratch, unused.
         with_bias: Whether to add the bias.
-        geometry: See the top of the file.
+        geometry: See the module's docstring.
 
     Raises:
         UserError: Offset or mask has too few numbers.
@@ -253,8 +253,8 @@ def modulated_deform_conv_backward(
 ) -> None:
     """Add the gradient of :func:`modulated_deform_conv_forward` to the five ``grad_`` tensors of its inputs.
 
-    They have the shapes of what they belong to; ``grad_bias`` is left alone without ``with_bias``. The other
-    arguments are those of the forward function; ``grad_output`` is (N, D, P, Q).
+    Each has the shape of its input; ``grad_bias`` does not change without ``with_bias``. The other arguments are those
+    of the forward function; ``grad_output`` is (N, D, P, Q).
     """
     grad_output, input, weight, offset, mask = widen(grad_output, input, weight, offset, mask)
     size = list(grad_output.shape[2:])

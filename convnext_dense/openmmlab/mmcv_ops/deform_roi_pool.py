@@ -1,11 +1,11 @@
-"""Deformable RoI pooling: RoI align whose bins are moved, each by an offset of its own.
+"""Deformable RoI pooling: RoI align with a separate offset for each bin.
 
-Letters: N images, C channels, H and W size of the map; K RoIs; P and Q bins along y and x; G and F points of a bin
+Letters: N images, C channels, H and W size of the map; K RoIs; P and Q bins along y and x; G and F points per bin
 along y and x. A RoI is (image index, x1, y1, x2, y2) in pixels of the image.
 
 Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/deform_roi_pool_cuda_kernel.cuh
 (arXiv 1811.11168, equation 3)
-Differs: runs on the CPU too. Half and bfloat16 are calculated in float32.
+Differs: runs on the CPU too. Half and bfloat16 inputs are computed in float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ from convnext_dense.openmmlab.mmcv_ops.roi import groups_of_equal_size
 def _groups(
     input: Tensor, rois: Tensor, pooled: tuple[int, int], spatial_scale: float, sampling_ratio: int
 ) -> Iterator[tuple[int, tuple[int, int], Tensor]]:
-    """Yield image, (G, F) and the indices of RoIs that have these, a memory's worth at once."""
+    """Yield image, (G, F) and the indices of RoIs with these sizes, in groups of limited memory."""
     height, width = pooled
     size = (rois[:, 3:] - rois[:, 1:3]) * spatial_scale
     points = torch.stack((size[:, 1] / height, size[:, 0] / width), dim=1).ceil().long()
@@ -43,7 +43,7 @@ def _points(
     spatial_scale: float,
     gamma: float,
 ) -> tuple[Tensor, Tensor]:
-    """Coordinates y and x of the points of every bin, each (K * P * Q, G * F)."""
+    """Return the coordinates y and x of the points of every bin, each (K * P * Q, G * F)."""
     coordinates = []
     corners = rois[:, 1:].unflatten(1, (2, 2)) * spatial_scale - 0.5
     for axis in (1, 0):  # y, x
@@ -61,7 +61,7 @@ def _points(
 
 
 def _means(map_: Tensor, y: Tensor, x: Tensor, pooled: tuple[int, int]) -> Tensor:
-    """Mean over the points of every bin, (K, C, P, Q), on one map (C, H, W); differentiable in the map."""
+    """Return the mean over the points of every bin, (K, C, P, Q), on one map (C, H, W); differentiable in the map."""
     means = sample(map_[None], y[None], x[None]).mean(dim=-1)
     return means.view(map_.shape[0], -1, *pooled).transpose(0, 1)
 
@@ -77,7 +77,7 @@ def deform_roi_pool_forward(
     sampling_ratio: int,
     **scales: float,
 ) -> None:
-    """Write the means of all bins.
+    """Write the mean of each bin into ``output``.
 
     Args:
         input: (N, C, H, W).
@@ -86,7 +86,7 @@ def deform_roi_pool_forward(
         output: (K, C, P, Q), overwritten; 0 for a RoI without points.
         pooled_height: P.
         pooled_width: Q.
-        sampling_ratio: G and F; 0 takes as many points as a bin has pixels, rounded up.
+        sampling_ratio: G and F; 0 uses as many points as a bin has pixels, rounded up.
         scales: ``spatial_scale``, feature map pixels per image pixel, and ``gamma``.
     """
     input, rois, offset = widen(input, rois, offset)

@@ -1,9 +1,9 @@
-"""Puts a module ``mmcv._ext`` in place where mmcv was installed without its compiled one.
+"""Import hook that provides ``mmcv._ext`` where mmcv was installed without its compiled module.
 
-Source: the names that the module must have are those of mmcv's binding,
+Source: the names in the module are those of mmcv's binding,
 https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/pytorch/pybind.cpp
 
-Differs: an operator that is not served raises ``NotImplementedError`` when it is called.
+Differs: an operator that is not implemented raises ``NotImplementedError`` when it is called.
 """
 
 import importlib
@@ -33,17 +33,17 @@ _FAMILIES = (
 
 
 class MmcvOpsLoader(Loader):
-    """Fills the module ``mmcv._ext`` with every name that mmcv asks of it."""
+    """Fills the module ``mmcv._ext`` with every name that mmcv imports from it."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Leave the creation of the module to Python."""
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Set the served operators, and a stand-in for each of the others, as attributes of ``module``.
+        """Set the operators, and a stand-in for each that is not implemented, as attributes of ``module``.
 
-        They are attributes, not answers of a module-level ``__getattr__``, so that a name that mmcv does not know
-        stays an ``AttributeError``.
+        They are attributes rather than results of a module-level ``__getattr__``, so a name that mmcv does not define
+        still raises an ``AttributeError``.
         """
         for family in _FAMILIES:
             operators = importlib.import_module(f"{__package__}.{family}").OPERATORS
@@ -57,9 +57,9 @@ class MmcvOpsFinder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return a spec for ``mmcv._ext``, ``None`` for any other name.
+        """Return a spec for ``mmcv._ext``, and ``None`` for any other name.
 
-        mmengine takes the existence of this spec for that of mmcv's operators (``mmcv_full_available``).
+        mmengine concludes from this spec that mmcv's operators are available (``mmcv_full_available``).
         """
         if fullname != MODULE_NAME:
             return None
@@ -67,10 +67,10 @@ class MmcvOpsFinder(MetaPathFinder):
 
 
 def serve_mmcv_ops() -> None:
-    """Serve ``mmcv._ext`` from torchvision and torch in this process, unless mmcv has a compiled one.
+    """Provide ``mmcv._ext`` from torchvision and torch in this process, unless mmcv has a compiled module.
 
-    The finder goes to the end of ``sys.meta_path``: Python's own finders look first, hence a compiled module wins.
-    Nothing is imported by this call, so it is silent where mmcv is missing, and a second call changes nothing.
+    The finder goes to the end of ``sys.meta_path``: Python's own finders come first, so a compiled module wins. This
+    call imports nothing, so it also works without mmcv, and a second call changes nothing.
     """
     if not any(isinstance(finder, MmcvOpsFinder) for finder in sys.meta_path):
         sys.meta_path.append(MmcvOpsFinder())

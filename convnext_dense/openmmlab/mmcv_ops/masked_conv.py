@@ -1,6 +1,6 @@
-"""Convolution at chosen positions only: the windows around them as columns, and the results back in the map.
+"""Convolution at selected positions only: gathering the windows as columns, and scattering the results into the map.
 
-Letters: C channels, H and W size of the map, R and S of the kernel, M chosen positions.
+Letters: C channels, H and W size of the map, R and S size of the kernel, M selected positions.
 
 Source: https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/masked_conv2d_cuda_kernel.cuh
 """

@@ -1,12 +1,12 @@
-"""Box overlaps and the suppression of overlapping boxes.
+"""Box overlaps and non-maximum suppression.
 
 Letters: N boxes, M and K boxes of two sets. A box is (x1, y1, x2, y2); with ``offset`` 1 its width is x2 - x1 + 1.
 
 Source: https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops/csrc/pytorch/cpu (nms.cpp, bbox_overlaps_cpu.cpp)
 and https://github.com/open-mmlab/mmcv/blob/v2.1.0/mmcv/ops/csrc/common/cuda/nms_cuda_kernel.cuh
 
-Differs: float64, half and bfloat16 boxes are accepted everywhere (the compiled operators want float32; the two short
-formats are calculated in float32).
+Differs: float64, half and bfloat16 boxes are accepted everywhere (the compiled operators require float32; half and
+bfloat16 are computed in float32).
 """
 
 import torch
@@ -25,7 +25,7 @@ def _areas(boxes: Tensor, offset: int) -> Tensor:
 
 
 def _overlaps(boxes1: Tensor, boxes2: Tensor, offset: int, mode: int = _IOU) -> Tensor:
-    """Intersection over union, or over the area of ``boxes1``, of two broadcastable sets (..., 4) of boxes."""
+    """Return the intersection over union, or over the area of ``boxes1``, of two broadcastable sets (..., 4)."""
     top_left = torch.maximum(boxes1[..., :2], boxes2[..., :2])
     bottom_right = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
     size = (bottom_right - top_left + offset).clamp(min=0)
@@ -43,7 +43,7 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
         bboxes2: (K, 4); K = M where ``aligned``.
         ious: (M, K), or (M,) where ``aligned``; overwritten.
         mode: 0 for intersection over union, 1 for intersection over the area of ``bboxes1``.
-        aligned: Whether box i meets box i only.
+        aligned: Whether box i is only compared with box i.
         offset: 0 or 1.
     """
     boxes1, boxes2 = widen(bboxes1, bboxes2)
@@ -51,26 +51,26 @@ def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, ali
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Return the indices (long) of the boxes that no better box overlaps by more than ``iou_threshold``.
+    """Return the indices (long) of the boxes that remain after suppressing overlaps of more than ``iou_threshold``.
 
     Args:
         boxes: (N, 4).
         scores: (N,). The indices come in descending order of score; equal scores keep their order.
-        iou_threshold: Compared in single precision, like the compiled operators do: a pair whose IoU is exactly 0.3
-            is not over a threshold of 0.3.
+        iou_threshold: Compared in single precision, as in the compiled operators: an IoU of exactly 0.3 does not exceed
+            a threshold of 0.3.
         offset: 0 or 1.
     """
     boxes, scores = widen(boxes, scores)
     if boxes.dtype == torch.float32:
         iou_threshold = torch.tensor(iou_threshold, dtype=torch.float32).item()
     if offset:
-        # The width x2 - x1 + 1 is that of a box ending at x2 + 1, and so are all intersections.
+        # A box that ends at x2 + 1 has the width x2 - x1 + 1, and intersections grow in the same way.
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), dim=1)
     return torch.ops.torchvision.nms(boxes, scores, iou_threshold)
 
 
 def _decay(iou: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
-    """Return the factor on the score of a box that overlaps a better one by ``iou``."""
+    """Return the factor on the score of a box that overlaps a higher-scoring one by ``iou``."""
     if method == _GAUSSIAN:
         return torch.exp(-(iou * iou) / sigma)
     suppressed = 1 - iou if method == _LINEAR else torch.zeros_like(iou)
@@ -87,17 +87,17 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the scores of overlapping boxes; return the indices of those that stay, best first.
+    """Lower the scores of overlapping boxes, and return the indices of the remaining boxes, best first.
 
-    mmcv calls it with CPU tensors only. The boxes are moved about exactly as in the compiled operator, which decides
-    among equal scores.
+    mmcv calls it with CPU tensors only. The boxes are swapped exactly as in the compiled operator, which determines the
+    order of equal scores.
 
     Args:
         boxes: (N, 4).
         scores: (N,).
-        dets: (N, 5); the boxes that stay and their new scores are written into its first rows.
-        iou_threshold: From this overlap on, methods naive and linear lower a score.
-        sigma: Width of method gaussian.
+        dets: (N, 5); the remaining boxes and their new scores are written into its first rows.
+        iou_threshold: Overlap from which the methods naive and linear lower a score.
+        sigma: Width of the method gaussian.
         min_score: A box whose score falls below it is dropped.
         method: 0 naive, 1 linear, 2 gaussian.
         offset: 0 or 1.
@@ -116,7 +116,7 @@ def softnms(
         rest[:, 4] *= _decay(iou, iou_threshold, sigma, method)
         dropped = rest[:, 4] < min_score
         kept = (~dropped).nonzero().squeeze(1)
-        # A dropped box gives its place to the last one that stays.
+        # The last remaining box takes the place of a dropped one.
         holes = dropped[: len(kept)].nonzero().squeeze(1)
         fillers = kept[len(kept) - len(holes) :].flip(0)
         rest[holes], rest_indices[holes] = rest[fillers], rest_indices[fillers]
@@ -127,11 +127,11 @@ def softnms(
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Return, for every box that stays, its index and those of the boxes that it suppresses, in order of score.
+    """Return the index of every remaining box and those of the boxes that it suppresses, in order of score.
 
     Args:
         dets: (N, 5), boxes and scores.
-        iou_threshold: From this overlap on, a box is suppressed (:func:`nms` wants more than its threshold).
+        iou_threshold: Overlap from which a box is suppressed (in :func:`nms` it must exceed the threshold).
     """
     (dets,) = widen(dets)
     order = dets[:, 4].argsort(descending=True, stable=True)

@@ -1,11 +1,11 @@
-"""The number format in which the served operators calculate."""
+"""The precision that the operators compute in."""
 
 import torch
 from torch import Tensor
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype to calculate in for tensors of ``dtype``: float32 for half and bfloat16, else ``dtype``.
+    """Return the dtype to compute in for tensors of ``dtype``: float32 for half and bfloat16, else ``dtype``.
 
     A coordinate of 1000 pixels has a resolution of half a pixel in half precision and of 8 pixels in bfloat16, box
     areas overflow half, and torchvision has no bfloat16 kernels.
@@ -14,6 +14,6 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def widen(like: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Return all tensors in the dtype to calculate in, which the first one decides."""
+    """Cast all tensors to the dtype to compute in, which the first one determines."""
     dtype = wide_dtype(like.dtype)
     return tuple(tensor.to(dtype) for tensor in (like, *others))

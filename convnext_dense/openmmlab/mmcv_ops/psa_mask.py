@@ -1,4 +1,4 @@
-"""The attention maps of PSANet, moved from positions relative to a pixel to positions in the image.
+"""PSANet's attention maps, converted from positions relative to a pixel to positions in the image.
 
 Letters: N images, P = H * W positions.
 
@@ -11,13 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_COLLECT = 0  # mmcv's number of the type; 1 is "distribute"
+_COLLECT = 0  # mmcv's number for this type; 1 is "distribute"
 
 
 def _relative(
     like: Tensor, h_feature: int, w_feature: int, h_mask: int, w_mask: int, half_h_mask: int, half_w_mask: int
 ) -> tuple[Tensor, Tensor]:
-    """For a target position (rows) and a pixel (columns): its index in the mask, (P, P), and whether it is inside."""
+    """Return the mask index of each target position (rows) for each pixel (columns), and whether it is inside."""
     rows = torch.arange(h_feature, device=like.device)
     columns = torch.arange(w_feature, device=like.device)
     h = rows[:, None, None, None] - rows[None, None, :, None] + half_h_mask

@@ -1,16 +1,16 @@
 """RoI align and RoI pool.
 
-Letters: N images, C channels, H and W size of the feature map; K RoIs; P and Q bins along y and x; G and F points of a
-bin along y and x. A RoI is (image index, x1, y1, x2, y2) in pixels of the image, ``spatial_scale`` leads from there
-to the feature map.
+Letters: N images, C channels, H and W size of the feature map; K RoIs; P and Q bins along y and x; G and F points per
+bin along y and x. A RoI is (image index, x1, y1, x2, y2) in pixels of the image; ``spatial_scale`` converts them to
+pixels of the feature map.
 
 Source: https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops/csrc/common/cuda (roi_align_cuda_kernel.cuh,
-roi_pool_cuda_kernel.cuh). RoI align's average mode and RoI pool's gradient are torchvision's, which are the same
-functions; torchvision has no maximum mode, and its RoI pool rounds the RoI to whole pixels, which mmcv's does not.
+roi_pool_cuda_kernel.cuh). RoI align's average mode and RoI pool's gradient are the same functions in torchvision, which
+is used for them; it has no maximum mode, and its RoI pool rounds the RoI to whole pixels, unlike mmcv's.
 
-Differs: half and bfloat16 are calculated in float32. In maximum mode a RoI without sampling points gives 0, like in
-average mode (mmcv: -10000 on the CPU, -FLT_MAX on CUDA), and RoI pool sends no gradient through a RoI of negative
-size (mmcv: to the first pixel). Such RoIs are accepted on the CPU as on CUDA.
+Differs: half and bfloat16 inputs are computed in float32. In maximum mode a RoI without sampling points gives 0, as in
+average mode (mmcv: -10000 on the CPU, -FLT_MAX on CUDA), and RoI pool passes no gradient through a RoI of negative
+size (mmcv: to the first pixel). Such RoIs are accepted on the CPU as they are on CUDA.
 """
 
 from collections.abc import Iterator
@@ -23,34 +23,34 @@ from convnext_dense.openmmlab.mmcv_ops.precision import wide_dtype, widen
 
 _MAX = 0  # roi_align's `pool_mode`, as mmcv/ops/roi_align.py numbers it
 
-# Elements of the largest temporary tensor in the functions written here (64 MiB in float32), unless one RoI needs more.
+# Size limit of temporary tensors in this package's own functions (64 MiB in float32), unless one RoI needs more.
 _ELEMENTS_AT_ONCE = 1 << 24
 
 
 def at_once(elements_per_roi: int) -> int:
-    """How many RoIs to take at once."""
+    """Return how many RoIs to process at once."""
     return max(1, _ELEMENTS_AT_ONCE // max(1, elements_per_roi))
 
 
 def _corners(rois: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last corner of ``rois`` (K, 5), each (K, 2) in the order y, x."""
+    """Return the first and last corner of ``rois`` (K, 5), each (K, 2) in the order y, x."""
     first, last = rois[:, 1:].unflatten(1, (2, 2)).flip(2).unbind(1)
     return first, last
 
 
 def _pixels(input: Tensor) -> Tensor:
-    """``input`` (N, C, H, W) as a table of pixels (N * H * W, C)."""
+    """Return ``input`` (N, C, H, W) as a table of pixels (N * H * W, C)."""
     return input.permute(0, 2, 3, 1).reshape(-1, input.shape[1])
 
 
 def groups_of_equal_size(sizes: Tensor, elements_per_point: int) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield height, width and the indices of RoIs whose bins have this many points, a memory's worth at once.
+    """Yield height, width and the indices of RoIs whose bins have this many points, in groups of limited memory.
 
-    RoIs without points are left out. The sizes shape the tensors that follow: the host has to wait for them here.
+    RoIs without points are skipped. The sizes determine tensor shapes, so the host has to wait for them here.
 
     Args:
         sizes: (K, 2), points of a bin along y and x.
-        elements_per_point: Elements of a temporary tensor per RoI and point of a bin.
+        elements_per_point: Elements of a temporary tensor per RoI and point in a bin.
     """
     unique, group, counts = torch.unique(sizes, dim=0, return_inverse=True, return_counts=True)
     for (height, width), rois in zip(unique.tolist(), group.argsort().split(counts.tolist()), strict=True):
@@ -60,12 +60,12 @@ def groups_of_equal_size(sizes: Tensor, elements_per_point: int) -> Iterator[tup
 
 
 def _neighbours(position: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Index and weight of the lower and of the upper neighbour of ``position`` along an axis of ``size`` pixels.
+    """Return index and weight of the lower and the upper neighbour of ``position`` along an axis of ``size`` pixels.
 
-    Up to one pixel outside the map the border pixel counts; beyond, both weights are zero.
+    Up to one pixel outside the map the border pixel counts; beyond that, both weights are zero.
     """
     inside = (position >= -1) & (position <= size)
-    # Outside there may be NaN, which clamp would keep and which is no index.
+    # Positions outside may be NaN, which clamp would keep and which is not a valid index.
     position = torch.where(inside, position, torch.zeros_like(position)).clamp(0, size - 1)
     lower = position.long()
     fraction = position - lower
@@ -73,7 +73,7 @@ def _neighbours(position: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tup
 
 
 def _max_of_bins(values: Tensor, num_rows: int, num_columns: int) -> tuple[Tensor, Tensor]:
-    """Maximum of each bin, and where it occurs first, row by row: two tensors (K, C, P, Q).
+    """Return the maximum of each bin and where it first occurs, row by row: two tensors (K, C, P, Q).
 
     Args:
         values: (K, P * G, Q * F, C), the points of all bins.
@@ -86,7 +86,7 @@ def _max_of_bins(values: Tensor, num_rows: int, num_columns: int) -> tuple[Tenso
 
 
 def _coordinates(y: Tensor, x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Coordinates y (K, P, G) and x (K, Q, F) of the points at ``places`` (K, C, P, Q), each (K, C, P, Q)."""
+    """Select from the coordinates y (K, P, G) and x (K, Q, F) those of the points at ``places``, each (K, C, P, Q)."""
     rows, columns = (places // x.shape[2])[..., None], (places % x.shape[2])[..., None]
     y, x = y[:, None, :, None], x[:, None, None]
     return (
@@ -96,14 +96,14 @@ def _coordinates(y: Tensor, x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sampling_positions(start: Tensor, bin_size: Tensor, num_bins: int, num_points: int) -> Tensor:
-    """Coordinates (K, num_bins, num_points) along one axis for RoIs that begin at ``start`` (K,)."""
+    """Return coordinates (K, num_bins, num_points) along one axis for RoIs that start at ``start`` (K,)."""
     bins, points = torch.arange(num_bins, device=start.device), torch.arange(num_points, device=start.device)
     bin_start = start[:, None] + bins * bin_size[:, None]
     return bin_start[:, :, None] + ((points + 0.5) * bin_size[:, None] / num_points)[:, None]
 
 
 def _interpolate(pixels: Tensor, image_index: Tensor, y: Tensor, x: Tensor, size: torch.Size) -> Tensor:
-    """Values (K, P * G, Q * F, C) at the points with coordinates y (K, P, G) and x (K, Q, F).
+    """Return values (K, P * G, Q * F, C) at the points with coordinates y (K, P, G) and x (K, Q, F).
 
     Args:
         pixels: (N * H * W, C).
@@ -186,9 +186,9 @@ def roi_align_forward(
         aligned_height: P.
         aligned_width: Q.
         spatial_scale: Feature map pixels per image pixel.
-        sampling_ratio: G and F; 0 takes as many points as a bin has pixels, rounded up.
+        sampling_ratio: G and F; 0 uses as many points as a bin has pixels, rounded up.
         pool_mode: 0 maximum, 1 average.
-        aligned: Whether pixel centres lie half a pixel off whole coordinates; without, a RoI is at least a pixel wide.
+        aligned: Whether pixel centres lie at half coordinates; if not, a RoI is at least one pixel wide.
     """
     input, rois = widen(input, rois)
     if pool_mode == _MAX:
@@ -264,7 +264,7 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Take the maximum over the pixels that each bin of each RoI touches.
+    """Pool each bin of each RoI by the maximum over the pixels that it touches.
 
     Args:
         input: (N, C, H, W).

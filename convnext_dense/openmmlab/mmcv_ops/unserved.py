@@ -1,4 +1,4 @@
-"""The names that mmcv asks of its compiled module and that have no counterpart in torchvision or plain torch here.
+"""Stand-ins for the operators of mmcv's compiled module that are not implemented here.
 
 Source: the ``load_ext('_ext', [...])`` calls of https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops and, for
 ``line_nms_forward``, of the fork onedl-mmcv 2.3.6.
@@ -35,7 +35,7 @@ _UNSERVED_NAMES = """
 
 
 class NotServedError(UserError, NotImplementedError):
-    """An operator that only a compiled mmcv has."""
+    """The operator exists only in a compiled mmcv."""
 
 
 def _stand_in(name: str) -> Callable[..., NoReturn]:
@@ -43,8 +43,8 @@ def _stand_in(name: str) -> Callable[..., NoReturn]:
         installed = packages_distributions().get("mmcv", ["mmcv-lite"])[0]  # or a fork's name
         compiled = installed.removesuffix("-lite")
         raise NotServedError(
-            f"mmcv's operator {name!r} is not among those that convnext_dense serves from torchvision and torch: "
-            f"replace {installed} by a {compiled} with compiled operators "
+            f"mmcv's operator {name!r} is not among those that convnext_dense implements with torchvision and torch: "
+            f"replace {installed} by {compiled} with compiled operators "
             f"(`MMCV_WITH_OPS=1 pip install --force-reinstall --no-deps --no-build-isolation {compiled}`)"
         )
 
@@ -57,13 +57,13 @@ def _compiler_version() -> str:
 
 
 def _compiling_cuda_version() -> str:
-    # mmcv's own answer in a build without CUDA.
+    # This is what mmcv returns in a build without CUDA.
     return "not available"
 
 
 OPERATORS: dict[str, Callable[..., Any]] = {
     **{name: _stand_in(name) for name in _UNSERVED_NAMES.split()},
-    # Asked by mmcv's environment report, which must not fail.
+    # mmcv's environment report calls these and must not fail.
     "get_compiler_version": _compiler_version,
     "get_compiling_cuda_version": _compiling_cuda_version,
 }
