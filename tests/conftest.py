@@ -1,4 +1,4 @@
-"""Small data sets shared by tests."""
+"""Small data sets shared by tests, and what every run leaves behind."""
 
 import json
 import os
@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 import torch
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.visualization import Visualizer
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # must be set before Triton is imported, which many packages do
@@ -42,3 +44,14 @@ def own_folder(shapes_folder, tmp_path):
         content["categories"] = [dict(id=0, name="even"), dict(id=5, name="odd")]
         (root / f"instances_{split}.json").write_text(json.dumps(content))
     return root
+
+
+@pytest.fixture(autouse=True)
+def _fresh_logger():
+    """mmengine caches loggers, values and visualizers by name, and names a run by the current second."""
+    yield
+    for logger in list(MMLogger._instance_dict.values()):
+        for handler in list(logger.handlers):
+            handler.close()
+    for kind in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
+        kind._instance_dict.clear()
