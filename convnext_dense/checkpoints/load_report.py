@@ -1,7 +1,6 @@
 """Report how a checkpoint fits a model."""
 
 import os
-import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -10,11 +9,8 @@ from torch import Tensor
 
 from convnext_dense.checkpoints.architecture import Architecture
 from convnext_dense.checkpoints.class_rows import ClassRows
+from convnext_dense.checkpoints.new_tensors import may_stay_new
 from convnext_dense.errors import UserError
-
-# Tensors that only a backbone for dense prediction has: output norms, and the levels of an isotropic ConvNeXt.
-_DENSE_ONLY = re.compile(r"(norm|levels\.)\d(\.\d)?\.(weight|bias)")
-_DENSE_ALONE = re.compile(r"(norm[0-2]|levels\.\d(\.\d)?)\.(weight|bias)")  # norm3 may be a classifier's final norm
 
 
 @dataclass(frozen=True)
@@ -129,8 +125,7 @@ def compare(
         for name in wanted
         if name not in in_file and name not in left_new and not name.endswith("num_batches_tracked")
     ]
-    from_classifier = is_backbone and not any(_DENSE_ALONE.fullmatch(name) for name in in_file)
-    new = [name for name in absent if from_classifier and _DENSE_ONLY.fullmatch(name)]
+    new = may_stay_new(absent, in_file) if is_backbone else []
     return LoadReport(
         source=os.fspath(source),
         layout=layout,
