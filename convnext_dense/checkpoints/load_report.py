@@ -100,6 +100,8 @@ def compare(
 ) -> LoadReport:
     """Compare the tensors of a model with those of a file.
 
+    Batch norm's ``num_batches_tracked`` may be missing: it came with torch 0.4.1 and does not affect results.
+
     Args:
         wanted: State dict of the model.
         in_file: Tensors of the file, by the model's names.
@@ -110,8 +112,6 @@ def compare(
         layout: Layout of the file.
         reshaped: Tensors whose shape was changed to the model's.
         variants: The ConvNeXt of the file and of the model.
-
-    Batch norm's ``num_batches_tracked`` may be missing: it came with torch 0.4.1 and does not affect results.
     """
     matching = [name for name, tensor in in_file.items() if name in wanted and tensor.shape == wanted[name].shape]
     differing = {
