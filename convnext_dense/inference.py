@@ -94,27 +94,8 @@ def predict(
     return list(predictor.iterate(images, batch_size=batch_size))
 
 
-def iterate_predictions(
-    config: str | os.PathLike | Config,
-    checkpoint: str | os.PathLike,
-    images: Iterable[Image],
-    *,
-    options: Mapping[str, Any] | None = None,
-    device: str | None = None,
-    batch_size: int = 1,
-) -> Iterator[dict[str, Any]]:
-    """Do what ``predict`` does, one batch after the other, so that many images need not fit into memory."""
-    yield from Predictor(config, checkpoint, options=options, device=device).iterate(images, batch_size=batch_size)
-
-
 class Predictor:
-    """A model that is loaded once, and what its images go through.
-
-    Args:
-        config: As for ``predict``.
-        checkpoint: As for ``predict``.
-        options: As for ``predict``.
-        device: As for ``predict``.
+    """A model that is loaded once, with the preparation of its images; the arguments are those of ``predict``.
 
     Attributes:
         task: ``'detection'``, ``'segmentation'`` or ``'classification'``.

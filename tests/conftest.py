@@ -4,10 +4,12 @@ import json
 import os
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
+from PIL import Image
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # must be set before Triton is imported, which many packages do
@@ -43,6 +45,20 @@ def own_folder(shapes_folder, tmp_path):
             annotation["category_id"] = 5 if annotation["category_id"] % 2 else 0
         content["categories"] = [dict(id=0, name="even"), dict(id=5, name="odd")]
         (root / f"instances_{split}.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture
+def two_class_folder(ade_folder, tmp_path):
+    """The same images with labels 0 (background) and 1 (any shape), in the simplest layout; tests may damage them."""
+    root = tmp_path / "own"
+    for ours, theirs in (("train", "training"), ("val", "validation")):
+        shutil.copytree(ade_folder / "images" / theirs, root / ours)
+        (root / "semantic" / ours).mkdir(parents=True)
+        for path in (ade_folder / "annotations" / theirs).iterdir():
+            labels = np.asarray(Image.open(path))
+            Image.fromarray((labels > 1).astype(np.uint8)).save(root / "semantic" / ours / path.name)
+    (root / "classes.txt").write_text("background\nshape\n")
     return root
 
 

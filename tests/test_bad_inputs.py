@@ -4,7 +4,6 @@ Each function below creates one bad input and returns the command line that meet
 """
 
 import json
-import logging
 import pickle
 import re
 import runpy
@@ -18,8 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mmengine.logging import MMLogger
-from mmengine.visualization import Visualizer
 from PIL import Image
 
 from convnext_dense.description.documents import BAD_INPUTS, describe_bad_inputs
@@ -765,15 +762,6 @@ def sources(shapes_folder, ade_folder, tmp_path_factory):
         found[key] = root / f"{len(classes)}.pth"
         torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=classes))), found[key])
     return found
-
-
-@pytest.fixture(autouse=True)
-def _fresh_logger():
-    """mmengine keeps loggers by name, so its logger would go on writing to the log of the last run."""
-    yield
-    logging.getLogger("mmengine").handlers.clear()
-    for kind in (MMLogger, Visualizer, *Visualizer.__subclasses__()):
-        kind._instance_dict.clear()
 
 
 def as_pattern(message):

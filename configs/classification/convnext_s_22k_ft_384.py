@@ -1,10 +1,8 @@
 """ConvNeXt-S fine-tuned on ImageNet-1K from ImageNet-22K weights, 30 epochs at 384 pixels.
 
 Run: NNODES=4 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh configs/classification/convnext_s_22k_ft_384.py 8
-     python tools/train.py configs/classification/convnext_s_22k_ft_384.py  (one GPU, accumulating gradients)
 Batch: 4 nodes x 8 GPUs x 16 images = 512
 Source: arXiv:2201.03545v2, Table 1 (results) and Table 6 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
-Results here: not measured
 """
 
 _base_ = [

@@ -1,10 +1,8 @@
 """ConvNeXt-T trained from scratch on ImageNet-1K, 300 epochs at 224 pixels.
 
 Run: NNODES=4 NODE_RANK=... MASTER_ADDR=... tools/dist_train.sh configs/classification/convnext_t_1k.py 8
-     python tools/train.py configs/classification/convnext_t_1k.py  (one GPU, accumulating gradients)
 Batch: 4 nodes x 8 GPUs x 128 images = 4096
 Source: arXiv:2201.03545v2, Table 1 (results, moving average) and Table 5 (recipe); https://github.com/facebookresearch/ConvNeXt/blob/048efcea/TRAINING.md
-Results here: not measured
 """
 
 _base_ = [

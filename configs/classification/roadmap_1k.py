@@ -8,7 +8,6 @@ Steps: listed by `tools/describe.py --table roadmap`. To repeat the paper's thre
 Source: arXiv:2201.03545v2, section 2.1, appendix A.1 and table 5 (recipe); appendix C, tables 10 and 11 (results)
 Chosen here: drop path 0.5 towards ConvNeXt-B; it is published for ConvNeXt-B, trained with a moving average, but not
 for the steps that lead to it
-Results here: not measured
 """
 
 _base_ = [

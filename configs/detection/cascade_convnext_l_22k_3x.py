@@ -1,11 +1,9 @@
 """Cascade Mask R-CNN, ConvNeXt-L with ImageNet-22K weights, COCO, 3x schedule in fp32, like the official run.
 
 Run: tools/dist_train.sh configs/detection/cascade_convnext_l_22k_3x.py 8
-     python tools/train.py configs/detection/cascade_convnext_l_22k_3x.py --auto-scale-lr  (one GPU)
 Batch: 8 GPUs x 2 images = 16
 Source: arXiv:2201.03545v2, Table 3 (results) and Appendix A.3 (recipe);
 https://github.com/facebookresearch/ConvNeXt/blob/048efcea/object_detection/configs/convnext/cascade_mask_rcnn_convnext_large_patch4_window7_mstrain_480-800_giou_4conv1f_adamw_3x_coco_in22k.py
-Results here: not measured
 """
 
 _base_ = [

@@ -6,7 +6,6 @@ Batch: 8 GPUs x 2 images = 16
 Weights: those that configs/classification/roadmap_1k.py has trained for the same step and regime, from its work dir
 Published: nothing; the paper trains detectors on the last step only, by the recipe that is used here
 (arXiv:2201.03545v2, Table 3: mask_rcnn_convnext_t_3x.py)
-Results here: not measured
 """
 
 _base_ = [

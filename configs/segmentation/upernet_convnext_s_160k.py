@@ -1,11 +1,9 @@
 """UperNet, ConvNeXt-S, ADE20K, 160 000 iterations.
 
 Run: tools/dist_train.sh configs/segmentation/upernet_convnext_s_160k.py 8
-     python tools/train.py configs/segmentation/upernet_convnext_s_160k.py --auto-scale-lr  (one GPU)
 Batch: 8 GPUs x 2 images = 16; 160 000 x 16 / 20 210 images = 127 epochs
 Source: arXiv:2201.03545v2, Table 4 (results) and Appendix A.3 (recipe);
 https://github.com/facebookresearch/ConvNeXt/blob/048efcea/semantic_segmentation/configs/convnext/upernet_convnext_small_512_160k_ade20k_ss.py
-Results here: not measured
 """
 
 _base_ = [

@@ -6,7 +6,6 @@ Batch: 8 GPUs x 2 images = 16; 160 000 x 16 / 20 210 images = 127 epochs
 Weights: those that configs/classification/roadmap_1k.py has trained for the same step and regime, from its work dir
 Published: nothing; the paper trains segmenters on the last step only, by the recipe that is used here
 (arXiv:2201.03545v2, Table 4: upernet_convnext_t_160k.py)
-Results here: not measured
 """
 
 _base_ = [

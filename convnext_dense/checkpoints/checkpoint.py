@@ -32,9 +32,6 @@ class Checkpoint:
         source: The source as it was given.
         path: The local file; None if there is none.
         content: See ``read_checkpoint``.
-
-    Raises:
-        UserError: See ``read_checkpoint``.
     """
 
     def __init__(
@@ -103,19 +100,7 @@ class Checkpoint:
     def fit(
         self, wanted: Mapping[str, Tensor], *, prefix: str | None = None, classes: ClassRows | None = None
     ) -> tuple[LoadReport, dict[str, Tensor]]:
-        """Find the tensors of a model in the checkpoint.
-
-        Args:
-            wanted: State dict of the model.
-            prefix: See ``wrappers.select_weights``; by default it is detected.
-            classes: See ``match_weights``.
-
-        Returns:
-            See ``match_weights``.
-
-        Raises:
-            UserError: See ``match_weights`` and ``wrappers.select_weights``.
-        """
+        """Find the tensors of a model in the checkpoint, see ``match_weights`` and ``wrappers.select_weights``."""
         in_file = flatten_grn(select_weights(self.content, prefix, self.source))
         return match_weights(wanted, in_file, self.source, classes=classes, digest=self.digest)
 

@@ -102,16 +102,8 @@ def compare(
 
     Batch norm's ``num_batches_tracked`` may be missing: it came with torch 0.4.1 and does not affect results.
 
-    Args:
-        wanted: State dict of the model.
-        in_file: Tensors of the file, by the model's names.
-        source: Name of the file.
-        classes: What was done to the tensors with entries per class, if anything.
-        digest: The sha256 of the file, which may still be computed.
-        is_backbone: Whether the model is a backbone alone, whose output norms a classifier's file lacks.
-        layout: Layout of the file.
-        reshaped: Tensors whose shape was changed to the model's.
-        variants: The ConvNeXt of the file and of the model.
+    ``in_file`` are the file's tensors by the model's names, ``variants`` the ConvNeXts of the file and of the model;
+    ``is_backbone`` says that the model has no heads. For the other arguments see ``LoadReport``.
     """
     matching = [name for name, tensor in in_file.items() if name in wanted and tensor.shape == wanted[name].shape]
     differing = {

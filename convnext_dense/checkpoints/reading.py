@@ -31,9 +31,6 @@ def read_files(path: Path, parts: Mapping[Path, Sequence[str] | None], *, mapped
         path: The file that was named, for messages.
         parts: See ``sources.list_parts``.
         mapped: Whether tensors may be memory-mapped; False reads them into memory, so that they outlive the file.
-
-    Raises:
-        UserError: See ``checkpoint.read_checkpoint``.
     """
     content: dict[str, Any] = {}
     for file, names in parts.items():

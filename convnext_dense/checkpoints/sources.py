@@ -69,13 +69,8 @@ def list_parts(path: Path) -> dict[Path, list[str] | None]:
     return {path: None}
 
 
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal digits."""
-    return _hash(path.open("rb", buffering=0))
-
-
 def hash_in_background(path: Path) -> Future[str]:
-    """Compute ``hash_file`` in a thread, because for an xlarge it takes longer than loading.
+    """Compute the sha256 of a file in a thread, because for an xlarge it takes longer than loading.
 
     The file is opened before this function returns, so it may be moved or deleted afterwards.
     """

@@ -56,11 +56,7 @@ class CorruptImages:
             return None
 
     def skip(self, name: str, error: BaseException) -> None:
-        """Count and log a corrupt image.
-
-        Raises:
-            UserError: As for ``decode``.
-        """
+        """Count and log a corrupt image."""
         with self._count.get_lock():
             self._count.value += 1
             count = self._count.value

@@ -50,11 +50,7 @@ class ImageReader:
         return _NUM_OF_COLOUR.get(self.color_type.removesuffix("_ignore_orientation"))
 
     def open(self, path: str | os.PathLike) -> OpenedImage:
-        """Open and describe a file; one that Pillow and OpenCV cannot read is left to a custom loading step.
-
-        Raises:
-            UserError: As for ``open_image``.
-        """
+        """Open and describe a file; one that Pillow and OpenCV cannot read is left to a custom loading step."""
         try:
             return open_image(path)
         except UserError:

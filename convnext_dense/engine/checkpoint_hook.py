@@ -60,11 +60,7 @@ class CheckpointHook(MMEngineCheckpointHook):
             remove_partial_files(self.out_dir)
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Set the position of a resumed run; mmengine itself restores the message hub, which has the best score.
-
-        Raises:
-            UserError: See ``EpochBasedTrainLoop.continue_from``.
-        """
+        """Set the position of a resumed run; mmengine itself restores the message hub, which has the best score."""
         if runner._resume:
             self.last_ckpt = runner._load_from
             self._gradients = checkpoint.get("gradients", {})

@@ -134,9 +134,6 @@ def evaluate_model(
 
     Returns:
         The metrics by name.
-
-    Raises:
-        UserError: As for ``train_model``.
     """
     check_flag(options, "load_from", checkpoint, f"CHECKPOINT {checkpoint}")
     if option_value(options, "resume"):

@@ -14,9 +14,6 @@ def read_local_checkpoint(filename: str, map_location: Any = None) -> Mapping[st
     Args:
         filename: See ``sources.fetch``.
         map_location: Has no effect: everything is read onto the CPU and copied from there.
-
-    Raises:
-        UserError: See ``read_checkpoint``.
     """
     return read_checkpoint(filename, mapped=False)
 

@@ -83,17 +83,7 @@ def read_run(
 ) -> tuple[Config, list[str]]:
     """Read the config of a run, and set its data, launcher and work dir.
 
-    Args:
-        config: See ``read_config``.
-        options: See ``read_config``.
-        change: See ``read_config``.
-        data: Folder of your own data, which replaces the data of the config.
-        splits: The split of ``data`` that each loader reads.
-        classes: Class names of ``data`` by label.
-        trained: Class names in the checkpoint to test.
-        work_dir: Folder for logs and checkpoints.
-        launcher: How processes are started.
-        amp: Whether mixed precision is requested.
+    For the arguments see ``read_config``, ``tasks.use_folder`` and ``launch.train_model``.
 
     Returns:
         The config, and lines for the log.

@@ -20,12 +20,7 @@ from convnext_dense.registry import MODELS
 class LastStage(BaseModule):
     """Downsamples regions of the stride-16 map and applies the last stage's blocks and an output norm.
 
-    Args:
-        arch: As for ``ConvNeXt``, whose ``out_indices=(2,)`` feeds it.
-        drop_path_rate: As for ``ConvNeXt``.
-        layer_scale_init_value: As for ``ConvNeXt``.
-        use_grn: As for ``ConvNeXt``.
-        init_cfg: As for mmengine's ``BaseModule``.
+    All arguments are as for ``ConvNeXt``, whose ``out_indices=(2,)`` feeds it.
     """
 
     def __init__(

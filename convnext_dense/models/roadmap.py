@@ -114,11 +114,7 @@ class RoadmapNet(StagedBackbone):
         layer_scale_init_value: Initial value of the layer scale of every step except ``original``; 0 leaves it out.
         norm_eval: Whether BatchNorm keeps its running statistics in training, which detectors with few images per GPU
             need. Steps from ``layer_norm`` on have no BatchNorm.
-        out_indices: See ``ConvNeXt``.
-        output_norms: See ``ConvNeXt``.
-        frozen_stages: See ``ConvNeXt``.
-        with_cp: See ``ConvNeXt``.
-        init_cfg: See ``ConvNeXt``. The last step takes any ConvNeXt checkpoint.
+        init_cfg: See ``ConvNeXt``, as for all other arguments. The last step takes any ConvNeXt checkpoint.
 
     Attributes:
         decisions: Design decisions of the network.

@@ -82,7 +82,6 @@ def test_leaf_is_short_and_names_its_command_and_source(leaf):
         f"{recipe_table} (recipe)",
         "https://github.com/facebookresearch/ConvNeXt/blob/048efcea",
         "Table 1 (results" if "top1" in LEAVES[leaf] else "Published: nothing",
-        "Results here: ",
     ):
         assert wanted in docstring, f"the docstring lacks {wanted!r}"
     assert f"at {LEAVES[leaf]['size']} pixels" in docstring

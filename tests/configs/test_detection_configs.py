@@ -127,7 +127,6 @@ def test_leaf_is_short_and_names_its_command_and_source(leaf):
         f"{COMMON['gpus']} GPUs x {COMMON['images_per_gpu']} images = {COMMON['batch_size']}",
         "https://github.com/facebookresearch/ConvNeXt/blob/048efcea",
         "Source: arXiv:2201.03545v2, Table 3 (results)",
-        "Results here: ",
     ):
         assert wanted in docstring, f"the docstring lacks {wanted!r}"
     official_config = model["source"].partition("configs/convnext/")[2].partition(";")[0]

@@ -47,7 +47,6 @@ def test_docstring_names_command_and_source(path):
         f"tools/dist_train.sh {leaf} 8 --step kernel_7 --regime resnet50",
         f"python tools/train.py {leaf} --step kernel_7",
         "arXiv:2201.03545v2",
-        "Results here: ",
     ):
         assert wanted in docstring, f"the docstring lacks {wanted!r}"
 

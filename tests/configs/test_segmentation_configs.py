@@ -74,7 +74,6 @@ def test_leaf_is_short_and_names_its_command_and_source(leaf):
         f"{epochs} epochs",
         "Source: arXiv:2201.03545v2, Table 4 (results)",
         "https://github.com/facebookresearch/ConvNeXt/blob/048efcea",
-        "Results here: ",
     ):
         assert wanted in docstring, f"the docstring lacks {wanted!r}"
 

@@ -83,7 +83,6 @@ def test_leaf_is_short_and_names_its_command_source_and_choices(leaf):
         f"decay rate {cfg.optim_wrapper.paramwise_cfg.decay_rate}",
         f"drop path {cfg.model.backbone.drop_path_rate}",
         "CC-BY-NC 4.0",
-        "Results here: not measured",
     ):
         assert wanted in docstring, f"the docstring lacks {wanted!r}"
 

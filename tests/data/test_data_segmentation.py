@@ -25,20 +25,6 @@ def cfg(request):
     return Config.fromfile(request.config.rootpath / CONFIG)
 
 
-@pytest.fixture
-def two_class_folder(ade_folder, tmp_path):
-    """The same images with labels 0 (background) and 1 (any shape), in the simplest layout; tests may damage them."""
-    root = tmp_path / "own"
-    for ours, theirs in (("train", "training"), ("val", "validation")):
-        shutil.copytree(ade_folder / "images" / theirs, root / ours)
-        (root / "semantic" / ours).mkdir(parents=True)
-        for path in (ade_folder / "annotations" / theirs).iterdir():
-            labels = np.asarray(Image.open(path))
-            Image.fromarray((labels > 1).astype(np.uint8)).save(root / "semantic" / ours / path.name)
-    (root / "classes.txt").write_text("background\nshape\n")
-    return root
-
-
 def check(cfg, folder, **kwargs):
     use_segmentation_folder(cfg, folder, **kwargs)
     return check_data(cfg, ("train", "val", "test"))

@@ -36,21 +36,6 @@ def config(request):
 
 
 @pytest.fixture
-def labels_folder(ade_folder, tmp_path):
-    """The demo's images with labels 0 (background) and 1 (any shape), in the simplest layout; tests may damage them."""
-    root = tmp_path / "labels"
-    for ours, theirs in (("train", "training"), ("val", "validation")):
-        shutil.copytree(ade_folder / "images" / theirs, root / ours)
-        (root / "semantic" / ours).mkdir(parents=True)
-        for path in (ade_folder / "annotations" / theirs).iterdir():
-            Image.fromarray((np.asarray(Image.open(path)) > 1).astype(np.uint8)).save(
-                root / "semantic" / ours / path.name
-            )
-    (root / "classes.txt").write_text("background\nshape\n")
-    return root
-
-
-@pytest.fixture
 def class_folders(tmp_path):
     for split in ("train", "val", "test"):
         for name in ("cat", "dog"):
@@ -86,8 +71,10 @@ def save_untrained(cfg, classes, path):
     return str(path)
 
 
-def test_val_alone_is_enough_to_test_and_no_other_data_set_is_touched(config, own_folder, labels_folder, class_folders):
-    for name, folder in ((DETECTOR, own_folder), (SEGMENTER, labels_folder), (CLASSIFIER, class_folders)):
+def test_val_alone_is_enough_to_test_and_no_other_data_set_is_touched(
+    config, own_folder, two_class_folder, class_folders
+):
+    for name, folder in ((DETECTOR, own_folder), (SEGMENTER, two_class_folder), (CLASSIFIER, class_folders)):
         keep_only_val(folder)
         shutil.rmtree(folder / "test", ignore_errors=True)
         cfg = config(name)
@@ -134,10 +121,10 @@ def test_a_test_split_with_objects_is_tested_on_request(config, own_folder, anno
         ("images/{}", "annotations/{}", "test"),
     ],
 )
-def test_test_splits_of_every_segmentation_layout_are_found(config, labels_folder, tmp_path, images, labels, name):
+def test_test_splits_of_every_segmentation_layout_are_found(config, two_class_folder, tmp_path, images, labels, name):
     root = tmp_path / "other"
-    shutil.copytree(labels_folder / "val", root / images.format(name))
-    shutil.copytree(labels_folder / "semantic/val", root / labels.format(name))
+    shutil.copytree(two_class_folder / "val", root / images.format(name))
+    shutil.copytree(two_class_folder / "semantic/val", root / labels.format(name))
     cfg = config(SEGMENTER)
     use_folder(cfg, root, ["a", "b"], splits={"test": "test"})
     assert cfg.test_dataloader.dataset.data_prefix == {
@@ -157,8 +144,8 @@ def test_splits_of_classes_are_found(config, class_folders):
 
 
 @pytest.mark.parametrize("name", [DETECTOR, SEGMENTER, CLASSIFIER])
-def test_missing_split_is_reported_with_the_existing_ones(config, own_folder, labels_folder, class_folders, name):
-    folder = {DETECTOR: own_folder, SEGMENTER: labels_folder, CLASSIFIER: class_folders}[name]
+def test_missing_split_is_reported_with_the_existing_ones(config, own_folder, two_class_folder, class_folders, name):
+    folder = {DETECTOR: own_folder, SEGMENTER: two_class_folder, CLASSIFIER: class_folders}[name]
     shutil.rmtree(folder / "test", ignore_errors=True)
     with pytest.raises(ValueError, match=r"^--data .*test.*'train', 'val'\. Expected:"):
         use_folder(config(name), folder, splits={"test": "test"})
@@ -253,15 +240,15 @@ def test_detector_writes_predictions_of_images_without_objects(request, config, 
         evaluate_model(request.config.rootpath / DETECTOR, checkpoint, NOW, split="test")
 
 
-def test_segmenter_writes_predictions_of_images_without_labels(request, config, labels_folder, tmp_path):
-    shutil.rmtree(labels_folder / "semantic/val")
+def test_segmenter_writes_predictions_of_images_without_labels(request, config, two_class_folder, tmp_path):
+    shutil.rmtree(two_class_folder / "semantic/val")
     checkpoint = save_untrained(config(SEGMENTER), ["background", "shape"], tmp_path / "c.pth")
-    arguments = dict(data=str(labels_folder), work_dir=str(tmp_path / "run"))
+    arguments = dict(data=str(two_class_folder), work_dir=str(tmp_path / "run"))
     with pytest.raises(ValueError, match=r"no ground truth in the val split of .*: give --out to write predictions"):
         evaluate_model(request.config.rootpath / SEGMENTER, checkpoint, NOW, **arguments)
     out = tmp_path / "out"
     assert evaluate_model(request.config.rootpath / SEGMENTER, checkpoint, NOW, out=str(out), **arguments) == {}
-    for image in (labels_folder / "val").iterdir():
+    for image in (two_class_folder / "val").iterdir():
         label = Image.open(out / f"{image.stem}.png")
         assert label.size == Image.open(image).size
 

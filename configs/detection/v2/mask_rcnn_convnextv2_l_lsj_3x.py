@@ -1,13 +1,11 @@
 """Mask R-CNN, ConvNeXt V2-L with FCMAE weights fine-tuned on ImageNet-1K, COCO, 3x schedule, large-scale jitter.
 
 Run: tools/dist_train.sh configs/detection/v2/mask_rcnn_convnextv2_l_lsj_3x.py 8
-     python tools/train.py configs/detection/v2/mask_rcnn_convnextv2_l_lsj_3x.py --auto-scale-lr  (one GPU)
 Batch: 8 GPUs x 4 images = 32
 Source: arXiv:2301.00808, Table 6 (result) and Appendix A.3 (recipe); the weights are CC-BY-NC 4.0
 Chosen here, within the published sweeps: decay rate 0.95 (of 0.9, 0.95), drop path 0.4 (of 0.2 to 0.5)
 Chosen here, where nothing is published: mixed precision, 500 warm-up iterations, steps after epochs 27 and 33, the
 initial weights
-Results here: not measured
 """
 
 _base_ = [

@@ -1,31 +1,24 @@
 """UperNet, ConvNeXt V2-H with FCMAE weights fine-tuned on ImageNet-1K, ADE20K, 160 000 iterations.
 
 Run: tools/dist_train.sh configs/segmentation/v2/upernet_convnextv2_h_160k.py 8
-     python tools/train.py configs/segmentation/v2/upernet_convnextv2_h_160k.py --auto-scale-lr  (one GPU)
 Batch: 8 GPUs x 2 images = 16; 160 000 x 16 / 20 210 images = 127 epochs
 Source: arXiv:2301.00808, Table 7 (result, multi-scale: --tta) and Appendix A.4 (recipe); the weights are CC-BY-NC 4.0
 Chosen here, within the published sweeps: learning rate 1e-4 (of 1e-4, 2e-4, 3e-4), decay rate 0.8 (of 0.8, 0.9),
 drop path 0.4 (of 0.1 to 0.4)
 Chosen here, where nothing is published: mixed precision, stage-wise decay and warm-up as for V1
-Results here: not measured
 """
 
-_base_ = [
-    "../../_base_/models/upernet_convnextv2.py",
-    "../../_base_/datasets/ade20k_v2.py",
-    "../../_base_/schedules/adamw_160k.py",
-]
+_base_ = "upernet_convnextv2_l_160k.py"
 
 model = dict(
     backbone=dict(
         arch="huge",
         drop_path_rate=0.4,
         init_cfg=dict(
-            type="Pretrained",
-            checkpoint="https://dl.fbaipublicfiles.com/convnext/convnextv2/im1k/convnextv2_huge_1k_224_ema.pt",
+            checkpoint="https://dl.fbaipublicfiles.com/convnext/convnextv2/im1k/convnextv2_huge_1k_224_ema.pt"
         ),
     ),
     decode_head=dict(in_channels=[352, 704, 1408, 2816]),
     auxiliary_head=dict(in_channels=1408),
 )
-optim_wrapper = dict(type="AmpOptimWrapper", optimizer=dict(lr=1e-4), paramwise_cfg=dict(decay_rate=0.8))
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8))

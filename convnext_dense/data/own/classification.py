@@ -31,15 +31,7 @@ def use_image_folder(
 ) -> list[str]:
     """Rewrite the data sets and the head of a classification config for class folders; keep the transforms.
 
-    Args:
-        cfg: Changed in place.
-        folder: See ``image_folder.LAYOUT``.
-        classes: Class names in label order. By default the folders of the first split, in natural order.
-        trained: Class names of the checkpoint to test.
-        splits: Which split of the folder each loader of the config reads; other loaders stay as they are.
-
-    Returns:
-        The class names, in label order.
+    See ``tasks.use_folder``. By default the classes are the folders of the first split, in natural order.
 
     Raises:
         UserError: A split is missing or empty, or has a folder that is not one of the classes.

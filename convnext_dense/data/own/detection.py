@@ -59,16 +59,8 @@ def use_coco_folder(
 ) -> list[str]:
     """Rewrite the data sets, evaluators and heads of a detection config for a folder in COCO format.
 
-    Args:
-        cfg: Changed in place.
-        folder: See ``LAYOUT``.
-        classes: Must be None: the annotation files contain the names.
-        trained: Class names of the checkpoint to test, for images without categories.
-        splits: Which split of the folder each loader of the config reads; other loaders stay as they are. A split that
-            only the test loader reads need not have objects.
-
-    Returns:
-        The class names, in the order of the annotation file.
+    See ``tasks.use_folder``. ``classes`` must be None: the annotation files contain the names, in label order.
+    ``trained`` is for images without categories. A split that only the test loader reads need not have objects.
 
     Raises:
         UserError: The folder has another layout, an annotation file cannot be read, two splits have different

@@ -81,16 +81,8 @@ def use_segmentation_folder(
 ) -> list[str]:
     """Rewrite the data sets and heads of a segmentation config for a folder of images and label images.
 
-    Args:
-        cfg: Changed in place.
-        folder: See ``LAYOUT``.
-        classes: Class names, in label order. By default those of ``classes.txt`` in the folder.
-        trained: Class names of the checkpoint to test, for a folder that does not name its classes.
-        splits: Which split of the folder each loader of the config reads; other loaders stay as they are. A split that
-            only the test loader reads need not have labels.
-
-    Returns:
-        The class names, in label order.
+    See ``tasks.use_folder``. ``classes`` replaces ``classes.txt``; ``trained`` is used without both. A split that only
+    the test loader reads need not have labels.
 
     Raises:
         UserError: The folder has another layout or no class names, or its images have more than one ending.

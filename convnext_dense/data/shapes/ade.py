@@ -14,12 +14,13 @@ Letters: H, W are the height and width of an image in pixels.
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from convnext_dense.data.own.segmentation import NAMES_FILE, make_palette, read_class_names
-from convnext_dense.data.shapes.files import check_parameters, encode_jpeg, write_once
+from convnext_dense.data.shapes.files import encode_jpeg, make_writer
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, Scene, split_scene
 from convnext_dense.errors import UserError
 from convnext_dense.visualization import draw_labels, write_sheet
@@ -30,52 +31,29 @@ FOLDERS = dict(zip(SPLITS, ("training", "validation"), strict=True))
 logger = logging.getLogger(__name__)
 
 
-def write_ade(
-    root: str | os.PathLike[str],
-    num_train: int = 600,
-    *,
-    num_val: int = 120,
-    image_size: tuple[int, int] = (160, 160),
-    seed: int = 0,
-) -> bool:
-    """Generate the data set, unless it already exists. The same arguments give the same bytes.
-
-    Args:
-        root: Folder to fill; created if missing. Other files in it are left alone.
-        num_train: Number of images in the training split.
-        num_val: Number of images in the validation split.
-        image_size: (height, width) of the largest images; see ``split_scene`` for the other sizes.
-        seed: 0 or more.
-
-    Returns:
-        Whether the data set was written: False if ``root`` already holds this data set.
-
-    Raises:
-        UserError: An argument is out of range, or ``root`` holds another data set.
-    """
-    parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="ade")
-
-    def write(partial: Path) -> None:
-        for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-            images, labels = (partial / kind / FOLDERS[split] for kind in ("images", "annotations"))
-            images.mkdir(parents=True)
-            labels.mkdir(parents=True)
-            for index in range(count):
-                scene = split_scene(split, index, seed=seed, image_size=image_size, has_class_colours=True)
-                (images / f"{index + 1:08d}.jpg").write_bytes(encode_jpeg(scene))
-                cv2.imwrite(str(labels / f"{index + 1:08d}.png"), label_image(scene))
-            logger.info("%s: %d images with labels", FOLDERS[split], count)
-        (partial / NAMES_FILE).write_text("\n".join(SEGMENTATION_CLASS_NAMES) + "\n")
-
-    return write_once(root, ("images", "annotations", NAMES_FILE), parameters, write)
-
-
 def label_image(scene: Scene) -> np.ndarray:
     """Return the (H, W) uint8 class numbers of a scene: 0 for crowds, 1 for the background, 2 and more for shapes."""
     labels = np.ones(scene.image.shape[:2], np.uint8)
     for scene_object in scene.objects:
         labels[scene_object.mask] = 0 if scene_object.is_crowd else scene_object.class_index + 2
     return labels
+
+
+def _write_split(root: Path, split: str, count: int, parameters: dict[str, Any]) -> None:
+    images, labels = (root / kind / FOLDERS[split] for kind in ("images", "annotations"))
+    images.mkdir(parents=True)
+    labels.mkdir(parents=True)
+    for index in range(count):
+        scene = split_scene(
+            split, index, seed=parameters["seed"], image_size=parameters["image_size"], has_class_colours=True
+        )
+        (images / f"{index + 1:08d}.jpg").write_bytes(encode_jpeg(scene))
+        cv2.imwrite(str(labels / f"{index + 1:08d}.png"), label_image(scene))
+    logger.info("%s: %d images with labels", FOLDERS[split], count)
+    (root / NAMES_FILE).write_text("\n".join(SEGMENTATION_CLASS_NAMES) + "\n")
+
+
+write_ade = make_writer("ade", ("images", "annotations", NAMES_FILE), _write_split)
 
 
 def draw_ade_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2, num_columns: int = 3) -> Path:

@@ -17,45 +17,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from convnext_dense.data.shapes.files import GENERATOR_VERSION, check_parameters, encode_jpeg, write_once
+from convnext_dense.data.shapes.files import GENERATOR_VERSION, encode_jpeg, make_writer
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, SceneObject, split_scene
 from convnext_dense.errors import UserError
 from convnext_dense.visualization import annotated_object, draw_objects, write_sheet
 
 _LOG_INTERVAL = 200
 logger = logging.getLogger(__name__)
-
-
-def write_coco(
-    root: str | os.PathLike[str],
-    num_train: int = 600,
-    *,
-    num_val: int = 120,
-    image_size: tuple[int, int] = (160, 160),
-    seed: int = 0,
-) -> bool:
-    """Generate the data set, unless it already exists. The same arguments give the same bytes.
-
-    Args:
-        root: Folder to fill; created if missing. Other files in it are left alone.
-        num_train: Number of images in the training split.
-        num_val: Number of images in the validation split.
-        image_size: (height, width) of the largest images; see ``split_scene`` for the other sizes.
-        seed: 0 or more.
-
-    Returns:
-        Whether the data set was written: False if ``root`` already holds this data set.
-
-    Raises:
-        UserError: An argument is out of range, or ``root`` holds another data set.
-    """
-    parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="coco")
-
-    def write(partial: Path) -> None:
-        for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-            _write_split(partial, split, count=count, parameters=parameters)
-
-    return write_once(root, (*(f"{split}2017" for split in SPLITS), "annotations"), parameters, write)
 
 
 def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
@@ -92,7 +60,7 @@ def _annotation_file(root: Path, split: str) -> Path:
     return root / "annotations" / f"instances_{split}2017.json"
 
 
-def _write_split(root: Path, split: str, *, count: int, parameters: dict[str, Any]) -> None:
+def _write_split(root: Path, split: str, count: int, parameters: dict[str, Any]) -> None:
     folder = root / f"{split}2017"
     folder.mkdir()
     images: list[dict[str, Any]] = []
@@ -146,6 +114,9 @@ def _annotation(scene_object: SceneObject) -> dict[str, Any]:
         "iscrowd": int(scene_object.is_crowd),
         "segmentation": encode_rle(mask) if polygons is None else polygons,
     }
+
+
+write_coco = make_writer("coco", (*(f"{split}2017" for split in SPLITS), "annotations"), _write_split)
 
 
 def draw_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2, num_columns: int = 3) -> Path:

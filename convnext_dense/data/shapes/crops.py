@@ -7,49 +7,18 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from convnext_dense.data.shapes.files import check_parameters, write_once
+from convnext_dense.data.shapes.files import make_writer
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, Scene, SceneObject, split_scene
 
 MARGIN = 1.3  # side of a crop relative to the longer side of the box: detectors see an object's surroundings too
 MIN_OBJECT_SIDE = 12  # pixels; smaller objects are hard to name even for people
 
 logger = logging.getLogger(__name__)
-
-
-def write_crops(
-    root: str | os.PathLike[str],
-    num_train: int = 3000,
-    *,
-    num_val: int = 600,
-    image_size: tuple[int, int] = (160, 160),
-    seed: int = 0,
-) -> bool:
-    """Generate the crops, unless they already exist. The same arguments give the same pictures.
-
-    Args:
-        root: Folder to fill; created if missing.
-        num_train: Number of crops in the training split.
-        num_val: Number of crops in the validation split, from scenes that are not in the training split.
-        image_size: (height, width) of the largest scenes, see ``split_scene``; crops are not resized.
-        seed: 0 or more.
-
-    Returns:
-        Whether the crops were written: False if ``root`` already holds these crops.
-
-    Raises:
-        UserError: An argument is out of range, or ``root`` holds another data set.
-    """
-    parameters = check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout="crops")
-
-    def write(partial: Path) -> None:
-        for split, count in zip(SPLITS, (num_train, num_val), strict=True):
-            _write_split(partial / split, _crops(split, image_size, seed), count)
-
-    return write_once(root, SPLITS, parameters, write)
 
 
 def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: int = 96) -> Path:
@@ -95,7 +64,8 @@ def _crops(split: str, image_size: tuple[int, int], seed: int) -> Iterator[tuple
         index += 1
 
 
-def _write_split(folder: Path, crops: Iterator[tuple[int, np.ndarray]], count: int) -> None:
+def _write_split(root: Path, split: str, count: int, parameters: dict[str, Any]) -> None:
+    folder, crops = root / split, _crops(split, parameters["image_size"], parameters["seed"])
     for name in CLASS_NAMES:
         (folder / name).mkdir(parents=True)
     for number in range(1, count + 1):
@@ -104,3 +74,6 @@ def _write_split(folder: Path, crops: Iterator[tuple[int, np.ndarray]], count: i
         is_written = cv2.imwrite(str(path), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
         assert is_written
     logger.info("%s: %d crops", folder.name, count)
+
+
+write_crops = make_writer("crops", SPLITS, _write_split, counts=(3000, 600))

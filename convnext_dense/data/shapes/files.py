@@ -10,7 +10,7 @@ from typing import Any
 
 import cv2
 
-from convnext_dense.data.shapes.scenes import MIN_SIDE, Scene
+from convnext_dense.data.shapes.scenes import MIN_SIDE, SPLITS, Scene
 from convnext_dense.errors import UserError
 
 GENERATOR_VERSION = "2"  # increase it with every change to pictures or annotations: old folders are then refused
@@ -20,17 +20,60 @@ MARKER = "shapes.json"  # marks a folder as complete, and records its parameters
 logger = logging.getLogger(__name__)
 
 
-def check_parameters(
+def make_writer(
+    layout: str,
+    entries: Sequence[str],
+    write_split: Callable[[Path, str, int, dict[str, Any]], None],
+    *,
+    counts: tuple[int, int] = (600, 120),
+) -> Callable[..., bool]:
+    """Return the function that writes a layout, see ``write`` below.
+
+    Args:
+        layout: Name of the layout.
+        entries: Files and folders that the layout has in its root.
+        write_split: Writes a split; called with the folder, the split, its number of images, and the parameters on
+            which its content depends.
+        counts: Default numbers of images for training and validation.
+    """
+
+    def write(
+        root: str | os.PathLike[str],
+        num_train: int = counts[0],
+        *,
+        num_val: int = counts[1],
+        image_size: tuple[int, int] = (160, 160),
+        seed: int = 0,
+    ) -> bool:
+        """Generate the data set, unless it already exists. The same arguments give the same bytes.
+
+        Args:
+            root: Folder to fill; created if missing. Other files in it are left alone.
+            num_train: Number of images in the training split.
+            num_val: Number of images in the validation split.
+            image_size: (height, width) of the largest images; see ``split_scene`` for the other sizes.
+            seed: 0 or more.
+
+        Returns:
+            Whether the data set was written: False if ``root`` already holds this data set.
+
+        Raises:
+            UserError: An argument is out of range, or ``root`` holds another data set.
+        """
+        parameters = _check_parameters(num_train, num_val, image_size=image_size, seed=seed, layout=layout)
+
+        def write_splits(partial: Path) -> None:
+            for split, count in zip(SPLITS, (num_train, num_val), strict=True):
+                write_split(partial, split, count, parameters)
+
+        return _write_once(Path(root), entries, parameters, write_splits)
+
+    return write
+
+
+def _check_parameters(
     num_train: int, num_val: int, *, image_size: tuple[int, int], seed: int, layout: str
 ) -> dict[str, Any]:
-    """Check the parameters of a data set.
-
-    Returns:
-        Everything that its files depend on.
-
-    Raises:
-        UserError: An argument is out of range.
-    """
     for name, count in (("num_train", num_train), ("num_val", num_val)):
         if count < 1:
             raise UserError(f"{name}={count} must be 1 or more")
@@ -48,26 +91,8 @@ def check_parameters(
     }
 
 
-def write_once(
-    root: str | os.PathLike[str], entries: Sequence[str], parameters: dict[str, Any], write: Callable[[Path], None]
-) -> bool:
-    """Fill a folder, unless it is already filled.
-
-    Files get their final names only when all of them are written, so a data set is either complete or absent.
-
-    Args:
-        root: Folder to fill; created if missing. Other files in it are left alone.
-        entries: Files and folders that ``write`` creates, relative to the root.
-        parameters: Everything that the files depend on.
-        write: Takes an empty folder, and creates the entries in it.
-
-    Returns:
-        Whether anything was written: False if the root already holds this data set.
-
-    Raises:
-        UserError: The root holds another or an incomplete data set.
-    """
-    root = Path(root)
+def _write_once(root: Path, entries: Sequence[str], parameters: dict[str, Any], write: Callable[[Path], None]) -> bool:
+    """Fill a folder unless it is filled. Files get their names once all are written: a data set is whole or absent."""
     if _is_complete(root, entries, parameters):
         logger.info("%s already holds this data set, nothing to do", root)
         return False
