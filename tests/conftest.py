@@ -51,7 +51,7 @@ def own_folder(shapes_folder, tmp_path):
 @pytest.fixture
 def two_class_folder(ade_folder, tmp_path):
     """The same images with labels 0 (background) and 1 (any shape), in the simplest layout; tests may damage them."""
-    root = tmp_path / "own"
+    root = tmp_path / "two_classes"
     for ours, theirs in (("train", "training"), ("val", "validation")):
         shutil.copytree(ade_folder / "images" / theirs, root / ours)
         (root / "semantic" / ours).mkdir(parents=True)
