@@ -1,8 +1,10 @@
 """Small data sets shared by tests, and what every run leaves behind."""
 
 import json
+import logging
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ if not torch.cuda.is_available():
 
 from convnext_dense.data.shapes.ade import write_ade
 from convnext_dense.data.shapes.coco import write_coco
+from convnext_dense.engine.signals import EXIT_CODES
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +69,18 @@ def two_class_folder(ade_folder, tmp_path):
 def _fresh_logger():
     """mmengine caches loggers, values and visualizers by name, and names a run by the current second."""
     yield
-    for logger in list(MMLogger._instance_dict.values()):
+    for logger in [*MMLogger._instance_dict.values(), logging.getLogger("mmengine")]:
         for handler in list(logger.handlers):
             handler.close()
+            logger.removeHandler(handler)
     for kind in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
         kind._instance_dict.clear()
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handlers():
+    """A handler that a run leaves behind would keep the worker processes of later tests alive."""
+    before = {number: signal.getsignal(number) for number in EXIT_CODES}
+    yield
+    after = {number: signal.signal(number, handler) for number, handler in before.items()}
+    assert after == before

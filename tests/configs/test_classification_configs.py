@@ -77,7 +77,6 @@ def test_leaf_is_short_and_names_its_command_and_source(leaf):
     recipe_table = "Table 5" if LEAVES[leaf]["recipe"] in ("in1k_train_224", "in22k_pretrain_224") else "Table 6"
     for wanted in (
         f"tools/dist_train.sh {leaf} 8",
-        f"python tools/train.py {leaf}",
         "Source: arXiv:2201.03545v2, ",
         f"{recipe_table} (recipe)",
         "https://github.com/facebookresearch/ConvNeXt/blob/048efcea",

@@ -123,7 +123,6 @@ def test_leaf_is_short_and_names_its_command_and_source(leaf):
     model = DETECTORS[leaf]
     for wanted in (
         f"tools/dist_train.sh {leaf} {COMMON['gpus']}",
-        f"python tools/train.py {leaf}",
         f"{COMMON['gpus']} GPUs x {COMMON['images_per_gpu']} images = {COMMON['batch_size']}",
         "https://github.com/facebookresearch/ConvNeXt/blob/048efcea",
         "Source: arXiv:2201.03545v2, Table 3 (results)",

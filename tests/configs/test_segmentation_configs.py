@@ -69,7 +69,6 @@ def test_leaf_is_short_and_names_its_command_and_source(leaf):
     epochs = round(COMMON["iters"] * COMMON["batch_size"] / COMMON["train_images"])
     for wanted in (
         f"tools/dist_train.sh {leaf} {COMMON['gpus']}",
-        f"python tools/train.py {leaf}",
         f"{COMMON['gpus']} GPUs x {COMMON['images_per_gpu']} images = {COMMON['batch_size']}",
         f"{epochs} epochs",
         "Source: arXiv:2201.03545v2, Table 4 (results)",

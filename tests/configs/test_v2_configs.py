@@ -76,7 +76,6 @@ def test_leaf_is_short_and_names_its_command_source_and_choices(leaf):
     cfg = Config.fromfile(ROOT / leaf)
     for wanted in (
         f"tools/dist_train.sh {leaf} 8",
-        f"python tools/train.py {leaf}",
         f"8 GPUs x {cfg.train_dataloader.batch_size} images = {cfg.auto_scale_lr.base_batch_size}",
         f"Source: arXiv:2301.00808, Table {6 if leaf in DETECTORS else 7} (result",
         "Chosen here, within the published sweeps: ",
