@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -63,6 +64,22 @@ def two_class_folder(ade_folder, tmp_path):
             Image.fromarray((labels > 1).astype(np.uint8)).save(root / "semantic" / ours / path.name)
     (root / "classes.txt").write_text("background\nshape\n")
     return root
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test marked ``own_process`` in a fork: torch's checks of operators start threads of autograd for good.
+
+    A process with these cannot be forked for another training, which other tests do.
+    """
+    if pyfuncitem.get_closest_marker("own_process") is None or torch.cuda.is_available():  # CUDA cannot be forked
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    process = multiprocessing.get_context("fork").Process(target=pyfuncitem.obj, kwargs=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, "see the traceback on stderr"
+    return True
 
 
 @pytest.fixture(autouse=True)

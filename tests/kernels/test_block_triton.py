@@ -120,6 +120,7 @@ def test_same_input_gives_the_same_bits(on_triton):
     assert all(mine.equal(other) for mine, other in zip(results(block, x), results(block, x), strict=True))
 
 
+@pytest.mark.own_process
 def test_operator_is_right_for_compilers():
     """Schemas, fake implementations including symbolic sizes, and gradients through ahead-of-time tracing."""
     block, x = make_block(), draw(1, 3, 4, 8).requires_grad_()

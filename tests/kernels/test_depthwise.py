@@ -102,6 +102,7 @@ def test_gradients_of_any_order_are_difference_quotients():
     assert torch.autograd.gradgradcheck(depthwise._DepthwiseConv2d.apply, (x, weight, bias))
 
 
+@pytest.mark.own_process
 def test_operator_has_a_fake_implementation_and_an_autograd_formula():
     x, grad = (draw((2, 8, 9, 9), seed=seed).requires_grad_() for seed in (0, 1))
     torch.library.opcheck(depthwise_weight_grad, (x, grad, 7))

@@ -59,6 +59,7 @@ def test_empty_batch_gives_zero_gradients():
     assert depthwise_triton.depthwise(draw(0, 8, 4, 4), draw(8, 1, 7, 7), None, False).shape == (0, 8, 4, 4)
 
 
+@pytest.mark.own_process
 def test_operators_are_right_for_compilers():
     """Schemas, fake implementations including symbolic sizes, and gradients through ahead-of-time tracing."""
     x, weight = draw(1, 8, 2, 3).requires_grad_(), draw(8, 1, 3, 3, seed=1).requires_grad_()
