@@ -21,11 +21,7 @@ from convnext_dense.data.own.tasks import use_whole_folder
 
 
 def main() -> None:
-    """Read the arguments, check and print.
-
-    Raises:
-        SystemExit: The checks are done; the code is 1 if there is an error in the data and 0 otherwise.
-    """
+    """Read the arguments, check, print, and exit with code 1 if there is an error in the data."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="path of the config")
     add_data_arguments(parser)

@@ -22,14 +22,7 @@ by `python tools/write_docs.py` from `convnext_dense/description/bad_inputs.json
 
 
 def write_documents(root: Path) -> list[Path]:
-    """Write the computed parts of all documents.
-
-    Args:
-        root: The repository.
-
-    Returns:
-        The written files.
-    """
+    """Write the computed parts of all documents of a repository, and return the written files."""
     facts = read_published()["roadmap"]
     picture = root / "docs/roadmap.png"
     draw_roadmap(facts, roadmap_gmacs(), picture)

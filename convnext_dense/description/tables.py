@@ -26,15 +26,7 @@ _COUNTED = "MACs are those of convolutions and linear layers; one MAC is one FLO
 
 
 def build_table(name: str, root: Path) -> str:
-    """Compute one table.
-
-    Args:
-        name: One of ``TABLES``.
-        root: The repository, for its configs.
-
-    Returns:
-        A sentence about what is counted, then the table in Markdown.
-    """
+    """Return one of ``TABLES`` in Markdown, below a sentence about what is counted; ``root`` is the repository."""
     published = read_published()
     return TABLES[name](published, root)
 

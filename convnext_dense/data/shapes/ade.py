@@ -59,17 +59,7 @@ write_ade = make_writer("ade", ("images", "annotations", NAMES_FILE), _write_spl
 def draw_ade_preview(root: str | os.PathLike[str], num_images: int, *, zoom: int = 2, num_columns: int = 3) -> Path:
     """Draw the first training images from disk, each beside its labels in colour, with ignored pixels in white.
 
-    Args:
-        root: Folder written by ``write_ade``.
-        num_images: Number of images, limited to the size of the training split.
-        zoom: Factor by which the images are enlarged.
-        num_columns: Number of pairs side by side.
-
-    Returns:
-        Path of the picture, ``root/preview.png``.
-
-    Raises:
-        UserError: ``num_images`` is not positive, or an image cannot be read.
+    The arguments, the returned path and the errors are those of ``coco.draw_preview``.
     """
     if num_images < 1:
         raise UserError(f"num_images={num_images} must be 1 or more")

@@ -24,13 +24,7 @@ logger = logging.getLogger(__name__)
 def draw_crops_preview(root: str | os.PathLike[str], num_images: int, *, side: int = 96) -> Path:
     """Draw the first training crops of every class, one row per class.
 
-    Args:
-        root: Folder written by ``write_crops``.
-        num_images: Number of crops per class.
-        side: Height and width of each drawn crop in pixels.
-
-    Returns:
-        Path of the picture, ``root/preview.png``.
+    ``num_images`` is the number of crops per class, ``side`` their height and width in the picture, which is returned.
     """
     rows = []
     for name in CLASS_NAMES:
