@@ -88,7 +88,7 @@ def parts(runner: Any) -> dict[str, Callable[[], object]]:
 
     def check() -> None:
         nonfinite.before_train_iter(runner, 0, None)
-        nonfinite._before_step(runner)
+        nonfinite._before_step(runner, "", runner.optim_wrapper)
         nonfinite.after_train_iter(runner, 0)
 
     return {
