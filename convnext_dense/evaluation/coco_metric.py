@@ -194,7 +194,8 @@ def _chosen(metric_items: str | Sequence[str], known: Sequence[str] | dict) -> l
     items = [metric_items] if isinstance(metric_items, str) else list(metric_items)
     unknown = [item for item in items if item not in known]
     if unknown:
-        raise UserError(f"metric_items={unknown} is not among the results: {', '.join(known)}.")
+        # A plain ValueError, which code written for mmdet's metric tells by its class; the commands translate it.
+        raise ValueError(f"metric_items={unknown} is not among the results: {', '.join(known)}.")
     return items
 
 
