@@ -12,23 +12,26 @@ _PARTIAL = ".partial"
 
 
 @contextlib.contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` to write to; on success, flush the file to disk and rename it to ``path``.
+def written_whole(path: str | os.PathLike, *, flush: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` to write to; on success, rename the file to ``path``.
 
-    If the block raises an error, or the process is killed at any moment, ``path`` is left unchanged.
+    If the block raises an error, or the process is killed at any moment, ``path`` is left unchanged. With ``flush`` the
+    file also survives a power failure, for which its writer waits for the disk.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}{_PARTIAL}")
     try:
         yield partial
-        _flush(partial)
+        if flush:
+            _flush(partial)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # not every file system can flush a folder
-        _flush(path.parent)
+    if flush:
+        with contextlib.suppress(OSError):  # not every file system can flush a folder
+            _flush(path.parent)
 
 
 def remove_partial_files(folder: str | os.PathLike) -> None:

@@ -224,5 +224,5 @@ def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
         raise UserError(f"Picture {path} cannot be written: OpenCV knows no format '{path.suffix}'.") from error
     if not is_encoded:
         raise UserError(f"Picture {path} cannot be written as {path.suffix}: choose .png.")
-    with names_unwritable(path), written_whole(path) as partial:
+    with names_unwritable(path), written_whole(path, flush=False) as partial:
         partial.write_bytes(content.tobytes())
