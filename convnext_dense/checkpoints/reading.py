@@ -25,13 +25,7 @@ class _Namespace:
 
 
 def read_files(path: Path, parts: Mapping[Path, Sequence[str] | None], *, mapped: bool = True) -> dict[str, Any]:
-    """Read the files of a checkpoint onto the CPU.
-
-    Args:
-        path: The file that was named, for messages.
-        parts: See ``sources.list_parts``.
-        mapped: Whether tensors may be memory-mapped; False reads them into memory, so that they outlive the file.
-    """
+    """Read the ``parts`` of a checkpoint, see ``sources.list_parts``; ``path`` is the named file, for messages."""
     content: dict[str, Any] = {}
     for file, names in parts.items():
         part = _read_file(file, mapped)

@@ -90,14 +90,7 @@ def _hash(file: io.FileIO) -> str:
 
 
 def _read_index(path: Path) -> dict[str, list[str]]:
-    """Read the index that transformers and safetensors write for a checkpoint in several parts.
-
-    Returns:
-        The names of the tensors in each part, by the part's file name in the folder of the index.
-
-    Raises:
-        UserError: The file is not such an index, or a part is missing.
-    """
+    """Return the tensors' names in each part of a checkpoint, from the index of transformers and safetensors."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:

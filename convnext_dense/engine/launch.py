@@ -184,15 +184,10 @@ def evaluate_model(
 def _build_runner(
     cfg: Config, notes: list[str], *, load_from: str | None, resume: bool, recipe: Config | None = None
 ) -> Runner | FlexibleRunner:
-    """Build the runner.
+    """Build the runner, and write the notes into its log.
 
-    Args:
-        cfg: Config to build.
-        notes: Lines for the log.
-        load_from: Checkpoint to load.
-        resume: Whether to resume the run of that checkpoint.
-        recipe: Config to write into the work dir and into checkpoints, by default ``cfg``. The launcher and ``resume``
-            are reset in it, so that a run with it starts from the beginning.
+    The work dir and checkpoints get ``recipe``, by default ``cfg``, with launcher and ``resume`` reset, so that a run
+    with it starts from the beginning.
     """
     if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
         seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from convnext_dense.data.data_report import report_data
+from convnext_dense.data.own import detection
 from convnext_dense.data.own.detection import use_coco_folder
 from convnext_dense.data.own.tasks import check_data, use_whole_folder
 
@@ -251,3 +252,19 @@ def test_other_ids_are_reported(cfg, own_folder, number):
     edit(own_folder / "instances_train.json", lambda content: content["images"][1].update(id=number))
     with pytest.raises(ValueError, match=r"entry 1 of 'images' has id=.*; it must be a number or text"):
         use_coco_folder(cfg, own_folder)
+
+
+def test_annotations_are_parsed_once_before_a_run_and_again_for_the_next(cfg, own_folder, monkeypatch):
+    parsed = []
+    parse = detection.read_json
+    monkeypatch.setattr(detection, "read_json", lambda path, kind: parsed.append(path.name) or parse(path, kind))
+    both = ["instances_train.json", "instances_val.json"]
+    use_coco_folder(cfg, own_folder)
+    check_data(cfg, ("train", "val"))
+    assert parsed == both
+    use_coco_folder(cfg, own_folder)
+    assert parsed == both * 2
+    edit(own_folder / both[1], lambda content: content["annotations"].pop())
+    use_coco_folder(cfg, own_folder)
+    assert parsed == [*both * 2, both[1]]
+    detection.forget_annotations()

@@ -10,7 +10,7 @@ import pytest
 from convnext_dense.data.picture_files import picture_names
 from convnext_dense.data.prediction_files import find_images, name_pictures
 from convnext_dense.files import names_unwritable
-from convnext_dense.visualization import to_picture, write_picture
+from convnext_dense.visualization import DrawnObject, draw_objects, to_picture, write_picture
 
 
 def names(*images, **options):
@@ -109,3 +109,10 @@ def test_pictures_do_not_overwrite_images(tmp_path):
     assert name_pictures([tmp_path / "b.jpg"], tmp_path) == {tmp_path / "b.jpg": tmp_path / "b.png"}
     with pytest.raises(ValueError, match=r"would overwrite the image .*a\.png: choose another --out-dir"):
         name_pictures([tmp_path / "a.png"], tmp_path)
+
+
+@pytest.mark.parametrize("is_below", [False, True])
+def test_label_is_above_its_box_and_that_of_a_crowd_below(is_below):
+    drawn = draw_objects(np.zeros((100, 100, 3), np.uint8), [DrawnObject((10, 40, 90, 60), "a", 0, None, is_below)])
+    assert drawn[:39].any() != is_below
+    assert drawn[61:].any() == is_below

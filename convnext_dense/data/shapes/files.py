@@ -27,14 +27,9 @@ def make_writer(
     *,
     counts: tuple[int, int] = (600, 120),
 ) -> Callable[..., bool]:
-    """Return the function that writes a layout, see ``write`` below.
+    """Return the function that writes a layout with these ``entries`` in its root, see ``write`` below.
 
-    Args:
-        layout: Name of the layout.
-        entries: Files and folders that the layout has in its root.
-        write_split: Writes a split; called with the folder, the split, its number of images, and the parameters on
-            which its content depends.
-        counts: Default numbers of images for training and validation.
+    ``write_split`` is called with the folder, the split, its number of images, and the parameters on which they depend.
     """
 
     def write(
