@@ -35,12 +35,13 @@ def main() -> None:
     if args.data is None and args.classes is not None:
         parser.error("--classes names the classes of a folder that is given with --data DIR.")
     loaders = list(LOADERS)
+    work_dir = Path("work_dirs", Path(args.config).stem)
 
     def use_data(cfg: Config) -> None:
-        loaders[:] = use_whole_folder(cfg, args.data, args.classes)
+        loaders[:] = use_whole_folder(cfg, args.data, args.classes, data_format=args.data_format, work_dir=work_dir)
 
     cfg = read_config(args.config, args.cfg_options, use_data=None if args.data is None else use_data)
-    overlay = args.overlay or Path("work_dirs", Path(args.config).stem, "overlay.png")
+    overlay = args.overlay or work_dir / "overlay.png"
     is_right, report = report_data(cfg, loaders, all_images=args.all_images, overlay=overlay, follow=_follow)
     print(report)
     sys.exit(0 if is_right else 1)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed
 
+from convnext_dense.data.formats import FORMATS
 from convnext_dense.engine.signals import EXIT_CODES
 from convnext_dense.errors import UserError
 from convnext_dense.plug import take_step
@@ -27,6 +28,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose the data of a config."""
     parser.add_argument("--data", metavar="DIR", help="folder of your own data, instead of the config's")
+    parser.add_argument(
+        "--data-format",
+        choices=FORMATS,
+        help="format of the annotations in --data (default: recognised)",
+    )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label, for segmentation")
     add_options_argument(parser)
 

@@ -25,6 +25,7 @@ def main() -> None:
         args.checkpoint,
         args.cfg_options,
         data=args.data,
+        data_format=args.data_format,
         split=args.split,
         classes=args.classes,
         work_dir=args.work_dir,

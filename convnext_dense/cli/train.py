@@ -46,6 +46,7 @@ def main() -> None:
         args.cfg_options,
         change=change,
         data=args.data,
+        data_format=args.data_format,
         classes=args.classes,
         work_dir=args.work_dir,
         init_from=args.init_from,

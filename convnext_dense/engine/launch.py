@@ -43,6 +43,7 @@ def train_model(
     *,
     change: Callable[[Config], Config] | None = None,
     data: str | None = None,
+    data_format: str | None = None,
     classes: Sequence[str] | None = None,
     work_dir: str | None = None,
     init_from: str | None = None,
@@ -58,6 +59,7 @@ def train_model(
         options: See ``read_config``.
         change: See ``read_config``.
         data: Folder of your own data, which replaces the data of the config.
+        data_format: Format of ``data``, a key of ``data.formats.FORMATS``; by default it is recognised.
         classes: Class names of ``data`` by label, for segmentation.
         work_dir: Folder for checkpoints and logs; by default that of the config, or ``work_dirs/NAME OF CONFIG``.
         init_from: Source of the weights of a whole model to start from, see ``checkpoints.fetch``. If it was trained on
@@ -75,7 +77,15 @@ def train_model(
     if auto_scale_lr:
         check_flag(options, "auto_scale_lr.enable", True, "--auto-scale-lr")
     cfg, notes = read_run(
-        config, options, change=change, data=data, classes=classes, work_dir=work_dir, launcher=launcher, amp=amp
+        config,
+        options,
+        change=change,
+        data=data,
+        data_format=data_format,
+        classes=classes,
+        work_dir=work_dir,
+        launcher=launcher,
+        amp=amp,
     )
     if init_from is not None:
         check_flag(options, "load_from", init_from, f"--init-from {init_from}")
@@ -107,6 +117,7 @@ def evaluate_model(
     options: Mapping[str, Any] | None = None,
     *,
     data: str | None = None,
+    data_format: str | None = None,
     split: str | None = None,
     classes: Sequence[str] | None = None,
     work_dir: str | None = None,
@@ -122,6 +133,7 @@ def evaluate_model(
         checkpoint: Source of the weights of the whole model, see ``checkpoints.fetch``.
         options: See ``read_config``.
         data: Folder of your own data, which replaces the data of the config.
+        data_format: Format of ``data``, a key of ``data.formats.FORMATS``; by default it is recognised.
         split: Split of ``data`` to evaluate: ``'val'`` (the default), ``'test'`` or ``'train'``.
         classes: Class names of ``data`` by label, for segmentation; by default those of the folder or the checkpoint.
         work_dir: Folder for the log.
@@ -147,6 +159,7 @@ def evaluate_model(
         config,
         options,
         data=data,
+        data_format=data_format,
         splits=splits,
         classes=classes,
         trained=trained,

@@ -74,6 +74,7 @@ def read_run(
     *,
     change: Callable[[Config], Config] | None = None,
     data: str | None,
+    data_format: str | None = None,
     splits: Mapping[str, str] = TRAINING_SPLITS,
     classes: Sequence[str] | None,
     trained: Sequence[str] | None = None,
@@ -93,17 +94,24 @@ def read_run(
     """
     if data is None and classes is not None:
         raise UserError("--classes names the classes of a folder that is given with --data DIR.")
+    if data is None and data_format is not None:
+        raise UserError("--data-format says what the folder of --data DIR has in it: name the folder too.")
     notes: list[str] = []
+
+    def work_dir_of(cfg: Config) -> str:
+        return work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
 
     def use_data(cfg: Config) -> None:
         assert data is not None
-        notes.append(f"Classes of {data}: {quote(use_folder(cfg, data, classes, trained, splits=splits))}.")
+        keep_in = work_dir_of(cfg)
+        names = use_folder(cfg, data, classes, trained, splits=splits, data_format=data_format, work_dir=keep_in)
+        notes.append(f"Classes of {data}: {quote(names)}.")
 
     cfg = read_config(config, options, change, use_data=None if data is None else use_data)
     init_default_scope(cfg.get("default_scope", "mmengine"))  # names such as CocoDataset are looked up in it
     _check_run_flags(options, launcher=launcher, work_dir=work_dir, amp=amp)
     cfg.launcher = launcher
-    cfg.work_dir = work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
+    cfg.work_dir = work_dir_of(cfg)
     return cfg, notes
 
 

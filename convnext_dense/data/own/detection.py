@@ -10,6 +10,7 @@ from mmengine.config import Config
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.config.coco_objects import use_coco_objects
 from convnext_dense.config.datasets import TRAINING_SPLITS, evaluators, leads_out, leaf_datasets, loaded_datasets, quote
+from convnext_dense.data.formats.annotations import SPLIT_FOLDERS
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import pixel_limit
 from convnext_dense.data.own.image_list import list_images, number_categories, write_list
@@ -44,6 +45,12 @@ _LAYOUTS = (
     Split("annotations/image_info_{}2017.json", "{}2017"),
     Split("annotations/image_info_{}-dev2017.json", "{}2017"),
     Split("annotations/image_info_{}.json", "{}"),
+)
+# Exports of COCO files: Roboflow's, and CVAT's, which has all images in one folder if they were uploaded like that.
+_EXPORTS = (
+    Split("{}/_annotations.coco.json", "{}"),
+    Split("annotations/instances_{}.json", "images/{}"),
+    Split("annotations/instances_{}.json", "images"),
 )
 
 _PARSED: dict[tuple[Path, int, int], Any] = {}  # by path, size and time of the last change
@@ -106,8 +113,18 @@ def splits_of_coco_folder(folder: str | os.PathLike) -> list[str]:
     return [
         name
         for name, split in found.items()
-        if split and ("instances_" in split.annotations or (name == "test" and Path(folder, split.images).is_dir()))
+        if split and (_has_objects(split) or (name == "test" and Path(folder, split.images).is_dir()))
     ]
+
+
+def has_coco_files(folder: Path) -> bool:
+    """Whether a folder has the annotation file of any split."""
+    found = [_present_split(folder, name) for name in ("train", "val", "test")]
+    return any(split is not None and split.annotations for split in found)
+
+
+def _has_objects(split: Split) -> bool:
+    return bool(split.annotations) and "image_info_" not in split.annotations
 
 
 def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any]:
@@ -194,13 +211,24 @@ def _annotation_fault(annotation: Any) -> str | None:
 
 
 def category_names(annotations: dict[str, Any]) -> list[str]:
-    """Return the class names in the order of the file, which is the order of mmdet's labels."""
+    """Return the class names in the order of the file, which is the order of mmdet's labels.
+
+    Roboflow adds the name of the project as a category above all others, which no object has; it is left out.
+    """
+    first, *others = annotations["categories"]
+    is_above = first["id"] == 0 and first.get("supercategory") == "none" and others
+    if is_above and all(other.get("supercategory") == first["name"] for other in others):
+        used = any(annotation.get("category_id") == 0 for annotation in annotations.get("annotations", ()))
+        return [category["name"] for category in annotations["categories"] if used or category is not first]
     return [category["name"] for category in annotations["categories"]]
 
 
 def _present_split(root: Path, name: str) -> Split | None:
     layouts = [Split(*(part.format(name) for part in layout)) for layout in _LAYOUTS]
+    aliases = [alias for folder in SPLIT_FOLDERS[name] for alias in (folder, folder.capitalize())]
+    exports = [Split(*(part.format(alias) for part in layout)) for alias in aliases for layout in _EXPORTS]
     listed = next((split for split in layouts if (root / split.annotations).is_file()), None)
+    listed = next((split for split in exports if all((root / part).exists() for part in split)), listed)
     folder = next((split.images for split in layouts if (root / split.images).is_dir()), None)
     return listed or (None if folder is None else Split("", folder))
 
@@ -249,5 +277,7 @@ def _image_folder(root: Path, name: str, content: dict[str, Any]) -> str:
     """Return the folder that file names are relative to: the split's image folder, or the whole folder."""
     split = _present_split(root, name)
     assert split is not None
+    if "images_in" in content:  # a converted split
+        return content["images_in"]
     first = content["images"][0]["file_name"]
     return "" if (root / first).is_file() and not (root / split.images / first).is_file() else f"{split.images}/"

@@ -9,13 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES, open_image
+from convnext_dense.data.image_size import read_size
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES
 from convnext_dense.errors import UserError
-
-_EXIF_ORIENTATION = 0x0112
-_LIES_ON_ITS_SIDE = 5  # and above: width and height are swapped when the image is turned upright
 
 
 def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
@@ -38,7 +34,7 @@ def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
         raise UserError(f"There is no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
     entries = []
     for name in names:
-        height, width = _size(folder / name, are_turned=are_turned)
+        height, width = read_size(folder / name, are_turned=are_turned)
         entries.append(dict(id=name, file_name=name, height=height, width=width))
     return entries
 
@@ -55,14 +51,3 @@ def write_list(content: dict[str, Any], name: str) -> Path:
 def number_categories(names: Sequence[str]) -> list[dict[str, Any]]:
     """Return COCO categories for class names, numbered from 1."""
     return [dict(id=number, name=name) for number, name in enumerate(names, start=1)]
-
-
-def _size(path: Path, *, are_turned: bool) -> tuple[int, int]:
-    """Read height and width without decoding the image, which would take minutes for a large folder."""
-    try:
-        with Image.open(path) as file:
-            (width, height), turned = file.size, file.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError):
-        opened = open_image(path)  # reads more formats, and reports what is wrong
-        return opened.height, opened.width
-    return (width, height) if are_turned and turned >= _LIES_ON_ITS_SIDE else (height, width)

@@ -2,21 +2,29 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from convnext_dense.config.class_counts import task_of
 from convnext_dense.config.datasets import TRAINING_SPLITS
 from convnext_dense.data.checks.coco import check_detection_data
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.segmentation import check_segmentation_data
+from convnext_dense.data.formats import convert, recognise
 from convnext_dense.data.own.classification import (
     check_classification_data,
     splits_of_image_folder,
     use_image_folder,
 )
-from convnext_dense.data.own.detection import forget_annotations, splits_of_coco_folder, use_coco_folder
+from convnext_dense.data.own.detection import (
+    forget_annotations,
+    has_coco_files,
+    splits_of_coco_folder,
+    use_coco_folder,
+)
 from convnext_dense.data.own.segmentation import splits_of_segmentation_folder, use_segmentation_folder
 from convnext_dense.errors import UserError
 
@@ -51,6 +59,8 @@ def use_folder(
     trained: Sequence[str] | None = None,
     *,
     splits: Mapping[str, str] = TRAINING_SPLITS,
+    data_format: str | None = None,
+    work_dir: str | os.PathLike = "work_dirs",
 ) -> list[str]:
     """Point a config at a folder of custom data and size its heads; see ``use_folder`` of its ``Task``.
 
@@ -61,6 +71,8 @@ def use_folder(
         trained: Class names of the checkpoint to test.
         splits: Which split of the folder each loader of the config reads: all three loaders for training, only
             ``'test'`` for testing. Other splits need not exist.
+        data_format: A key of ``formats.FORMATS``, whose annotations are converted; by default it is recognised.
+        work_dir: Folder of the run, which keeps converted annotations; in a folder ``converted``.
 
     Returns:
         The class names, in label order.
@@ -74,15 +86,38 @@ def use_folder(
             f"--data needs a classifier or a model with box, mask or decode heads, not {cfg.model.get('type')}: "
             "name the data in the config instead."
         )
+    if task == "detection":
+        folder = _converted(Path(folder), data_format, work_dir)
     return TASKS[task].use_folder(cfg, folder, classes, trained, splits=splits)
 
 
-def use_whole_folder(cfg: Config, folder: str | os.PathLike, classes: Sequence[str] | None = None) -> list[str]:
+def _converted(folder: Path, data_format: str | None, work_dir: str | os.PathLike) -> Path:
+    """Convert a folder in a format of another tool; return any other folder as it is."""
+    if not folder.is_dir() or (data_format is None and has_coco_files(folder)):
+        return folder
+    recognised = recognise(folder, data_format)
+    if recognised is None:
+        return folder
+    out, line = convert(folder, *recognised, Path(work_dir, "converted"))
+    print_log(line)
+    return out
+
+
+def use_whole_folder(
+    cfg: Config,
+    folder: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    *,
+    data_format: str | None = None,
+    work_dir: str | os.PathLike = "work_dirs",
+) -> list[str]:
     """Point a config at all splits of a folder, and return the loaders that read them; see ``use_folder``.
 
     Without a test split the test loader reads val.
     """
     task = task_of(cfg)
+    if task == "detection":
+        folder = _converted(Path(folder), data_format, work_dir)
     there = TASKS[task].find_splits(folder) if task is not None else []
     splits = {name: name for name in there} or dict(TRAINING_SPLITS)
     if "val" in splits:

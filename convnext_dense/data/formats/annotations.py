@@ -1,0 +1,165 @@
+"""The common form of all detection formats: one COCO annotation file per split, with what was left out counted.
+
+Letters: H, W are the height and width of an image in pixels.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convnext_dense.data.image_size import read_size
+from convnext_dense.errors import UserError
+
+Numbers = Sequence[float]
+
+# Names of the folders that exports use for each split.
+SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+_ELLIPSE_CORNERS = 72
+
+
+class Annotations:
+    """Objects of one split, collected image by image.
+
+    Args:
+        root: Folder that the file names of images are relative to.
+        names: Class names by label; None collects them as they come, and sorts them at the end.
+
+    Attributes:
+        left_out: How many objects were left out, by reason.
+        images: COCO entries.
+        objects: COCO entries, with the class name in place of the category id.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str] | None = None) -> None:
+        self.root = root
+        self.names = names
+        self.left_out: Counter[str] = Counter()
+        self.images: list[dict[str, Any]] = []
+        self.objects: list[dict[str, Any]] = []
+        self._files: set[str] = set()
+
+    def add_image(self, path: Path, source: str) -> tuple[int, int, int]:
+        """Add an image and return its id, H and W, read from the image itself.
+
+        Args:
+            path: The image, inside ``root``.
+            source: Place that names the image, for messages.
+
+        Raises:
+            UserError: The image does not exist, cannot be read, or was added before.
+        """
+        if not path.is_file():
+            raise UserError(f"{source} names the image {path}, which does not exist.")
+        name = path.relative_to(self.root).as_posix()
+        if name in self._files:
+            raise UserError(f"{source} names the image {path} a second time.")
+        self._files.add(name)
+        height, width = read_size(path, are_turned=True)
+        number = len(self.images) + 1
+        self.images.append(dict(id=number, file_name=name, height=height, width=width))
+        return number, height, width
+
+    def add_box(self, image: tuple[int, int, int], name: str, corners: Numbers, *, is_ignored: bool = False) -> None:
+        """Add an object that has only a box, x1, y1, x2, y2 in pixels; parts outside the image are cut off."""
+        self._add(image, name, corners, None, is_ignored=is_ignored)
+
+    def add_polygons(self, image: tuple[int, int, int], name: str, polygons: Sequence[Numbers]) -> None:
+        """Add an object of one or several polygons, each x, y, x, y, ... in pixels."""
+        _, height, width = image
+        cut = [
+            [round(min(max(value, 0.0), (width, height)[place % 2]), 3) for place, value in enumerate(polygon)]
+            for polygon in polygons
+        ]
+        xs = [x for polygon in cut for x in polygon[::2]]
+        ys = [y for polygon in cut for y in polygon[1::2]]
+        area = sum(map(polygon_area, cut))
+        self._add(image, name, (min(xs), min(ys), max(xs), max(ys)), cut, area=area)
+
+    def add_crop(self, image: tuple[int, int, int], name: str, crop: np.ndarray, *, left: int, top: int) -> None:
+        """Add an object by the part of its mask that is in its box, an array of 0 and 1; the rest of the mask is 0."""
+        from pycocotools import mask as masks
+
+        _, height, width = image
+        whole = np.zeros((height, width), np.uint8, order="F")
+        inside = crop[: max(height - top, 0), : max(width - left, 0)]
+        whole[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+        rle = masks.encode(whole)
+        x, y, box_width, box_height = masks.toBbox(rle)
+        mask = dict(size=[height, width], counts=rle["counts"].decode())
+        self._add(image, name, (x, y, x + box_width, y + box_height), mask, area=float(masks.area(rle)))
+
+    def _add(
+        self,
+        image: tuple[int, int, int],
+        name: str,
+        corners: Numbers,
+        mask: Any,
+        *,
+        area: float | None = None,
+        is_ignored: bool = False,
+    ) -> None:
+        image_id, height, width = image
+        x1, x2 = (min(max(x, 0.0), width) for x in sorted((corners[0], corners[2])))
+        y1, y2 = (min(max(y, 0.0), height) for y in sorted((corners[1], corners[3])))
+        box_width, box_height = x2 - x1, y2 - y1
+        if box_width <= 0 or box_height <= 0 or area == 0:
+            self.left_out["objects without area"] += 1
+            return
+        found: dict[str, Any] = dict(
+            id=len(self.objects) + 1,
+            image_id=image_id,
+            name=name,
+            bbox=[round(value, 3) for value in (x1, y1, box_width, box_height)],
+            area=round(area if area is not None else box_width * box_height, 3),
+            iscrowd=int(is_ignored),
+        )
+        if mask is not None:
+            found["segmentation"] = mask
+        self.objects.append(found)
+
+    def to_coco(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the content of a COCO annotation file whose categories are these class names."""
+        numbers = {name: number for number, name in enumerate(names, start=1)}
+        return dict(
+            images_in=str(self.root),
+            images=self.images,
+            annotations=[_with_category(found, numbers) for found in self.objects],
+            categories=[dict(id=number, name=name) for name, number in numbers.items()],
+        )
+
+
+def _with_category(found: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
+    return {
+        ("category_id" if key == "name" else key): numbers[value] if key == "name" else value
+        for key, value in found.items()
+    }
+
+
+def ellipse_corners(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:
+    """Return an ellipse, given by its centre and radii, as a polygon x, y, x, y, ..."""
+    angles = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)
+    return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1).flatten().tolist()
+
+
+def polygon_area(polygon: Numbers) -> float:
+    """Return the area inside a polygon x, y, x, y, ... in square pixels."""
+    xs, ys = np.asarray(polygon[::2]), np.asarray(polygon[1::2])
+    return abs(float(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1)))) / 2
+
+
+def number_at(text: Any, source: str, what: str) -> float:
+    """Return a number that stands in a file, also if it is written as text.
+
+    Raises:
+        UserError: It is not a finite number.
+    """
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        number = float("nan")
+    if not abs(number) < 1e9:
+        raise UserError(f"{source} has {str(text)[:40]!r} as {what}: it must be a number.")
+    return number

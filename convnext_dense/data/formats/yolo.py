@@ -1,0 +1,189 @@
+"""Ultralytics YOLO: a ``data.yaml``, and a text file of boxes or polygons for each image.
+
+Source: https://docs.ultralytics.com/datasets/detect/ and https://docs.ultralytics.com/datasets/segment/
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from convnext_dense.data.formats.annotations import Annotations, number_at
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.text_files import read_text
+from convnext_dense.errors import UserError
+
+NAME = "Ultralytics YOLO"
+_SPLITS = ("train", "val", "test")
+# Beyond the image by no more than this, of its side, is taken for rounding, as Ultralytics does.
+_TOLERANCE = 0.01
+
+
+def find_splits(folder: Path) -> list[str] | None:
+    """Return the splits of a folder in this format; None for a folder in another format."""
+    file = _find_yaml(folder)
+    return None if file is None else [split for split in _SPLITS if _read_yaml(file).get(split)]
+
+
+def source_files(folder: Path) -> Iterator[Path]:
+    """Yield the folders and files on whose content the annotations depend."""
+    file = _find_yaml(folder)
+    assert file is not None
+    content = _read_yaml(file)
+    yield file
+    for split in _SPLITS:
+        for place in _places(content, split, file):
+            yield place
+            yield Path(str(place).replace(f"{os.sep}images", f"{os.sep}labels"))
+
+
+def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotations], list[str]]:
+    """Read splits of a folder.
+
+    Returns:
+        The objects by split, and the class names by label.
+
+    Raises:
+        UserError: ``data.yaml`` or a label file is wrong; the message names the file and the line.
+    """
+    file = _find_yaml(folder)
+    assert file is not None
+    content = _read_yaml(file)
+    names = _class_names(content, file)
+    return {split: _read_split(content, split, file, names) for split in splits}, names
+
+
+def _find_yaml(folder: Path) -> Path | None:
+    files = [
+        folder / "data.yaml",
+        folder / "dataset.yaml",
+        *sorted(folder.glob("*.yaml")),
+        *sorted(folder.glob("*.yml")),
+    ]
+    for file in files:
+        if file.is_file():
+            text = read_text(file, "Data file")
+            if "names:" in text and any(f"{split}:" in text for split in _SPLITS):
+                return file
+    return None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(read_text(file, "Data file"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}," if mark else ""
+        raise UserError(f"Data file {file}{line} is not YAML: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"Data file {file} must have the keys names, train and val.")
+    return content
+
+
+def _class_names(content: Mapping[str, Any], file: Path) -> list[str]:
+    names = content.get("names")
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise UserError(f"Data file {file} numbers its names {list(names)[:10]}: they must be 0, 1, 2, ...")
+        names = [names[number] for number in range(len(names))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str | int) for name in names):
+        raise UserError(f"Data file {file} has no list of class names under 'names'.")
+    names = [str(name) for name in names]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"Data file {file} names the class {twice!r} twice.")
+    return names
+
+
+def _places(content: Mapping[str, Any], split: str, file: Path) -> list[Path]:
+    """Return the folders and lists of images of a split."""
+    given = content.get(split)
+    places = given if isinstance(given, list) else [given] if given else []
+    found = []
+    for place in places:
+        if not isinstance(place, str):
+            raise UserError(f"Data file {file} has {place!r} under '{split}': it must be a folder or a list of images.")
+        path = content.get("path")
+        bases = [Path(str(path)), file.parent / str(path), file.parent] if path else [file.parent]
+        tried = [base / place for base in bases]
+        # Roboflow writes ../train/images for a folder that lies beside the file.
+        tried += [file.parent / place.removeprefix("../")]
+        existing = next((each for each in tried if each.exists()), None)
+        if existing is None:
+            raise UserError(f"Data file {file} names {place} under '{split}', which does not exist.")
+        found.append(Path(os.path.abspath(existing)))
+    return found
+
+
+def _list_images(place: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the images of a folder or of a list, and what names them."""
+    if place.is_file():
+        for number, line in enumerate(read_text(place, "List of images").splitlines(), start=1):
+            if line.strip():
+                path = Path(line.strip())
+                yield Path(os.path.abspath(place.parent / path)), f"List of images {place}, line {number},"
+        return
+    for parent, folders, files in os.walk(place, followlinks=True):
+        folders.sort()
+        for name in sorted(files):
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                yield Path(parent, name), f"Folder {place}"
+
+
+def label_file(image: Path) -> Path:
+    """Return the label file of an image: the last folder ``images`` becomes ``labels``, and the ending ``.txt``."""
+    parts = list(image.parts)
+    places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
+    if places:
+        parts[places[-1]] = "labels"
+    return Path(*parts).with_suffix(".txt")
+
+
+def _read_split(content: Mapping[str, Any], split: str, file: Path, names: list[str]) -> Annotations:
+    images = [found for place in _places(content, split, file) for found in _list_images(place)]
+    if not images:
+        raise UserError(f"Data file {file} has no images in its {split} split.")
+    root = Path(os.path.commonpath([path.parent for path, _ in images]))
+    annotations = Annotations(root, names)
+    for path, source in images:
+        image = annotations.add_image(path, source)
+        labels = label_file(path)
+        if not labels.is_file():
+            annotations.left_out["images without a label file are backgrounds"] += 1
+            continue
+        seen = set()
+        for number, line in enumerate(read_text(labels, "Label file").splitlines(), start=1):
+            if not line.strip():
+                continue
+            if line in seen:
+                annotations.left_out["lines that occur twice"] += 1
+                continue
+            seen.add(line)
+            _read_line(line.split(), f"Label file {labels}, line {number},", image, names, annotations)
+    return annotations
+
+
+def _read_line(
+    values: list[str], source: str, image: tuple[int, int, int], names: list[str], annotations: Annotations
+) -> None:
+    numbers = [number_at(value, source, "a value") for value in values]
+    label, *places = numbers
+    if label != int(label) or not 0 <= label < len(names):
+        raise UserError(f"{source} has the class {values[0]}: it must be a whole number from 0 to {len(names) - 1}.")
+    if len(places) != 4 and (len(places) < 6 or len(places) % 2):
+        raise UserError(
+            f"{source} has {len(values)} values: a class and x, y, width, height, or a class and three corners or more."
+        )
+    if min(places) < -_TOLERANCE or max(places) > 1 + _TOLERANCE:
+        wrong = min(places) if min(places) < 0 else max(places)
+        raise UserError(f"{source} has the place {wrong:g}: it must be a share of the image's side, from 0 to 1.")
+    _, height, width = image
+    name = names[int(label)]
+    if len(places) == 4:
+        x, y, w, h = (value * side for value, side in zip(places, (width, height, width, height), strict=True))
+        annotations.add_box(image, name, (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
+    else:
+        polygon = [value * (width, height)[place % 2] for place, value in enumerate(places)]
+        annotations.add_polygons(image, name, [polygon])
