@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from tqdm import tqdm
 
-from convnext_dense.cli.command_line import add_data_arguments
+from convnext_dense.cli.command_line import add_data_arguments, data_folder
 from convnext_dense.config.reading import read_config
 from convnext_dense.data.checks.inspection import NUM_OPENED
 from convnext_dense.data.data_report import LOADERS, report_data
@@ -32,15 +32,15 @@ def main() -> None:
         "--overlay", type=Path, metavar="PNG", help="sheet to draw (default: work_dirs/CONFIG/overlay.png)"
     )
     args = parser.parse_args()
-    if args.data is None and args.classes is not None:
-        parser.error("--classes names the classes of a folder that is given with --data DIR.")
+    data = data_folder(args)
     loaders = list(LOADERS)
     work_dir = Path("work_dirs", Path(args.config).stem)
 
     def use_data(cfg: Config) -> None:
-        loaders[:] = use_whole_folder(cfg, args.data, args.classes, data_format=args.data_format, work_dir=work_dir)
+        assert data is not None
+        loaders[:] = use_whole_folder(cfg, data, work_dir=work_dir)
 
-    cfg = read_config(args.config, args.cfg_options, use_data=None if args.data is None else use_data)
+    cfg = read_config(args.config, args.cfg_options, use_data=None if data is None else use_data)
     overlay = args.overlay or work_dir / "overlay.png"
     is_right, report = report_data(cfg, loaders, all_images=args.all_images, overlay=overlay, follow=_follow)
     print(report)

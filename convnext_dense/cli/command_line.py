@@ -9,7 +9,8 @@ from collections.abc import Callable
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed
 
-from convnext_dense.data.formats import FORMATS
+from convnext_dense.data.data_folder import DataFolder
+from convnext_dense.data.formats import FORMAT_NAMES
 from convnext_dense.engine.signals import EXIT_CODES
 from convnext_dense.errors import UserError
 from convnext_dense.plug import take_step
@@ -28,13 +29,49 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose the data of a config."""
     parser.add_argument("--data", metavar="DIR", help="folder of your own data, instead of the config's")
+    parser.add_argument("--data-format", choices=FORMAT_NAMES, help="format of --data (default: recognised)")
+    parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label")
     parser.add_argument(
-        "--data-format",
-        choices=FORMATS,
-        help="format of the annotations in --data (default: recognised)",
+        "--ignore-labels",
+        nargs="+",
+        metavar="L",
+        help="classes of --data not to learn: names, or values in label images",
     )
-    parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label, for segmentation")
+    parser.add_argument("--val-share", type=float, metavar="S", help="hold out this share of --data, which has no val")
+    parser.add_argument("--val-seed", type=int, metavar="N", help="seed of what --val-share holds out (default: 0)")
+    parser.add_argument("--colors", metavar="FILE", help="table of the classes and colours of label images")
+    parser.add_argument(
+        "--overlaps",
+        choices=["later", "smaller"],
+        help="object on top in label images that are painted (default: later)",
+    )
     add_options_argument(parser)
+
+
+def data_folder(args: argparse.Namespace) -> DataFolder | None:
+    """Return the folder of ``--data`` with the arguments that say how it is read; None without one.
+
+    Raises:
+        UserError: There is such an argument, but no ``--data``.
+    """
+    given = dict(
+        format=args.data_format,
+        classes=args.classes,
+        ignored_labels=args.ignore_labels,
+        val_share=args.val_share,
+        seed=args.val_seed,
+        colors=args.colors,
+        overlaps=args.overlaps,
+    )
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.data is not None:
+        return DataFolder(args.data, **given)
+    if given:
+        options = {"format": "data-format", "ignored_labels": "ignore-labels", "seed": "val-seed"}
+        name = next(iter(given))
+        option = options.get(name, name.replace("_", "-"))
+        raise UserError(f"--{option} says how a folder is read that is given with --data DIR.")
+    return None
 
 
 def add_options_argument(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from convnext_dense.cli.command_line import add_run_arguments, set_local_rank
+from convnext_dense.cli.command_line import add_run_arguments, data_folder, set_local_rank
 from convnext_dense.engine import evaluate_model
 
 
@@ -24,10 +24,8 @@ def main() -> None:
         args.config,
         args.checkpoint,
         args.cfg_options,
-        data=args.data,
-        data_format=args.data_format,
+        data=data_folder(args),
         split=args.split,
-        classes=args.classes,
         work_dir=args.work_dir,
         tta=args.tta,
         show_dir=args.show_dir,

@@ -9,7 +9,13 @@ from collections.abc import Callable
 
 from mmengine.config import Config
 
-from convnext_dense.cli.command_line import add_road_arguments, add_run_arguments, change_step, set_local_rank
+from convnext_dense.cli.command_line import (
+    add_road_arguments,
+    add_run_arguments,
+    change_step,
+    data_folder,
+    set_local_rank,
+)
 from convnext_dense.engine import train_model
 from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
 
@@ -45,9 +51,7 @@ def main() -> None:
         args.config,
         args.cfg_options,
         change=change,
-        data=args.data,
-        data_format=args.data_format,
-        classes=args.classes,
+        data=data_folder(args),
         work_dir=args.work_dir,
         init_from=args.init_from,
         resume=args.resume,

@@ -9,6 +9,12 @@ from mmengine.registry import DATASETS
 
 # Loader of a config -> the split of a folder that it reads in a training.
 TRAINING_SPLITS = {"train": "train", "val": "val", "test": "val"}
+# Split -> names of its folder in the exports of tools.
+SPLIT_FOLDERS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
 
 
 def config_dicts(node: Any) -> Iterator[Any]:

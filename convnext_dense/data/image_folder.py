@@ -8,6 +8,7 @@ Source: the file search and the order of classes are timm's ``find_images_and_ta
 Differs: the augmentation of an image depends only on the seed, the epoch and its index; corrupt images are counted.
 """
 
+import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 
 from convnext_dense.config.datasets import quote
 from convnext_dense.data.corrupt_images import CorruptImages
+from convnext_dense.data.text_files import read_text
 from convnext_dense.data.transforms import build_transform, random_state_of
 from convnext_dense.errors import UserError
 from convnext_dense.registry import DATASETS
@@ -34,6 +36,7 @@ class ImageFolder(Dataset):
     Args:
         root: Folder with one folder per class.
         transform: Arguments of timm's ``create_transform``.
+        ann_file: CSV file of image names relative to ``root`` and class names, instead of the class folders.
         metainfo: ``dict(classes=...)``, class names in label order; by default all folders, in timm's (natural)
             order.
         max_corrupt_rate: Share of the images that may be corrupt; each is replaced by the next valid one. By default,
@@ -52,10 +55,11 @@ class ImageFolder(Dataset):
         root: str | os.PathLike,
         transform: Mapping[str, Any],
         *,
+        ann_file: str | os.PathLike | None = None,
         metainfo: Mapping[str, Any] | None = None,
         max_corrupt_rate: float = 0.0,
     ) -> None:
-        self.samples, names = find_samples(Path(root), (metainfo or {}).get("classes"))
+        self.samples, names = find_samples(Path(root), (metainfo or {}).get("classes"), ann_file)
         self.metainfo = dict(classes=names)
         self.transform = build_transform(transform)
         self.corrupt = CorruptImages(-(-len(self.samples) // get_world_size()), max_corrupt_rate)
@@ -104,13 +108,16 @@ def class_folders(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir())
 
 
-def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+def find_samples(
+    root: Path, classes: Sequence[str] | None = None, ann_file: str | os.PathLike | None = None
+) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
     """List the images of a folder with their labels.
 
     Args:
         root: Folder with one folder per class.
         classes: Class names in label order, some of which may have no image here; by default all folders, in natural
             order.
+        ann_file: See ``ImageFolder``.
 
     Returns:
         (path, label) of every image, and the class names.
@@ -118,6 +125,8 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
     Raises:
         UserError: As for ``ImageFolder``, or a folder is not one of ``classes``.
     """
+    if ann_file is not None:
+        return _read_list(root, Path(ann_file), classes)
     folders = class_folders(root)
     samples, labels = find_images_and_targets(str(root))
     if not samples:
@@ -140,3 +149,18 @@ def find_samples(root: Path, classes: Sequence[str] | None = None) -> tuple[list
         )
     position = {name: label for label, name in enumerate(classes)}
     return [(path, position[names[label]]) for path, label in samples], tuple(classes)
+
+
+def _read_list(
+    root: Path, ann_file: Path, classes: Sequence[str] | None
+) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
+    rows = list(csv.reader(read_text(ann_file, "List of images").splitlines()))
+    names = tuple(classes or sorted({row[1] for row in rows}))
+    position = {name: label for label, name in enumerate(names)}
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 2 or row[1] not in position:
+            raise UserError(
+                f"List of images {ann_file}, line {number}, must have an image and one of the {len(names)} classes, "
+                f"which are {quote(names)}."
+            )
+    return [(str(root / name), position[label]) for name, label in rows], names

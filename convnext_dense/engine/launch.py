@@ -4,7 +4,7 @@ import copy
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from convnext_dense.checkpoints import Checkpoint, fetch
 from convnext_dense.config.datasets import leaf_datasets
 from convnext_dense.config.options import check_flag, option_value
 from convnext_dense.config.predicting import check_is_written, only_predicts
+from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.engine.faults import RunningHook, check_widths, name_config_faults, name_run_faults
 from convnext_dense.engine.interrupt_hook import InterruptHook
@@ -42,9 +43,7 @@ def train_model(
     options: Mapping[str, Any] | None = None,
     *,
     change: Callable[[Config], Config] | None = None,
-    data: str | None = None,
-    data_format: str | None = None,
-    classes: Sequence[str] | None = None,
+    data: str | DataFolder | None = None,
     work_dir: str | None = None,
     init_from: str | None = None,
     resume: str | None = None,
@@ -58,9 +57,7 @@ def train_model(
         config: Path of the config.
         options: See ``read_config``.
         change: See ``read_config``.
-        data: Folder of your own data, which replaces the data of the config.
-        data_format: Format of ``data``, a key of ``data.formats.FORMATS``; by default it is recognised.
-        classes: Class names of ``data`` by label, for segmentation.
+        data: Folder of your own data, which replaces the data of the config, and how it is read.
         work_dir: Folder for checkpoints and logs; by default that of the config, or ``work_dirs/NAME OF CONFIG``.
         init_from: Source of the weights of a whole model to start from, see ``checkpoints.fetch``. If it was trained on
             other classes, those of the same name start from their rows and all others from random values. Ignored if
@@ -81,8 +78,6 @@ def train_model(
         options,
         change=change,
         data=data,
-        data_format=data_format,
-        classes=classes,
         work_dir=work_dir,
         launcher=launcher,
         amp=amp,
@@ -116,10 +111,8 @@ def evaluate_model(
     checkpoint: str,
     options: Mapping[str, Any] | None = None,
     *,
-    data: str | None = None,
-    data_format: str | None = None,
+    data: str | DataFolder | None = None,
     split: str | None = None,
-    classes: Sequence[str] | None = None,
     work_dir: str | None = None,
     tta: bool = False,
     show_dir: str | None = None,
@@ -132,10 +125,8 @@ def evaluate_model(
         config: Path of the config.
         checkpoint: Source of the weights of the whole model, see ``checkpoints.fetch``.
         options: See ``read_config``.
-        data: Folder of your own data, which replaces the data of the config.
-        data_format: Format of ``data``, a key of ``data.formats.FORMATS``; by default it is recognised.
+        data: Folder of your own data, which replaces the data of the config, and how it is read.
         split: Split of ``data`` to evaluate: ``'val'`` (the default), ``'test'`` or ``'train'``.
-        classes: Class names of ``data`` by label, for segmentation; by default those of the folder or the checkpoint.
         work_dir: Folder for the log.
         tta: Whether to test with the config's test-time augmentation (``tta_model`` and ``tta_pipeline``).
         show_dir: Folder for pictures of predictions beside the ground truth; for detection it is inside the log folder
@@ -159,9 +150,7 @@ def evaluate_model(
         config,
         options,
         data=data,
-        data_format=data_format,
         splits=splits,
-        classes=classes,
         trained=trained,
         work_dir=work_dir,
         launcher=launcher,
@@ -177,7 +166,8 @@ def evaluate_model(
         for key in ("outfile_prefix", "output_dir"):
             check_flag(options, f"test_evaluator.{key}", out.removesuffix(".json"), f"--out {out}")
         write_predictions_to(cfg, out)
-    check_is_written(cfg, f"the test data of {config}" if data is None else f"the {splits['test']} split of {data}")
+    tested = f"the test data of {config}"
+    check_is_written(cfg, tested if data is None else f"the {splits['test']} split of {DataFolder.of(data).path}")
 
     runner = _build_runner(cfg, notes, recipe=recipe, load_from=checkpoint, resume=False)
     if show is not None:

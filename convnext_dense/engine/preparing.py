@@ -20,6 +20,7 @@ from convnext_dense.config.device import fit_to_device, fit_to_strategy
 from convnext_dense.config.option_pairs import check_units, fit_loaders
 from convnext_dense.config.options import check_flag, option_value
 from convnext_dense.config.reading import read_config
+from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.own.tasks import check_data, use_folder
 from convnext_dense.errors import UserError
 
@@ -73,10 +74,8 @@ def read_run(
     options: Mapping[str, Any] | None,
     *,
     change: Callable[[Config], Config] | None = None,
-    data: str | None,
-    data_format: str | None = None,
+    data: str | DataFolder | None,
     splits: Mapping[str, str] = TRAINING_SPLITS,
-    classes: Sequence[str] | None,
     trained: Sequence[str] | None = None,
     work_dir: str | None,
     launcher: str,
@@ -92,10 +91,6 @@ def read_run(
     Raises:
         UserError: See ``read_config`` and ``use_folder``, or an option contradicts another argument.
     """
-    if data is None and classes is not None:
-        raise UserError("--classes names the classes of a folder that is given with --data DIR.")
-    if data is None and data_format is not None:
-        raise UserError("--data-format says what the folder of --data DIR has in it: name the folder too.")
     notes: list[str] = []
 
     def work_dir_of(cfg: Config) -> str:
@@ -104,8 +99,8 @@ def read_run(
     def use_data(cfg: Config) -> None:
         assert data is not None
         keep_in = work_dir_of(cfg)
-        names = use_folder(cfg, data, classes, trained, splits=splits, data_format=data_format, work_dir=keep_in)
-        notes.append(f"Classes of {data}: {quote(names)}.")
+        names = use_folder(cfg, data, trained, splits=splits, work_dir=keep_in)
+        notes.append(f"Classes of {DataFolder.of(data).path}: {quote(names)}.")
 
     cfg = read_config(config, options, change, use_data=None if data is None else use_data)
     init_default_scope(cfg.get("default_scope", "mmengine"))  # names such as CocoDataset are looked up in it

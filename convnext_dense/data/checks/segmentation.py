@@ -64,7 +64,7 @@ def check_segmentation_data(cfg: Config, loaders: Sequence[str], inspection: Ins
         counts.setdefault(split.loader, []).append(_inspect_labels(pairs, classes, split, inspection))
         used = {label for _, label in pairs}
         unused = [name for name in sorted(_list_files(split.labels)) if split.labels / name not in used]
-        if unused:
+        if unused and not split.dataset.get("ann_file"):  # a list is a choice of images
             inspection.warning(
                 "labels without images",
                 f"{split.labels} has labels without an image in {split.images}, such as {quote(unused, 3)}.",
@@ -88,7 +88,9 @@ def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
             continue
         images = Path(dataset.get("data_root") or "", prefix["img_path"])
         suffix = _argument(dataset, "img_suffix", ".jpg")
-        names = sorted(name for name in _list_files(images) if name.endswith(suffix))
+        listed = dataset.get("ann_file")
+        names = read_lines(Path(dataset.get("data_root") or "", listed)) if listed else _list_files(images)
+        names = sorted(name for name in names if name.endswith(suffix))
         if not names:
             inspection.error("folders and classes", f"There is no image that ends in '{suffix}' in {images}.")
         reader = reader_of(dataset.get("pipeline"))
@@ -100,7 +102,7 @@ def _inspect_unlabelled(cfg: Config, inspection: Inspection) -> None:
 
 
 def label_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[LabelSplit]:
-    """Yield the data sets of images and label images, each pair of folders once."""
+    """Yield the data sets of images and label images, each pair of folders, or list of it, once."""
     seen = set()
     for loader, dataset in loaded_datasets(cfg, loaders):
         prefix = dataset.get("data_prefix") or ConfigDict()
@@ -108,8 +110,9 @@ def label_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[LabelSplit]:
             continue
         root = Path(dataset.get("data_root") or "")
         images, labels = root / prefix.img_path, root / prefix.seg_map_path
-        if (images, labels) not in seen:
-            seen.add((images, labels))
+        key = (images, labels, dataset.get("ann_file"))
+        if key not in seen:
+            seen.add(key)
             yield LabelSplit(loader, images, labels, dataset)
 
 

@@ -4,19 +4,18 @@ Letters: H, W are the height and width of an image in pixels.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from convnext_dense.data.held_out import Sample
 from convnext_dense.data.image_size import read_size
 from convnext_dense.errors import UserError
 
 Numbers = Sequence[float]
 
-# Names of the folders that exports use for each split.
-SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 _ELLIPSE_CORNERS = 72
 
 
@@ -66,7 +65,9 @@ class Annotations:
         """Add an object that has only a box, x1, y1, x2, y2 in pixels; parts outside the image are cut off."""
         self._add(image, name, corners, None, is_ignored=is_ignored)
 
-    def add_polygons(self, image: tuple[int, int, int], name: str, polygons: Sequence[Numbers]) -> None:
+    def add_polygons(
+        self, image: tuple[int, int, int], name: str, polygons: Sequence[Numbers], *, is_ignored: bool = False
+    ) -> None:
         """Add an object of one or several polygons, each x, y, x, y, ... in pixels."""
         _, height, width = image
         cut = [
@@ -76,7 +77,7 @@ class Annotations:
         xs = [x for polygon in cut for x in polygon[::2]]
         ys = [y for polygon in cut for y in polygon[1::2]]
         area = sum(map(polygon_area, cut))
-        self._add(image, name, (min(xs), min(ys), max(xs), max(ys)), cut, area=area)
+        self._add(image, name, (min(xs), min(ys), max(xs), max(ys)), cut, area=area, is_ignored=is_ignored)
 
     def add_crop(self, image: tuple[int, int, int], name: str, crop: np.ndarray, *, left: int, top: int) -> None:
         """Add an object by the part of its mask that is in its box, an array of 0 and 1; the rest of the mask is 0."""
@@ -119,6 +120,22 @@ class Annotations:
         if mask is not None:
             found["segmentation"] = mask
         self.objects.append(found)
+
+    @property
+    def samples(self) -> list[Sample]:
+        """The path of each image with the class names of its objects."""
+        classes: dict[Any, list[str]] = {image["id"]: [] for image in self.images}
+        for found in self.objects:
+            classes[found["image_id"]].append(found["name"])
+        return [Sample(self.root / image["file_name"], classes[image["id"]]) for image in self.images]
+
+    def part(self, places: Collection[int]) -> "Annotations":
+        """Return the images at some places of the list, with their objects."""
+        part = Annotations(self.root, self.names)
+        part.images = [image for place, image in enumerate(self.images) if place in places]
+        ids = {image["id"] for image in part.images}
+        part.objects = [found for found in self.objects if found["image_id"] in ids]
+        return part
 
     def to_coco(self, names: Sequence[str]) -> dict[str, Any]:
         """Return the content of a COCO annotation file whose categories are these class names."""

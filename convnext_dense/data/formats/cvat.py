@@ -9,8 +9,10 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from convnext_dense.data.formats.annotations import SPLIT_FOLDERS, Annotations, ellipse_corners, number_at
-from convnext_dense.data.formats.xml_files import line_of, read_xml
+from convnext_dense.config.datasets import SPLIT_FOLDERS
+from convnext_dense.data.formats.annotations import Annotations, ellipse_corners, number_at
+from convnext_dense.data.formats.finding import ImageIndex, by_split, split_of, walk
+from convnext_dense.data.formats.xml_files import begins_with, line_of, read_xml
 from convnext_dense.errors import UserError
 
 NAME = "CVAT for images"
@@ -19,19 +21,12 @@ _SHAPES = {"box", "polygon", "ellipse", "mask"}
 
 def find_splits(folder: Path) -> list[str] | None:
     """Return the splits of a folder in this format; None for a folder in another format."""
-    found = [split for split in SPLIT_FOLDERS if _file_of(folder, split) is not None]
-    whole = folder / "annotations.xml"
-    if not found and whole.is_file():
-        subsets = {(image.get("subset") or "").lower() for image in read_xml(whole).iter("image")}
-        found = [split for split, names in SPLIT_FOLDERS.items() if subsets & set(names)]
-    return found or None
+    return list(_files(folder)) or None
 
 
 def source_files(folder: Path) -> Iterator[Path]:
     """Yield the folders and files on whose content the annotations depend."""
-    yield folder / "annotations.xml"
-    yield folder / "images"
-    yield from (folder / name for names in SPLIT_FOLDERS.values() for name in names)
+    yield folder
 
 
 def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotations], list[str]]:
@@ -43,34 +38,43 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
     Raises:
         UserError: An XML file is wrong; the message names the file and the line.
     """
-    found, names = {}, []
-    for split in splits:
-        file = _file_of(folder, split) or folder / "annotations.xml"
-        root = read_xml(file)
-        labels = [name.text or "" for name in root.findall("./meta//labels/label/name")]
-        annotations = Annotations(folder)
-        for item in root.iter("image"):
-            if file.parent != folder or (item.get("subset") or "").lower() in SPLIT_FOLDERS[split]:
-                _read_image(item, file, folder, annotations)
-        found[split] = annotations
-        names += [name for name in labels if name not in names]
+    names: list[str] = []
+    images = ImageIndex(folder)
+    found = {split: Annotations(folder) for split in splits}
+    for split, files in _files(folder).items():
+        for file in files:
+            root = read_xml(file)
+            for item in root.iter("image"):
+                if split in found and split in (_subset_of(item), split_of(file, folder, is_whole=True), "train"):
+                    _read_image(item, file, images, split, found[split])
+            labels = [name.text or "" for name in root.findall("./meta//labels/label/name")]
+            names += [name for name in labels if name not in names]
     used = {item["name"] for annotations in found.values() for item in annotations.objects}
     return found, names + sorted(used - set(names))
 
 
-def _file_of(folder: Path, split: str) -> Path | None:
-    files = [folder / name / "annotations.xml" for name in SPLIT_FOLDERS[split]]
-    return next((file for file in files if file.is_file()), None)
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of each split; one file can have several splits, which its images name."""
+    files = [file for file in walk(folder, (".xml",)) if begins_with(file, "annotations")]
+    found = by_split(files, folder, is_whole=True) if files else {}
+    if list(found) == ["train"] and split_of(files[0], folder, is_whole=True) is None:
+        subsets = {_subset_of(item) for file in files for item in read_xml(file).iter("image")}
+        if named := [split for split in SPLIT_FOLDERS if split in subsets]:
+            return dict.fromkeys(named, files)
+    return found
 
 
-def _read_image(item: Element, file: Path, folder: Path, annotations: Annotations) -> None:
-    name, subset = item.get("name") or "", item.get("subset") or ""
+def _subset_of(item: Element) -> str | None:
+    subset = (item.get("subset") or "").lower()
+    return next((split for split, names in SPLIT_FOLDERS.items() if subset in names), None)
+
+
+def _read_image(item: Element, file: Path, images: ImageIndex, split: str, annotations: Annotations) -> None:
+    source = f"File {file}, line {line_of(item)},"
+    name = item.get("name") or ""
     if not name:
-        raise UserError(f"File {file}, line {line_of(item)}, has an image without a name.")
-    base = file.parent
-    tried = [base / "images" / subset / name, base / "images" / name, base / name, folder / "images" / name]
-    path = next((path for path in tried if path.is_file()), tried[1])
-    image = annotations.add_image(path, f"File {file}, line {line_of(item)},")
+        raise UserError(f"{source} has an image without a name.")
+    image = annotations.add_image(images.find(name, file, split), source)
     for shape in item:
         if shape.tag not in _SHAPES:
             annotations.left_out[f"<{shape.tag}> shapes"] += 1

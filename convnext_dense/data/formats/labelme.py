@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from convnext_dense.data.formats.annotations import SPLIT_FOLDERS, Annotations, ellipse_corners, number_at
+from convnext_dense.data.formats.annotations import Annotations, ellipse_corners, number_at
+from convnext_dense.data.formats.finding import ImageIndex, by_split, walk
 from convnext_dense.data.text_files import read_json
 from convnext_dense.errors import UserError
 
@@ -22,17 +23,12 @@ _NO_CLASS = {"_background_", "__ignore__"}
 
 def find_splits(folder: Path) -> list[str] | None:
     """Return the splits of a folder in this format; None for a folder in another format."""
-    found = []
-    for split in SPLIT_FOLDERS:
-        file = next(_files(folder, split), None)
-        if file is not None and b'"shapes"' in file.read_bytes():
-            found.append(split)
-    return found or None
+    return list(_files(folder)) or None
 
 
 def source_files(folder: Path) -> Iterator[Path]:
     """Yield the folders and files on whose content the annotations depend."""
-    yield from (folder / name for names in SPLIT_FOLDERS.values() for name in names)
+    yield folder
 
 
 def read(folder: Path, splits: list[str], embedded: Path) -> tuple[dict[str, Annotations], list[str]]:
@@ -49,23 +45,29 @@ def read(folder: Path, splits: list[str], embedded: Path) -> tuple[dict[str, Ann
     Raises:
         UserError: A JSON file is wrong; the message names the file and the shape.
     """
-    found = {split: _read_split(folder, split, embedded) for split in splits}
+    files = _files(folder)
+    found = {split: _read_split(folder, files[split], split, embedded) for split in splits}
     names = sorted({item["name"] for annotations in found.values() for item in annotations.objects})
     return found, names
 
 
-def _files(folder: Path, split: str) -> Iterator[Path]:
-    for name in SPLIT_FOLDERS[split]:
-        yield from sorted((folder / name).glob("*.json"))
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """Return the JSON files of each split."""
+    files = list(walk(folder, (".json",)))
+    if not files or b'"shapes"' not in files[0].read_bytes():
+        return {}
+    return by_split(files, folder, is_whole=False)
 
 
-def _read_split(folder: Path, split: str, embedded: Path) -> Annotations:
-    files = list(_files(folder, split))
+def _read_split(folder: Path, files: list[Path], split: str, embedded: Path) -> Annotations:
+    images = ImageIndex(folder)
     contents = [read_json(file, "File") for file in files]
     for file, content in zip(files, contents, strict=True):
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
             raise UserError(f"File {file} has no list 'shapes': it is not LabelMe's.")
-    paths = [_image_of(content, file, embedded / split) for file, content in zip(files, contents, strict=True)]
+    paths = [
+        _image_of(content, file, images, split, embedded / split) for file, content in zip(files, contents, strict=True)
+    ]
     annotations = Annotations(embedded / split if any(embedded in path.parents for path in paths) else folder)
     for file, content, path in zip(files, contents, paths, strict=True):
         image = annotations.add_image(path, f"File {file}")
@@ -81,18 +83,14 @@ def _read_split(folder: Path, split: str, embedded: Path) -> Annotations:
     return annotations
 
 
-def _image_of(content: dict[str, Any], file: Path, embedded: Path) -> Path:
+def _image_of(content: dict[str, Any], file: Path, images: ImageIndex, split: str, embedded: Path) -> Path:
     name = content.get("imagePath")
     if not isinstance(name, str) or not name:
         raise UserError(f"File {file} has no 'imagePath'.")
-    name = name.replace("\\", "/")
-    beside = (file.parent / name, file.parent / Path(name).name)
-    path = next((path for path in beside if path.is_file()), None)
-    if path is not None:
-        return path
+    found = images.find(name, file, split)
     data = content.get("imageData")
-    if not isinstance(data, str):
-        return beside[0]
+    if found.is_file() or not isinstance(data, str):
+        return found
     path = embedded / f"{file.stem}{Path(name).suffix or '.png'}"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

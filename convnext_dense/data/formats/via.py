@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from convnext_dense.data.formats.annotations import SPLIT_FOLDERS, Annotations, ellipse_corners, number_at
+from convnext_dense.data.formats.annotations import Annotations, ellipse_corners, number_at
+from convnext_dense.data.formats.finding import ImageIndex, by_split, walk
 from convnext_dense.data.text_files import read_json
 from convnext_dense.errors import UserError
 
@@ -16,12 +17,12 @@ NAME = "VGG Image Annotator"
 
 def find_splits(folder: Path) -> list[str] | None:
     """Return the splits of a folder in this format; None for a folder in another format."""
-    return [split for split in SPLIT_FOLDERS if _file_of(folder, split) is not None] or None
+    return list(_files(folder)) or None
 
 
 def source_files(folder: Path) -> Iterator[Path]:
     """Yield the folders and files on whose content the annotations depend."""
-    yield from (folder / name for names in SPLIT_FOLDERS.values() for name in names)
+    yield folder
 
 
 def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotations], list[str]]:
@@ -33,40 +34,40 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
     Raises:
         UserError: A JSON file is wrong; the message names the file, the image and the region.
     """
-    found = {}
-    for split in splits:
-        file = _file_of(folder, split)
-        assert file is not None
-        found[split] = _read_file(file)
+    files, images = _files(folder), ImageIndex(folder)
+    found = {split: Annotations(folder) for split in splits}
+    for split, annotations in found.items():
+        for file in files[split]:
+            _read_file(file, images, split, annotations)
     names = sorted({item["name"] for annotations in found.values() for item in annotations.objects})
     return found, names
 
 
-def _file_of(folder: Path, split: str) -> Path | None:
-    for name in SPLIT_FOLDERS[split]:
-        for file in sorted((folder / name).glob("*.json")):
-            start = file.read_bytes()
-            if b'"shape_attributes"' in start or b'"_via_img_metadata"' in start:
-                return file
-    return None
+def _files(folder: Path) -> dict[str, list[Path]]:
+    """Return the JSON files of each split."""
+    files = [file for file in walk(folder, (".json",)) if _is_via(file)]
+    return by_split(files, folder, is_whole=True) if files else {}
 
 
-def _read_file(file: Path) -> Annotations:
+def _is_via(file: Path) -> bool:
+    content = file.read_bytes()
+    return b'"shape_attributes"' in content or b'"_via_img_metadata"' in content
+
+
+def _read_file(file: Path, images: ImageIndex, split: str, annotations: Annotations) -> None:
     content = read_json(file, "File")
     entries = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
     if not isinstance(entries, dict):
         raise UserError(f"File {file} must be an object of images.")
-    annotations = Annotations(file.parent)
     for key, entry in entries.items():
         name = entry.get("filename") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name:
             raise UserError(f"File {file}, entry {key!r}, has no 'filename'.")
-        image = annotations.add_image(file.parent / name, f"File {file}")
+        image = annotations.add_image(images.find(name, file, split), f"File {file}, entry {key!r},")
         regions = entry.get("regions") or []
         regions = list(regions.values()) if isinstance(regions, dict) else regions
         for number, region in enumerate(regions):
             _read_region(region, f"File {file}, image {name}, region {number},", image, annotations)
-    return annotations
 
 
 def _read_region(region: Any, source: str, image: tuple[int, int, int], annotations: Annotations) -> None:

@@ -1,5 +1,6 @@
 """Reads XML files, and remembers the line of every element."""
 
+import re
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
@@ -33,6 +34,14 @@ def read_xml(path: Path) -> Element:
     except OSError as error:
         raise UserError(f"File {path} cannot be read: {error.strerror or error}.") from error
     return builder.close()
+
+
+def begins_with(path: Path, tag: str) -> bool:
+    """Whether the root of an XML file has this tag, by the start of the file alone."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    first = re.search(rb"<(?![?!])\s*([\w.:-]+)", start)
+    return first is not None and first.group(1) == tag.encode()
 
 
 def line_of(element: Element) -> str:

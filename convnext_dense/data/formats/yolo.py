@@ -1,42 +1,57 @@
 """Ultralytics YOLO: a ``data.yaml``, and a text file of boxes or polygons for each image.
 
+Other tools write only a list of classes (``classes.txt``, Darknet's ``obj.names``), and images in the usual folders.
+
 Source: https://docs.ultralytics.com/datasets/detect/ and https://docs.ultralytics.com/datasets/segment/
 """
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from convnext_dense.config.datasets import SPLIT_FOLDERS
 from convnext_dense.data.formats.annotations import Annotations, number_at
 from convnext_dense.data.opened_images import IMAGE_SUFFIXES
-from convnext_dense.data.text_files import read_text
+from convnext_dense.data.text_files import read_lines, read_text
 from convnext_dense.errors import UserError
 
 NAME = "Ultralytics YOLO"
-_SPLITS = ("train", "val", "test")
 # Beyond the image by no more than this, of its side, is taken for rounding, as Ultralytics does.
 _TOLERANCE = 0.01
 
 
+class _Export(NamedTuple):
+    """What a folder has.
+
+    Attributes:
+        file: The file that names the classes.
+        names: Class names by label.
+        places: Folders and lists of images of each split.
+    """
+
+    file: Path
+    names: list[str]
+    places: dict[str, list[Path]]
+
+
 def find_splits(folder: Path) -> list[str] | None:
     """Return the splits of a folder in this format; None for a folder in another format."""
-    file = _find_yaml(folder)
-    return None if file is None else [split for split in _SPLITS if _read_yaml(file).get(split)]
+    export = _find(folder)
+    return None if export is None else list(export.places)
 
 
 def source_files(folder: Path) -> Iterator[Path]:
     """Yield the folders and files on whose content the annotations depend."""
-    file = _find_yaml(folder)
-    assert file is not None
-    content = _read_yaml(file)
-    yield file
-    for split in _SPLITS:
-        for place in _places(content, split, file):
-            yield place
-            yield Path(str(place).replace(f"{os.sep}images", f"{os.sep}labels"))
+    export = _find(folder)
+    assert export is not None
+    yield export.file
+    for place in (place for places in export.places.values() for place in places):
+        yield place
+        yield Path(str(place).replace(f"{os.sep}images", f"{os.sep}labels"))
 
 
 def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotations], list[str]]:
@@ -48,11 +63,50 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
     Raises:
         UserError: ``data.yaml`` or a label file is wrong; the message names the file and the line.
     """
+    export = _find(folder)
+    assert export is not None
+    return {split: _read_split(export, split) for split in splits}, export.names
+
+
+def _find(folder: Path) -> _Export | None:
     file = _find_yaml(folder)
-    assert file is not None
-    content = _read_yaml(file)
-    names = _class_names(content, file)
-    return {split: _read_split(content, split, file, names) for split in splits}, names
+    if file is not None:
+        content = _read_yaml(file)
+        names = _class_names(content, file)
+        places = {split: _places(content, split, file) for split in SPLIT_FOLDERS if content.get(split)}
+        return _Export(file, names, places or _usual_places(folder))
+    files = [folder / "obj.names", folder / "classes.txt", *sorted(folder.glob("*.names"))]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None or not _have_labels(places := _usual_places(folder)):
+        return None
+    names = read_lines(file)
+    _check_names(names, f"List of classes {file}")
+    return _Export(file, names, places)
+
+
+def _usual_places(folder: Path) -> dict[str, list[Path]]:
+    """Return the folders of images of each split, where no file names them; one without splits is train."""
+    found = {}
+    for split, words in SPLIT_FOLDERS.items():
+        tried = [
+            folder / name
+            for word in words
+            for name in (f"{word}/images", f"images/{word}", f"obj_{word}_data", f"{word}/data", word)
+        ]
+        if (place := next((each for each in tried if each.is_dir()), None)) is not None:
+            found[split] = [place]
+    if found:
+        return found
+    return {"train": [folder / "images" if (folder / "images").is_dir() else folder]}
+
+
+def _have_labels(places: Mapping[str, list[Path]]) -> bool:
+    """Whether one of the first images of a split has a label file."""
+    for place in (place for each in places.values() for place in each):
+        first = itertools.islice(_list_images(place), 100)
+        if any(label_file(image).is_file() for image, _ in first):
+            return True
+    return False
 
 
 def _find_yaml(folder: Path) -> Path | None:
@@ -65,7 +119,7 @@ def _find_yaml(folder: Path) -> Path | None:
     for file in files:
         if file.is_file():
             text = read_text(file, "Data file")
-            if "names:" in text and any(f"{split}:" in text for split in _SPLITS):
+            if "names:" in text and any(f"{key}:" in text for key in (*SPLIT_FOLDERS, "nc")):
                 return file
     return None
 
@@ -91,10 +145,16 @@ def _class_names(content: Mapping[str, Any], file: Path) -> list[str]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str | int) for name in names):
         raise UserError(f"Data file {file} has no list of class names under 'names'.")
     names = [str(name) for name in names]
+    _check_names(names, f"Data file {file}")
+    return names
+
+
+def _check_names(names: list[str], source: str) -> None:
+    if not names:
+        raise UserError(f"{source} names no class.")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise UserError(f"Data file {file} names the class {twice!r} twice.")
-    return names
+        raise UserError(f"{source} names the class {twice!r} twice.")
 
 
 def _places(content: Mapping[str, Any], split: str, file: Path) -> list[Path]:
@@ -141,10 +201,11 @@ def label_file(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def _read_split(content: Mapping[str, Any], split: str, file: Path, names: list[str]) -> Annotations:
-    images = [found for place in _places(content, split, file) for found in _list_images(place)]
+def _read_split(export: _Export, split: str) -> Annotations:
+    names, places = export.names, export.places[split]
+    images = [found for place in places for found in _list_images(place)]
     if not images:
-        raise UserError(f"Data file {file} has no images in its {split} split.")
+        raise UserError(f"There is no image in the {split} split of {export.file.parent}: {places[0]}.")
     root = Path(os.path.commonpath([path.parent for path, _ in images]))
     annotations = Annotations(root, names)
     for path, source in images:

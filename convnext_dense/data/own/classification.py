@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from timm.data.readers.reader_image_folder import find_images_and_targets
@@ -13,6 +14,7 @@ from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.config.datasets import TRAINING_SPLITS, loaded_datasets, quote
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.split_overlap import inspect_overlap
+from convnext_dense.data.conversions import read_description
 from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples
 from convnext_dense.data.opened_images import inspect_image
 from convnext_dense.data.shards import ImageShards
@@ -39,6 +41,8 @@ def use_image_folder(
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
+    if (description := read_description(root)) is not None:
+        return _use_lists(cfg, root, description, splits)
     there = splits_of_image_folder(root)
     names = classes or trained
     for split in dict.fromkeys(splits.values()):
@@ -48,10 +52,7 @@ def use_image_folder(
             )
         samples, names = find_samples(root / split, names)
         if splits.get("train") == split and len(samples) < cfg.train_dataloader.batch_size:
-            raise UserError(
-                f"{root / split} has {len(samples)} images, fewer than one batch: lower train_dataloader.batch_size="
-                f"{cfg.train_dataloader.batch_size} and effective_batch."
-            )
+            raise UserError(_too_few(str(root / split), len(samples), cfg))
     assert names is not None
     for loader, dataset in loaded_datasets(cfg, splits):
         dataset.update(
@@ -59,16 +60,57 @@ def use_image_folder(
             root=str(root / splits[loader]),
             metainfo=dict(classes=tuple(names)),
         )
-        for key in ("shards", "num_images", "classes", "shuffle_buffer"):  # arguments of ImageShards
-            dataset.pop(key, None)
-        if cfg[f"{loader}_dataloader"].sampler is None:
-            cfg[f"{loader}_dataloader"].sampler = dict(type="DefaultSampler", shuffle=loader == "train")
+        dataset.pop("ann_file", None)
+        _leave_shards(cfg, loader, dataset)
     set_num_classes(cfg.model, len(names))
     return list(names)
 
 
+def _leave_shards(cfg: Config, loader: str, dataset: ConfigDict) -> None:
+    """Remove the arguments of ``ImageShards`` from a data set of files, and give its loader a sampler."""
+    for key in ("shards", "num_images", "classes", "shuffle_buffer"):
+        dataset.pop(key, None)
+    if cfg[f"{loader}_dataloader"].sampler is None:
+        cfg[f"{loader}_dataloader"].sampler = dict(type="DefaultSampler", shuffle=loader == "train")
+
+
+def _use_lists(cfg: Config, root: Path, description: dict[str, Any], splits: Mapping[str, str]) -> list[str]:
+    """Point a config at lists of images and their classes."""
+    names, there = description["classes"], description["splits"]
+    if missing := [name for name in dict.fromkeys(splits.values()) if name not in there]:
+        raise UserError(f"The data has no {quote(missing)} split; it has {quote(list(there))}.")
+    for loader, dataset in loaded_datasets(cfg, splits):
+        dataset.update(
+            type="convnext_dense.ImageFolder",
+            root=there[splits[loader]]["images"],
+            ann_file=str(root / f"{splits[loader]}.csv"),
+            metainfo=dict(classes=tuple(names)),
+        )
+        _leave_shards(cfg, loader, dataset)
+        samples, _ = find_samples(Path(dataset.root), names, dataset.ann_file)
+        if loader == "train" and len(samples) < cfg.train_dataloader.batch_size:
+            raise UserError(_too_few("The train split", len(samples), cfg))
+    set_num_classes(cfg.model, len(names))
+    return names
+
+
+def _too_few(what: str, number: int, cfg: Config) -> str:
+    return (
+        f"{what} has {number} images, fewer than one batch: lower train_dataloader.batch_size="
+        f"{cfg.train_dataloader.batch_size} and effective_batch."
+    )
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether a folder has class folders in a folder per split, one of which is for validation or testing."""
+    found = [path for name in ("train", "val", "test") if (path := folder / name).is_dir()]
+    return any(class_folders(path) for path in found) or not list(folder.glob("*.csv"))
+
+
 def splits_of_image_folder(folder: str | os.PathLike) -> list[str]:
     """Return which of ``'train'``, ``'val'`` and ``'test'`` a folder has; ``'test'`` only if it has class folders."""
+    if (description := read_description(Path(folder))) is not None:
+        return list(description["splits"])
     there = [name for name in ("train", "val", "test") if Path(folder, name).is_dir()]
     return [name for name in there if name != "test" or class_folders(Path(folder, name))]
 
@@ -87,13 +129,13 @@ def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: I
     files: dict[str, list[Path]] = {}
     seen = set()
     for loader, dataset in loaded_datasets(cfg, loaders):
-        if str(dataset.get("root")) in seen:
+        if _key_of(dataset) in seen:
             continue
         try:
             if "shards" in dataset:
                 _inspect_shards(cfg, dataset, inspection)
             elif "root" in dataset:
-                seen.add(str(dataset.root))
+                seen.add(_key_of(dataset))
                 files.setdefault(loader, []).extend(_inspect_folder(cfg, dataset, loader, inspection))
         except UserError as error:
             inspection.error("folders and classes", str(error))
@@ -105,14 +147,22 @@ def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, li
     """Yield the images of every existing folder of classes that a config names, each folder once."""
     seen = set()
     for loader, dataset in loaded_datasets(cfg, loaders):
-        if "root" in dataset and str(dataset.root) not in seen and Path(dataset.root).is_dir():
-            seen.add(str(dataset.root))
-            samples, _ = find_images_and_targets(str(dataset.root))
+        if "root" in dataset and _key_of(dataset) not in seen and Path(dataset.root).is_dir():
+            seen.add(_key_of(dataset))
+            if dataset.get("ann_file"):
+                samples, _ = find_samples(Path(dataset.root), ann_file=dataset.ann_file)
+            else:
+                samples, _ = find_images_and_targets(str(dataset.root))
             yield loader, [Path(path) for path, _ in samples]
+
+
+def _key_of(dataset: ConfigDict) -> tuple[str, str]:
+    return str(dataset.get("root")), str(dataset.get("ann_file"))
 
 
 def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: Inspection) -> list[Path]:
     root = Path(dataset.root)
+    listed = dataset.get("ann_file")
     folders = class_folders(root)
     given = (dataset.get("metainfo") or {}).get("classes")
     names = given or folders
@@ -122,7 +172,12 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
             "name the folder with --data DIR, which sizes the head, or set model.num_classes."
         )
     # A data set without class names refuses an empty folder when it is built.
-    absent = [name for name in given or () if name not in folders or not _first_image(root / name)]
+    if listed:
+        samples, _ = find_samples(root, names, listed)
+        present = {names[label] for _, label in samples}
+        absent = [name for name in names if name not in present]
+    else:
+        absent = [name for name in given or () if name not in folders or not _first_image(root / name)]
     inspection.lines.append(f"Images of {loader}: {len(names) - len(absent)} classes in {dataset.root}.")
     if absent:
         finding = f"{root} has no images of {quote(absent)}"
@@ -130,8 +185,8 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
             inspection.warning("classes without images", f"{finding} to learn from.")
         else:
             inspection.note("classes without images", f"{finding}.", len(absent))
-    if inspection.takes_time:
-        samples, _ = find_samples(root, names)
+    if inspection.takes_time or listed:
+        samples, _ = find_samples(root, names, listed)
         files = [Path(path) for path, _ in samples]
     else:
         files = [file for folder in inspection.pick(folders) for file in _first_image(root / folder)]

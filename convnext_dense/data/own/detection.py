@@ -9,8 +9,15 @@ from mmengine.config import Config
 
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.config.coco_objects import use_coco_objects
-from convnext_dense.config.datasets import TRAINING_SPLITS, evaluators, leads_out, leaf_datasets, loaded_datasets, quote
-from convnext_dense.data.formats.annotations import SPLIT_FOLDERS
+from convnext_dense.config.datasets import (
+    SPLIT_FOLDERS,
+    TRAINING_SPLITS,
+    evaluators,
+    leads_out,
+    leaf_datasets,
+    loaded_datasets,
+    quote,
+)
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import pixel_limit
 from convnext_dense.data.own.image_list import list_images, number_categories, write_list
@@ -96,7 +103,7 @@ def use_coco_folder(
             type="mmdet.CocoDataset",
             data_root=str(root),
             ann_file=str(file.relative_to(root) if root in file.parents else file),
-            data_prefix=dict(img=_image_folder(root, splits[loader], contents[splits[loader]])),
+            data_prefix=dict(img=image_folder(root, splits[loader], contents[splits[loader]])),
             metainfo=dict(classes=tuple(names[0])),
         )
     for loader, name in splits.items():
@@ -109,7 +116,7 @@ def use_coco_folder(
 
 def splits_of_coco_folder(folder: str | os.PathLike) -> list[str]:
     """Return which of ``'train'``, ``'val'`` and ``'test'`` a folder has: with objects, or with images to test on."""
-    found = {name: _present_split(Path(folder), name) for name in ("train", "val", "test")}
+    found = {name: present_split(Path(folder), name) for name in ("train", "val", "test")}
     return [
         name
         for name, split in found.items()
@@ -117,9 +124,9 @@ def splits_of_coco_folder(folder: str | os.PathLike) -> list[str]:
     ]
 
 
-def has_coco_files(folder: Path) -> bool:
-    """Whether a folder has the annotation file of any split."""
-    found = [_present_split(folder, name) for name in ("train", "val", "test")]
+def is_plain(folder: Path) -> bool:
+    """Whether a folder has the annotation file of any split, in COCO's format."""
+    found = [present_split(folder, name) for name in ("train", "val", "test")]
     return any(split is not None and split.annotations for split in found)
 
 
@@ -140,7 +147,7 @@ def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any
     """
     if not path.is_file():
         raise UserError(f"Annotation file {path} does not exist.")
-    return _checked(_parse(path), path, needs_objects=needs_objects)
+    return check_content(parse_annotations(path), path, needs_objects=needs_objects)
 
 
 def forget_annotations() -> None:
@@ -148,8 +155,12 @@ def forget_annotations() -> None:
     _PARSED.clear()
 
 
-def _parse(path: Path) -> Any:
-    """Parse an annotation file once for all who look at it before a run: COCO's takes seconds."""
+def parse_annotations(path: Path) -> Any:
+    """Parse an annotation file once for all who look at it before a run: COCO's takes seconds.
+
+    Raises:
+        UserError: As for ``read_json``.
+    """
     state = path.stat()
     key = (path, state.st_size, state.st_mtime_ns)
     if key not in _PARSED:
@@ -158,7 +169,8 @@ def _parse(path: Path) -> Any:
     return dict(content) if isinstance(content, dict) else content  # callers add lists to it
 
 
-def _checked(content: Any, path: Path, *, needs_objects: bool) -> dict[str, Any]:
+def check_content(content: Any, path: Path, *, needs_objects: bool = True) -> dict[str, Any]:
+    """Check the entries of an annotation file that was parsed, and return it; see ``read_annotations``."""
     if not needs_objects and isinstance(content, dict):
         content.setdefault("annotations", [])
     for key in ("images", "annotations", "categories"):
@@ -223,7 +235,8 @@ def category_names(annotations: dict[str, Any]) -> list[str]:
     return [category["name"] for category in annotations["categories"]]
 
 
-def _present_split(root: Path, name: str) -> Split | None:
+def present_split(root: Path, name: str) -> Split | None:
+    """Return where annotations and images of ``'train'``, ``'val'`` or ``'test'`` are; None if there are neither."""
     layouts = [Split(*(part.format(name) for part in layout)) for layout in _LAYOUTS]
     aliases = [alias for folder in SPLIT_FOLDERS[name] for alias in (folder, folder.capitalize())]
     exports = [Split(*(part.format(alias) for part in layout)) for alias in aliases for layout in _EXPORTS]
@@ -237,7 +250,7 @@ def _read_split(
     cfg: Config, root: Path, name: str, trained: Sequence[str] | None, *, needs_objects: bool
 ) -> tuple[Path, dict[str, Any]]:
     """Return the annotation file of a split and its content; for images without categories, write a new file."""
-    split = _present_split(root, name)
+    split = present_split(root, name)
     if split is None or (needs_objects and not split.annotations):
         there = splits_of_coco_folder(root)
         raise UserError(
@@ -246,7 +259,7 @@ def _read_split(
         )
     path = root / split.annotations
     if split.annotations:
-        content = _parse(path)
+        content = parse_annotations(path)
     else:
         reader = reader_of(next(leaf_datasets(cfg.test_dataloader.dataset)).get("pipeline"))
         content = dict(images=list_images(root / split.images, are_turned=reader is None or reader.turns_images))
@@ -254,15 +267,15 @@ def _read_split(
     if is_bare and not needs_objects:
         content["categories"] = _categories(root, name, trained)
         path = write_list(content, f"images_of_{name}")
-    return path, _checked(content, path, needs_objects=needs_objects)
+    return path, check_content(content, path, needs_objects=needs_objects)
 
 
 def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[Any]:
     """Return the categories for a split that has none: those of another split, or the checkpoint's."""
     for other in splits_of_coco_folder(root):
-        split = _present_split(root, other)
+        split = present_split(root, other)
         if split is not None and split.annotations:
-            content = _parse(root / split.annotations)
+            content = parse_annotations(root / split.annotations)
             if isinstance(content, dict) and content.get("categories"):
                 return content["categories"]
     if not trained:
@@ -273,9 +286,9 @@ def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[An
     return number_categories(trained)
 
 
-def _image_folder(root: Path, name: str, content: dict[str, Any]) -> str:
+def image_folder(root: Path, name: str, content: dict[str, Any]) -> str:
     """Return the folder that file names are relative to: the split's image folder, or the whole folder."""
-    split = _present_split(root, name)
+    split = present_split(root, name)
     assert split is not None
     if "images_in" in content:  # a converted split
         return content["images_in"]

@@ -2,14 +2,18 @@
 
 import colorsys
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.config.datasets import TRAINING_SPLITS, loaded_datasets, quote
+from convnext_dense.data.checks.inspection import NUM_OPENED, evenly_spread
+from convnext_dense.data.conversions import read_description
+from convnext_dense.data.formats.class_tables import find_table, read_table
+from convnext_dense.data.formats.label_images import LABEL_SUFFIXES, values_of
 from convnext_dense.data.opened_images import IMAGE_SUFFIXES
 from convnext_dense.data.text_files import read_lines
 from convnext_dense.errors import UserError
@@ -90,6 +94,8 @@ def use_segmentation_folder(
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
+    if (description := read_description(root)) is not None:
+        return _use_converted(cfg, root, description, splits)
     found = _find_splits(root, set(splits.values()), {name for loader, name in splits.items() if loader != "test"})
     names = list(classes or read_class_names(root) or trained or ())
     if not names:
@@ -117,8 +123,60 @@ def use_segmentation_folder(
     return names
 
 
+def _use_converted(cfg: Config, root: Path, description: dict[str, Any], splits: Mapping[str, str]) -> list[str]:
+    """Point a config at lists of images, each of whose labels has the image's whole name and ``.png``."""
+    names, there = description["classes"], description["splits"]
+    if missing := [name for name in dict.fromkeys(splits.values()) if name not in there]:
+        raise UserError(f"The data has no images and labels of {quote(missing)}; it has {quote(list(there))}.")
+    for loader, dataset in loaded_datasets(cfg, splits):
+        split = there[splits[loader]]
+        for key in ("ann_file", "data_prefix", "metainfo", "data_root"):
+            dataset.pop(key, None)
+        labels = dict(seg_map_path=split["labels"]) if split["labels"] else {}
+        dataset.update(
+            type="mmseg.BaseSegDataset",
+            ann_file=str(root / f"{splits[loader]}.txt"),
+            data_prefix=dict(img_path=split["images"], **labels),
+            img_suffix="",
+            seg_map_suffix=".png",
+            metainfo=dict(classes=tuple(names), palette=description["palette"] or make_palette(len(names))),
+            reduce_zero_label=False,
+            ignore_index=IGNORE_INDEX,
+        )
+    set_num_classes(cfg.model, len(names))
+    return names
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether the labels of a folder are read as they are: class numbers in PNGs, with images of one ending each."""
+    found = [split for layout in _LAYOUTS for name in _SPLITS if (split := _folders(folder, layout, name)) is not None]
+    labelled = [split for split in found if split.labels is not None]
+    table = find_table(folder)
+    if not labelled or (table is not None and (table.name != NAMES_FILE or read_table(table).colours)):
+        return False
+    for split in labelled:
+        suffixes = {path.suffix for path in _files(folder / split.images) if path.suffix.lower() in IMAGE_SUFFIXES}
+        labels = [path for path in _files(folder / str(split.labels)) if path.suffix.lower() in LABEL_SUFFIXES]
+        if len(suffixes) > 1 or not labels or any(path.suffix != ".png" for path in labels):
+            return False
+        try:
+            values = values_of(evenly_spread(sorted(labels), NUM_OPENED), lambda found: False)
+        except UserError:
+            continue  # the check of the data says what is wrong with it
+        if -1 in values or (255 in values and values <= {0, 255}):
+            return False
+    return True
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder, followlinks=True):
+        yield from (Path(parent, name) for name in names)
+
+
 def splits_of_segmentation_folder(folder: str | os.PathLike) -> list[str]:
     """Return which of ``'train'``, ``'val'`` and ``'test'`` a folder has: with labels, or with images to test on."""
+    if (description := read_description(Path(folder))) is not None:
+        return [name for name, split in description["splits"].items() if split["labels"] or name == "test"]
     found = {name: [_folders(Path(folder), layout, name) for layout in _LAYOUTS] for name in _SPLITS}
     return [name for name in _SPLITS if any(each and (each.labels or name == "test") for each in found[name])]
 

@@ -1,0 +1,110 @@
+"""COCO in any layout: one annotation file, such as Label Studio's ``result.json``, or one per split."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
+from convnext_dense.data.formats.annotations import Annotations
+from convnext_dense.data.formats.finding import ImageIndex, by_split, walk
+from convnext_dense.data.own.detection import (
+    category_names,
+    check_content,
+    image_folder,
+    parse_annotations,
+    present_split,
+)
+from convnext_dense.errors import UserError
+
+NAME = "COCO"
+
+
+def find_splits(folder: Path) -> list[str] | None:
+    """Return the splits of a folder in this format; None for a folder in another format."""
+    return list(_files(folder)) or None
+
+
+def source_files(folder: Path) -> Iterator[Path]:
+    """Yield the files on whose content the annotations depend."""
+    yield from _files(folder).values()
+
+
+def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotations], list[str]]:
+    """Read splits of a folder.
+
+    Returns:
+        The objects by split, and the class names by label.
+
+    Raises:
+        UserError: An annotation file is wrong, an image is missing, or two splits have different classes.
+    """
+    found: dict[str, Annotations] = {}
+    names: list[str] = []
+    files, images = _files(folder), ImageIndex(folder)
+    for split in splits:
+        path = files[split]
+        content = parse_annotations(path)
+        is_usual = present_split(folder, split) is not None
+        if not is_usual and isinstance(content, dict) and isinstance(content.get("images"), list):
+            content = dict(content, images=[_located(entry, path, images, split) for entry in content["images"]])
+        check_content(content, path, needs_objects=split != "test")
+        root = folder / image_folder(folder, split, content) if is_usual else folder
+        if names and category_names(content) != names:
+            raise UserError(f"{path} has the classes {category_names(content)}, but another split has {names}.")
+        names = category_names(content)
+        found[split] = _collect(content, root, names, path)
+    return found, names
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Return the annotation file of each split.
+
+    Raises:
+        UserError: There are several files for a split.
+    """
+    usual = {split: present_split(folder, split) for split in SPLIT_FOLDERS}
+    listed = {split: folder / found.annotations for split, found in usual.items() if found and found.annotations}
+    if listed:
+        return listed
+    files = [file for file in walk(folder, (".json",)) if _is_coco(file)]
+    found = by_split(files, folder, is_whole=True) if files else {}
+    for split, several in found.items():
+        if len(several) > 1:
+            raise UserError(
+                f"{folder} has several files in COCO's format for {split}, {quote([str(path) for path in several], 3)}"
+                ": keep one, or name them instances_train.json and instances_val.json."
+            )
+    return {split: file for split, (file,) in found.items()}
+
+
+def _is_coco(file: Path) -> bool:
+    content = file.read_bytes()
+    return all(key in content for key in (b'"images"', b'"annotations"', b'"categories"'))
+
+
+def _located(entry: Any, path: Path, images: ImageIndex, split: str) -> Any:
+    """Return the entry of an image with the name of its file relative to the folder."""
+    name = entry.get("file_name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not name:
+        return entry  # the check says what is wrong with it
+    found = images.find(name, path, split)
+    if not found.is_file():
+        raise UserError(f"Annotation file {path} names the image {name!r}, which is not in {images.root}.")
+    return dict(entry, file_name=found.relative_to(images.root).as_posix())
+
+
+def _collect(content: dict[str, Any], root: Path, names: list[str], path: Path) -> Annotations:
+    annotations = Annotations(root, names)
+    annotations.images = content["images"]
+    ids = {image["id"] for image in content["images"]}
+    by_id = {category["id"]: category["name"] for category in content["categories"]}
+    for number, item in enumerate(content["annotations"]):
+        for key, known in (("image_id", ids), ("category_id", by_id)):
+            if item.get(key) not in known:
+                raise UserError(
+                    f"Annotation file {path}: entry {number} of 'annotations' has {key}={item.get(key)!r}, "
+                    "which the file does not have."
+                )
+        found = {key: value for key, value in item.items() if key != "category_id"}
+        annotations.objects.append(dict(found, name=by_id[item["category_id"]]))
+    return annotations

@@ -1,0 +1,114 @@
+"""Groups images that show nearly the same: copies, edited versions, and frames of one video."""
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from convnext_dense.data.corrupt_images import UNREADABLE
+from convnext_dense.errors import UserError
+
+# Of 64 bits of a perceptual hash, so many differ at most between versions of an image; between any two images it is 32
+# on average. Neighbours in a numbered series may differ more.
+_VERSION_BITS = 4
+_NEIGHBOUR_BITS = 14
+_NUM_BANDS = _VERSION_BITS + 1  # at least one of them is equal where at most _VERSION_BITS bits differ
+
+_FRAME = re.compile(r"(^|[\W_])(frame|frm)[\W_]?\d+", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+(?!.*\d)")
+_ROBOFLOW = re.compile(r"\.rf\.[0-9A-Za-z]+$")
+
+
+def group_images(images: Sequence[Path]) -> list[int]:
+    """Return the number of each image's group.
+
+    In one group are images whose perceptual hashes nearly agree; versions of one image in an export of Roboflow;
+    frames of a video by their names (``x_frame_12``); and neighbours in a numbered series that look alike.
+
+    Raises:
+        UserError: The library for perceptual hashes is not installed.
+    """
+    hashes = _hashes(images)
+    groups = _Groups(len(images))
+    for first, second in _similar(hashes):
+        groups.join(first, second)
+    series = defaultdict(list)
+    versions, videos = defaultdict(list), defaultdict(list)
+    for place, image in enumerate(images):
+        stem = image.stem
+        if _ROBOFLOW.search(stem):
+            versions[image.parent, _ROBOFLOW.sub("", stem)].append(place)
+        elif (match := _FRAME.search(stem)) is not None:
+            videos[image.parent, stem[: match.start()]].append(place)
+        if (number := _NUMBER.search(stem)) is not None:
+            key = (image.parent, stem[: number.start()], stem[number.end() :])
+            series[key].append((int(number.group()), place))
+    for places in [*versions.values(), *(videos.values() if len(videos) > 1 else [])]:
+        for place in places[1:]:
+            groups.join(places[0], place)
+    for members in series.values():
+        members.sort()
+        for (_, first), (_, second) in itertools.pairwise(members):
+            if int(hashes[first] ^ hashes[second]).bit_count() <= _NEIGHBOUR_BITS:
+                groups.join(first, second)
+    return [groups.root(place) for place in range(len(images))]
+
+
+class _Groups:
+    """Disjoint sets of places in a list."""
+
+    def __init__(self, number: int) -> None:
+        self._parents = list(range(number))
+
+    def root(self, place: int) -> int:
+        while self._parents[place] != place:
+            self._parents[place] = self._parents[self._parents[place]]
+            place = self._parents[place]
+        return place
+
+    def join(self, first: int, second: int) -> None:
+        first, second = sorted((self.root(first), self.root(second)))
+        self._parents[second] = first
+
+
+def _hashes(images: Sequence[Path]) -> np.ndarray:
+    """Return the perceptual hash of each image, 64 bits as uint64; 0 for an image that cannot be read."""
+    try:
+        import imagehash
+    except ImportError as error:
+        raise UserError(
+            "--val-share compares images by perceptual hashes: install them with pip install 'convnext-dense[data]'."
+        ) from error
+    hashes = np.zeros(len(images), np.uint64)
+    for place, path in enumerate(tqdm(images, "comparing images", leave=False, delay=2)):
+        try:
+            with Image.open(path) as file:
+                file.draft("L", (64, 64))  # JPEG is decoded at an eighth of its size where that is enough
+                bits = imagehash.phash(file.convert("L")).hash.flatten()
+        except UNREADABLE:
+            continue  # the check of the data names it
+        hashes[place] = np.packbits(bits).view(">u8")[0]
+    return hashes
+
+
+def _similar(hashes: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield pairs of places whose hashes differ in at most ``_VERSION_BITS`` bits, at least enough to join them all."""
+    distinct, places, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+    for place, number in enumerate(inverse.tolist()):
+        if places[number] != place:
+            yield int(places[number]), place
+    width = -(-64 // _NUM_BANDS)
+    for band in range(_NUM_BANDS):
+        keys = (distinct >> np.uint64(band * width)) & np.uint64(2**width - 1)
+        order = np.argsort(keys, kind="stable")
+        borders = np.flatnonzero(np.diff(keys[order])) + 1
+        for members in np.split(order, borders):
+            for position, first in enumerate(members[:-1].tolist()):
+                others = members[position + 1 :]
+                for second in others[np.bitwise_count(distinct[others] ^ distinct[first]) <= _VERSION_BITS].tolist():
+                    yield int(places[first]), int(places[second])
