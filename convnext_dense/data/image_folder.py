@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_world_size
-from timm.data.readers.reader_image_folder import find_images_and_targets
+from timm.data.readers.reader_image_folder import find_images_and_targets, natural_key
 from torch.utils.data import Dataset
 
 from convnext_dense.config.datasets import quote
@@ -47,7 +47,7 @@ class ImageFolder(Dataset):
 
     Raises:
         UserError: The folder or its images are missing, an image is not in a class folder, or a class folder is
-            empty or unknown.
+            unknown.
     """
 
     def __init__(
@@ -131,24 +131,23 @@ def find_samples(
     samples, labels = find_images_and_targets(str(root))
     if not samples:
         raise UserError(f"There is no image in the class folders of {root}. Expected: {root}/CLASS/*.jpg")
-    empty = sorted(set(folders) - set(labels) - set(classes or ()))
-    if empty:
-        raise UserError(f"Class folder {root / empty[0]} has no image: fill it or delete it.")
     stray = sorted(set(labels) - set(folders))
     if stray:
         where = next(path for path, label in samples if label == labels[stray[0]])
         raise UserError(f"Image {where} is not in a class folder. Expected: {root}/CLASS/*.jpg")
-    names = tuple(labels)
+    found = tuple(labels)
+    names = tuple(sorted(folders, key=natural_key))  # those without images too
     if classes is None:
-        return samples, names
-    unknown = sorted(set(names) - set(classes))
+        position = {name: label for label, name in enumerate(names)}
+        return [(path, position[found[label]]) for path, label in samples], names
+    unknown = sorted(set(found) - set(classes))
     if unknown:
         raise UserError(
             f"{root / unknown[0]} is not one of the {len(classes)} classes, which are {quote(classes)}: rename "
             "it, remove it, or name the classes with --classes."
         )
     position = {name: label for label, name in enumerate(classes)}
-    return [(path, position[names[label]]) for path, label in samples], tuple(classes)
+    return [(path, position[found[label]]) for path, label in samples], tuple(classes)
 
 
 def _read_list(

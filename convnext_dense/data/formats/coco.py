@@ -44,7 +44,8 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
     for split in splits:
         path = files[split]
         content = parse_annotations(path)
-        is_usual = present_split(folder, split) is not None
+        usual = present_split(folder, split)
+        is_usual = usual is not None and bool(usual.annotations)
         if not is_usual and isinstance(content, dict) and isinstance(content.get("images"), list):
             content = dict(content, images=[_located(entry, path, images, split) for entry in content["images"]])
         check_content(content, path, needs_objects=split != "test")

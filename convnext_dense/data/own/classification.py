@@ -171,13 +171,12 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
             f"{dataset.root} has {len(names)} classes, but the head has num_classes={cfg.model.num_classes}: "
             "name the folder with --data DIR, which sizes the head, or set model.num_classes."
         )
-    # A data set without class names refuses an empty folder when it is built.
     if listed:
         samples, _ = find_samples(root, names, listed)
         present = {names[label] for _, label in samples}
         absent = [name for name in names if name not in present]
     else:
-        absent = [name for name in given or () if name not in folders or not _first_image(root / name)]
+        absent = [name for name in names if name not in folders or not _first_image(root / name)]
     inspection.lines.append(f"Images of {loader}: {len(names) - len(absent)} classes in {dataset.root}.")
     if absent:
         finding = f"{root} has no images of {quote(absent)}"
