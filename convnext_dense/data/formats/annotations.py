@@ -3,20 +3,41 @@
 Letters: H, W are the height and width of an image in pixels.
 """
 
+import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from convnext_dense.data.held_out import Sample
 from convnext_dense.data.image_size import read_size
 from convnext_dense.errors import UserError
+from convnext_dense.files import written_whole
 
 Numbers = Sequence[float]
 
 _ELLIPSE_CORNERS = 72
+
+
+class StoredObject(NamedTuple):
+    """An object in little memory, as a data set can have millions.
+
+    Attributes:
+        image_id: The id of its image.
+        name: Its class.
+        text: The other keys of its COCO entry as JSON, without the braces.
+    """
+
+    image_id: int | str
+    name: str
+    text: str
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """The COCO entry, with the class under ``name``."""
+        return dict(json.loads(f"{{{self.text}}}"), image_id=self.image_id, name=self.name)
 
 
 class Annotations:
@@ -29,7 +50,7 @@ class Annotations:
     Attributes:
         left_out: How many objects were left out, by reason.
         images: COCO entries.
-        objects: COCO entries, with the class name in place of the category id.
+        objects: The objects of all images.
     """
 
     def __init__(self, root: Path, names: Sequence[str] | None = None) -> None:
@@ -37,7 +58,7 @@ class Annotations:
         self.names = names
         self.left_out: Counter[str] = Counter()
         self.images: list[dict[str, Any]] = []
-        self.objects: list[dict[str, Any]] = []
+        self.objects: list[StoredObject] = []
         self._files: set[str] = set()
 
     def add_image(self, path: Path, source: str) -> tuple[int, int, int]:
@@ -110,23 +131,24 @@ class Annotations:
             self.left_out["objects without area"] += 1
             return
         found: dict[str, Any] = dict(
-            id=len(self.objects) + 1,
-            image_id=image_id,
-            name=name,
             bbox=[round(value, 3) for value in (x1, y1, box_width, box_height)],
             area=round(area if area is not None else box_width * box_height, 3),
             iscrowd=int(is_ignored),
         )
         if mask is not None:
             found["segmentation"] = mask
-        self.objects.append(found)
+        self.add_entry(image_id, name, found)
+
+    def add_entry(self, image_id: int | str, name: str, entry: Mapping[str, Any]) -> None:
+        """Add an object by its COCO entry, whose ids are left out."""
+        self.objects.append(StoredObject(image_id, name, json.dumps(entry)[1:-1]))
 
     @property
     def samples(self) -> list[Sample]:
         """The path of each image with the class names of its objects."""
         classes: dict[Any, list[str]] = {image["id"]: [] for image in self.images}
         for found in self.objects:
-            classes[found["image_id"]].append(found["name"])
+            classes[found.image_id].append(found.name)
         return [Sample(self.root / image["file_name"], classes[image["id"]]) for image in self.images]
 
     def part(self, places: Collection[int]) -> "Annotations":
@@ -134,25 +156,23 @@ class Annotations:
         part = Annotations(self.root, self.names)
         part.images = [image for place, image in enumerate(self.images) if place in places]
         ids = {image["id"] for image in part.images}
-        part.objects = [found for found in self.objects if found["image_id"] in ids]
+        part.objects = [found for found in self.objects if found.image_id in ids]
         return part
 
-    def to_coco(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return the content of a COCO annotation file whose categories are these class names."""
+    def write(self, path: Path, names: Sequence[str]) -> None:
+        """Write a COCO annotation file whose categories are these class names."""
         numbers = {name: number for number, name in enumerate(names, start=1)}
-        return dict(
+        head = dict(
             images_in=str(self.root),
-            images=self.images,
-            annotations=[_with_category(found, numbers) for found in self.objects],
             categories=[dict(id=number, name=name) for name, number in numbers.items()],
+            images=self.images,
         )
-
-
-def _with_category(found: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
-    return {
-        ("category_id" if key == "name" else key): numbers[value] if key == "name" else value
-        for key, value in found.items()
-    }
+        with written_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(head)[:-1] + ', "annotations": [')
+            for number, (image_id, name, text) in enumerate(self.objects, start=1):
+                ids = f'"id": {number}, "image_id": {json.dumps(image_id)}, "category_id": {numbers[name]}'
+                file.write(f"{',' if number > 1 else ''}\n{{{', '.join(filter(None, (ids, text)))}}}")
+            file.write("]}")
 
 
 def ellipse_corners(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:

@@ -7,7 +7,7 @@ Read are names alone (one per line), names with colours in any order (``name 128
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from convnext_dense.data.text_files import read_json, read_text
 from convnext_dense.errors import UserError, shortened
@@ -165,8 +165,12 @@ def _read_meta(path: Path) -> ClassTable:
     given = content.get("segmentation_colors")
     colours = None
     if given:
-        if len(given) != len(names) or not all(isinstance(each, list) and len(each) == 3 for each in given):
-            raise UserError(f"Table of classes {path} has {len(names)} names but not as many colours.")
-        colours = tuple((int(r), int(g), int(b)) for r, g, b in given)
+        if not isinstance(given, list) or len(given) != len(names) or not all(map(_is_colour, given)):
+            raise UserError(f"Table of classes {path} must have one colour, [red, green, blue], for each name.")
+        colours = tuple((r, g, b) for r, g, b in given)
     _check([(number, name, None) for number, name in enumerate(names, start=1)], path)
     return ClassTable(names, tuple(values), colours)
+
+
+def _is_colour(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part < 256 for part in value)

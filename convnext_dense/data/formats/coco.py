@@ -6,7 +6,7 @@ from typing import Any
 
 from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
 from convnext_dense.data.formats.annotations import Annotations
-from convnext_dense.data.formats.finding import ImageIndex, by_split, walk
+from convnext_dense.data.formats.finding import ImageIndex, by_split, json_files
 from convnext_dense.data.own.detection import (
     category_names,
     check_content,
@@ -17,6 +17,7 @@ from convnext_dense.data.own.detection import (
 from convnext_dense.errors import UserError
 
 NAME = "COCO"
+_KEYS = (b'"images"', b'"annotations"', b'"categories"')
 
 
 def find_splits(folder: Path) -> list[str] | None:
@@ -67,7 +68,7 @@ def _files(folder: Path) -> dict[str, Path]:
     listed = {split: folder / found.annotations for split, found in usual.items() if found and found.annotations}
     if listed:
         return listed
-    files = [file for file in walk(folder, (".json",)) if _is_coco(file)]
+    files = [file for file, content in json_files(folder) if all(key in content for key in _KEYS)]
     found = by_split(files, folder, is_whole=True) if files else {}
     for split, several in found.items():
         if len(several) > 1:
@@ -76,11 +77,6 @@ def _files(folder: Path) -> dict[str, Path]:
                 ": keep one, or name them instances_train.json and instances_val.json."
             )
     return {split: file for split, (file,) in found.items()}
-
-
-def _is_coco(file: Path) -> bool:
-    content = file.read_bytes()
-    return all(key in content for key in (b'"images"', b'"annotations"', b'"categories"'))
 
 
 def _located(entry: Any, path: Path, images: ImageIndex, split: str) -> Any:
@@ -106,6 +102,6 @@ def _collect(content: dict[str, Any], root: Path, names: list[str], path: Path) 
                     f"Annotation file {path}: entry {number} of 'annotations' has {key}={item.get(key)!r}, "
                     "which the file does not have."
                 )
-        found = {key: value for key, value in item.items() if key != "category_id"}
-        annotations.objects.append(dict(found, name=by_id[item["category_id"]]))
+        rest = {key: value for key, value in item.items() if key not in ("id", "image_id", "category_id")}
+        annotations.add_entry(item["image_id"], by_id[item["category_id"]], rest)
     return annotations

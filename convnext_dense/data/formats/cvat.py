@@ -49,7 +49,7 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
                     _read_image(item, file, images, split, found[split])
             labels = [name.text or "" for name in root.findall("./meta//labels/label/name")]
             names += [name for name in labels if name not in names]
-    used = {item["name"] for annotations in found.values() for item in annotations.objects}
+    used = {item.name for annotations in found.values() for item in annotations.objects}
     return found, names + sorted(used - set(names))
 
 

@@ -1,8 +1,9 @@
 """Finds annotation files, the split of each, and the images that they name, wherever a tool has put them."""
 
+import codecs
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
@@ -20,6 +21,40 @@ def walk(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
         for name in sorted(names):
             if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
                 yield Path(parent, name)
+
+
+def start_of(path: Path, ends: Mapping[bytes, bytes], kind: str) -> bytes:
+    """Return the first 4096 bytes of a file of text, and look at its last ones.
+
+    Args:
+        path: The file.
+        ends: The character that the file must end with, by the one that it begins with.
+        kind: What it must be, for the message.
+
+    Raises:
+        UserError: The file is empty, or begins or ends otherwise.
+    """
+    with path.open("rb") as file:
+        start = file.read(4096)
+        file.seek(-min(64, path.stat().st_size), os.SEEK_END)
+        end = file.read()
+    first = start.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return start
+    if not start.strip() or first not in ends or end.rstrip()[-1:] != ends[first]:
+        raise UserError(f"File {path} is {'empty' if not start.strip() else f'cut off or not {kind}'}. Copy it again.")
+    return start
+
+
+def json_files(folder: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yield the JSON files of a folder and its sub-folders with their content.
+
+    Raises:
+        UserError: A file is empty, cut off or not JSON.
+    """
+    for file in walk(folder, (".json",)):
+        start_of(file, {b"{": b"}", b"[": b"]"}, "JSON")
+        yield file, file.read_bytes()
 
 
 def split_of(path: Path, root: Path, *, is_whole: bool = False) -> str | None:

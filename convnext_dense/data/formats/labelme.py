@@ -47,7 +47,7 @@ def read(folder: Path, splits: list[str], embedded: Path) -> tuple[dict[str, Ann
     """
     files = _files(folder)
     found = {split: _read_split(folder, files[split], split, embedded) for split in splits}
-    names = sorted({item["name"] for annotations in found.values() for item in annotations.objects})
+    names = sorted({item.name for annotations in found.values() for item in annotations.objects})
     return found, names
 
 

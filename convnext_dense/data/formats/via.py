@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from convnext_dense.data.formats.annotations import Annotations, ellipse_corners, number_at
-from convnext_dense.data.formats.finding import ImageIndex, by_split, walk
+from convnext_dense.data.formats.finding import ImageIndex, by_split, json_files
 from convnext_dense.data.text_files import read_json
 from convnext_dense.errors import UserError
 
 NAME = "VGG Image Annotator"
+_KEYS = (b'"shape_attributes"', b'"_via_img_metadata"')
 
 
 def find_splits(folder: Path) -> list[str] | None:
@@ -39,19 +40,14 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
     for split, annotations in found.items():
         for file in files[split]:
             _read_file(file, images, split, annotations)
-    names = sorted({item["name"] for annotations in found.values() for item in annotations.objects})
+    names = sorted({item.name for annotations in found.values() for item in annotations.objects})
     return found, names
 
 
 def _files(folder: Path) -> dict[str, list[Path]]:
     """Return the JSON files of each split."""
-    files = [file for file in walk(folder, (".json",)) if _is_via(file)]
+    files = [file for file, content in json_files(folder) if any(key in content for key in _KEYS)]
     return by_split(files, folder, is_whole=True) if files else {}
-
-
-def _is_via(file: Path) -> bool:
-    content = file.read_bytes()
-    return b'"shape_attributes"' in content or b'"_via_img_metadata"' in content
 
 
 def _read_file(file: Path, images: ImageIndex, split: str, annotations: Annotations) -> None:

@@ -51,7 +51,7 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
     ]
     first = 0 if any(text.strip() == "0" or "." in text for text in corners) else 1
     found = {split: _read_split(each, folder, split, first) for split, each in roots.items()}
-    names = sorted({item["name"] for annotations in found.values() for item in annotations.objects})
+    names = sorted({item.name for annotations in found.values() for item in annotations.objects})
     return found, names
 
 

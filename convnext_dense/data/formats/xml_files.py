@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
+from convnext_dense.data.formats.finding import start_of
 from convnext_dense.errors import UserError
 
 _LINE = "line of the file"
@@ -37,9 +38,12 @@ def read_xml(path: Path) -> Element:
 
 
 def begins_with(path: Path, tag: str) -> bool:
-    """Whether the root of an XML file has this tag, by the start of the file alone."""
-    with path.open("rb") as file:
-        start = file.read(4096)
+    """Whether the root of an XML file has this tag, by the start of the file alone.
+
+    Raises:
+        UserError: The file is empty, cut off or not XML.
+    """
+    start = start_of(path, {b"<": b">"}, "XML")
     first = re.search(rb"<(?![?!])\s*([\w.:-]+)", start)
     return first is not None and first.group(1) == tag.encode()
 

@@ -63,7 +63,7 @@ def _write_objects(data: DataFolder, module: ModuleType, splits: list[str], out:
     found, names = module.read(Path(data.path), splits, out)
     dropped = _ignored_names(data, names)
     for annotations in found.values():
-        kept = [item for item in annotations.objects if item["name"] not in dropped]
+        kept = [item for item in annotations.objects if item.name not in dropped]
         if len(kept) < len(annotations.objects):
             annotations.left_out["objects of ignored labels"] += len(annotations.objects) - len(kept)
         annotations.objects = kept
@@ -72,11 +72,12 @@ def _write_objects(data: DataFolder, module: ModuleType, splits: list[str], out:
         raise UserError(f"{data.path} has no objects: there is no class to learn.")
     found, held_line = _held_out(data, found)
     for split, annotations in found.items():
-        with written_whole(out / f"instances_{split}.json") as partial:
-            partial.write_text(json.dumps(annotations.to_coco(names)), encoding="utf-8")
+        annotations.write(out / f"instances_{split}.json", names)
     images = sum(len(annotations.images) for annotations in found.values())
     objects = sum(len(annotations.objects) for annotations in found.values())
-    return _summary(module.NAME, found, f"{images:,} images, {objects:,} objects") + held_line
+    with_objects = sum(len({item.image_id for item in annotations.objects}) for annotations in found.values())
+    empty = f" ({images - with_objects:,} without objects)" if images > with_objects else ""
+    return _summary(module.NAME, found, f"{images:,} images{empty}, {objects:,} objects") + held_line
 
 
 def _ignored_names(data: DataFolder, names: Sequence[str]) -> set[str]:
@@ -178,7 +179,7 @@ def _paint(found: Annotations, names: Sequence[str], table: ClassTable, overlaps
     images.left_out.update(found.left_out)
     by_image: dict[Any, list[dict[str, Any]]] = {image["id"]: [] for image in found.images}
     for item in found.objects:
-        by_image[item["image_id"]].append(item)
+        by_image[item.image_id].append(item.entry)
     background = numbers.get("background", 255)
     for image in tqdm(found.images, f"painting labels of {found.root}", leave=False, delay=2):
         painted = paint_objects(by_image[image["id"]], image, numbers, background=background, overlaps=overlaps)
