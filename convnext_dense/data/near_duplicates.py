@@ -15,7 +15,7 @@ from convnext_dense.errors import UserError
 
 # Of 64 bits of a perceptual hash, so many differ at most between versions of an image; between any two images it is 32
 # on average. Neighbours in a numbered series may differ more.
-_VERSION_BITS = 4
+_VERSION_BITS = 6
 _NEIGHBOUR_BITS = 14
 _NUM_BANDS = _VERSION_BITS + 1  # at least one of them is equal where at most _VERSION_BITS bits differ
 

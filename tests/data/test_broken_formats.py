@@ -159,7 +159,7 @@ def test_binary_file_is_named(name, whole, tmp_path):
 
 
 @pytest.mark.parametrize("name", EVERY)
-@settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_changed_token_is_named_or_counted(name, whole, tmp_path, data):
     folder = tmp_path / name
