@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -214,6 +214,11 @@ class _Objects:
             if found is not value:
                 annotation[key] = found
                 self.repairs.add("numbers as text", f"{where} has a number as text in {key}={shortened(repr(value))}.")
+        whole = _with_whole_run_lengths(annotation.get("segmentation"))
+        if whole is not None:
+            annotation["segmentation"] = whole
+            what = "run lengths with a point: they are read as whole numbers"
+            self.repairs.add("whole numbers with a point", f"{where} has {what}.")
         crowd = annotation.get("iscrowd")
         if crowd is None or isinstance(crowd, bool):
             annotation["iscrowd"] = int(crowd or 0)
@@ -249,8 +254,8 @@ class _Objects:
             what = "mask" if found is not None else "box"
             self.repairs.add("areas", f"{where} has no area: it is calculated from the {what}, {annotation['area']:g}.")
 
-    def _of_mask(self, annotation: Mapping[str, Any]) -> tuple[int, list[float]] | None:
-        """Return the number of pixels and the box of a mask; None if there is no valid one."""
+    def _of_mask(self, annotation: Mapping[str, Any]) -> tuple[float, list[float]] | None:
+        """Return the area and the box of a mask; None if there is no valid one."""
         mask = annotation.get("segmentation")
         image = annotation.get("image_id")
         if not mask or not may_be_id(image):
@@ -265,10 +270,7 @@ class _Objects:
             return None
         if mask_fault(mask, height, width) is not None:
             return None
-        from pycocotools import mask as masks
-
-        encoded = encode_mask(mask, height, width)
-        return int(masks.area(encoded)), masks.toBbox(encoded).tolist()
+        return _extent(mask, height, width)
 
     def _has_no_size(self, annotation: Any) -> bool:
         """Whether an annotation of a known image and class has a box without width or height."""
@@ -283,6 +285,25 @@ class _Objects:
             self._next_id = int(max([0, *numbers])) + 1
         self._next_id += 1
         return self._next_id - 1
+
+
+def _extent(mask: Any, height: int, width: int) -> tuple[float, list[float]]:
+    """Return the area and the box of a valid mask: of polygons within the image, as COCO's own, or of pixels."""
+    if isinstance(mask, list):
+        xs = [[min(max(x, 0), width) for x in part[::2]] for part in mask]
+        ys = [[min(max(y, 0), height) for y in part[1::2]] for part in mask]
+        area = sum(map(_polygon_area, xs, ys))
+        left, top = min(map(min, xs)), min(map(min, ys))
+        return round(area, 3), [left, top, max(map(max, xs)) - left, max(map(max, ys)) - top]
+    from pycocotools import mask as masks
+
+    encoded = encode_mask(mask, height, width)
+    return int(masks.area(encoded)), masks.toBbox(encoded).tolist()
+
+
+def _polygon_area(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """Return the area of a polygon by Gauss's formula; with numpy it takes longer for the few corners of an object."""
+    return abs(sum(xs[k - 1] * ys[k] - xs[k] * ys[k - 1] for k in range(len(xs)))) / 2
 
 
 def _is_known(annotation: Mapping[str, Any], images: set[Any], categories: set[Any]) -> bool:
@@ -316,8 +337,9 @@ def _is_usual(annotation: Mapping[str, Any], images: set[Any], categories: set[A
             if type(part) is not list or len(part) < 2 * _MIN_CORNERS or not _NUMBERS.issuperset(map(type, part)):
                 return False
     elif type(mask) is dict:
-        counts = mask.get("counts")
-        return type(counts) is str or (type(counts) is list and set(map(type, counts)) <= {int})
+        counts, size = mask.get("counts"), mask.get("size")
+        has_counts = type(counts) is str or (type(counts) is list and set(map(type, counts)) <= {int})
+        return has_counts and type(size) is list and set(map(type, size)) == {int}
     return True
 
 
@@ -329,6 +351,8 @@ def _with_numbers(value: Any) -> Any:
     if isinstance(value, str):
         return as_number(value)
     if isinstance(value, list):
+        if _NUMBERS.issuperset(map(type, value)):
+            return value
         found = [_flat(item) if isinstance(item, list) else as_number(item) for item in value]
         return found if any(new is not old for new, old in zip(found, value, strict=True)) else value
     if isinstance(value, dict):
@@ -337,6 +361,20 @@ def _with_numbers(value: Any) -> Any:
     return value
 
 
+def _with_whole_run_lengths(mask: Any) -> dict[str, Any] | None:
+    """Return run lengths with whole numbers in place of floats such as 96.0; None if nothing is to be changed."""
+    if not isinstance(mask, dict):
+        return None
+    changed = {
+        key: [int(item) if type(item) is float and item.is_integer() else item for item in mask[key]]
+        for key in ("size", "counts")
+        if isinstance(mask.get(key), list) and any(type(item) is float and item.is_integer() for item in mask[key])
+    }
+    return {**mask, **changed} if changed else None
+
+
 def _flat(values: list[Any]) -> list[Any]:
+    if _NUMBERS.issuperset(map(type, values)):
+        return values
     found = [as_number(item) for item in values]
     return found if any(new is not old for new, old in zip(found, values, strict=True)) else values
