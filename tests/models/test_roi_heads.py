@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks, PolygonMasks
 from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 import convnext_dense.models.roi_heads  # noqa: F401  registers the heads
@@ -22,6 +23,11 @@ EXTRACTOR = dict(
     out_channels=8,
     featmap_strides=[4, 8],
 )
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope("mmdet")
 
 
 def build(kind, *, shares=False):
