@@ -175,8 +175,8 @@ def image_without_name(place):
 
 
 @case
-def image_height_as_text(place):
-    return place.detect(lambda content: content["images"][0].update(height="96"))
+def image_height_with_a_fraction(place):
+    return place.detect(lambda content: content["images"][0].update(height=96.5))
 
 
 @case
@@ -187,6 +187,11 @@ def image_size_claimed_by_annotations(place):
 @case
 def image_ids_twice(place):
     return place.detect(lambda content: content["images"][1].update(id=content["images"][0]["id"]))
+
+
+@case
+def image_ids_of_one_number(place):
+    return place.detect(lambda content: content["images"][1].update(id=str(content["images"][0]["id"])))
 
 
 @case
@@ -236,7 +241,7 @@ def box_of_three_numbers(place):
 
 @case
 def box_with_text(place):
-    return place.object(bbox=[1, 2, "3", 4])
+    return place.object(bbox=[1, 2, "3 px", 4])
 
 
 @case
@@ -255,8 +260,8 @@ def box_outside(place):
 
 
 @case
-def area_missing(place):
-    return place.detect(lambda content: content["annotations"][0].pop("area"))
+def area_not_a_number(place):
+    return place.object(area=float("nan"))
 
 
 @case
@@ -281,7 +286,7 @@ def polygon_far_away(place):
 
 @case
 def polygon_with_text(place):
-    return place.object(segmentation=[[1, 1, "20", 1, 20, 20]])
+    return place.object(segmentation=[[1, 1, "left", 1, 20, 20]])
 
 
 @case
@@ -314,7 +319,8 @@ def run_lengths_garbled(place):
 
 @case
 def some_masks_missing(place):
-    return place.detect(lambda content: content["annotations"][0].pop("segmentation"))
+    arguments = place.detect(lambda content: content["annotations"][0].pop("segmentation"))
+    return [*arguments, "--cfg-options", "model.roi_head.type=PointRendRoIHead"]
 
 
 # Images

@@ -1,8 +1,8 @@
 """Fits a config to the number of channels of its images."""
 
 from mmengine.config import Config
-from mmengine.utils import import_modules_from_strings
 
+from convnext_dense.config.custom_imports import add_import
 from convnext_dense.errors import UserError
 
 _MODULE, _OURS = "convnext_dense.models.detector_input", "convnext_dense.DetDataPreprocessor"
@@ -41,8 +41,5 @@ def fit_to_channels(cfg: Config) -> list[str]:
     if kind != "DetDataPreprocessor":
         return []
     preprocessor["type"] = _OURS
-    imports = cfg.get("custom_imports") or dict(imports=[])
-    names = imports["imports"] if isinstance(imports["imports"], list | tuple) else [imports["imports"]]
-    cfg.custom_imports = dict(imports, imports=[*names, _MODULE])
-    import_modules_from_strings([_MODULE])
+    add_import(cfg, _MODULE)
     return [f"{place} is {_OURS}, which takes images of {channels} channels."]

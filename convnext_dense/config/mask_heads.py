@@ -1,15 +1,18 @@
-"""Removes masks from a detection config whose data has only boxes."""
+"""Fits a detection config to data in which no object has a mask, or only some have one."""
 
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from convnext_dense.config.datasets import config_dicts
+from convnext_dense.config.custom_imports import add_import
+from convnext_dense.config.datasets import config_dicts, evaluators
+from convnext_dense.config.pipelines import step_name
 
 # Parts of a two-stage detector's ``roi_head`` that are only for masks.
 _MASK_PARTS = ("mask_head", "mask_roi_extractor")
 # RoI heads that work without these parts, by mmdet's own ``with_mask``.
 _ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead")
+_MODULE = "convnext_dense.models.roi_heads"  # ours, which learn masks from the objects that have one
 
 
 def can_drop_masks(model: ConfigDict) -> bool:
@@ -32,6 +35,38 @@ def drop_masks(cfg: Config) -> None:
         for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
             if evaluator and "metric" in evaluator:
                 evaluator.metric = _without_segm(evaluator.metric)
+
+
+def unmasked_fault(cfg: Config) -> str | None:
+    """Return why a config cannot learn boxes from objects without a mask, and masks from others; None if it can."""
+    if not can_drop_masks(cfg.model):
+        return f"only mmdet's {' and '.join(_ROI_HEADS)} with a mask head can leave out the masks of some objects"
+    for node in config_dicts(cfg.get("train_dataloader")):
+        for step in node.get("pipeline") or ():
+            # CopyPaste cuts objects out by their masks; the arguments remove objects, or shrink boxes, to their masks.
+            argument = next((key for key in ("by_mask", "recompute_bbox") if step.get(key)), None)
+            if step_name(step) == "CopyPaste" or argument:
+                return f"{step_name(step)}{f' with {argument}=True' if argument else ''} needs the masks of all objects"
+    return None
+
+
+def learn_some_masks(cfg: Config) -> str:
+    """Let a detector, in place, learn masks from the objects that have one; return the name of its RoI head."""
+    head = cfg.model.roi_head
+    head.type = f"convnext_dense.{str(head.type).rpartition('.')[2]}"
+    add_import(cfg, _MODULE)
+    return head.type
+
+
+def ignores_missing_masks(cfg: Config, loader: str) -> bool:
+    """Whether mask AP of ``'val'`` or ``'test'``, if it is measured, ignores objects without a mask."""
+    measuring = [metric for metric in evaluators(cfg, loader) if "segm" in str(metric.get("metric", ()))]
+    return all(str(metric.get("type")) == "convnext_dense.CocoMetric" for metric in measuring)
+
+
+def measures_masks(cfg: Config, loader: str) -> bool:
+    """Whether mask AP of ``'val'`` or ``'test'`` is measured."""
+    return any("segm" in str(metric.get("metric", ())) for metric in evaluators(cfg, loader))
 
 
 def _without_segm(metric: Any) -> Any:

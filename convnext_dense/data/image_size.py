@@ -23,7 +23,7 @@ def read_size(path: Path, *, are_turned: bool) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
             (width, height), turned = file.size, file.getexif().get(_EXIF_ORIENTATION, 1)
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         opened = open_image(path)  # reads more formats, and reports what is wrong
         return opened.height, opened.width
     return (width, height) if are_turned and turned >= _LIES_ON_ITS_SIDE else (height, width)

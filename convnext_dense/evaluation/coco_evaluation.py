@@ -6,7 +6,8 @@ limits.
 Source: pycocotools 2.0.11, cocoeval.py (``summarize``); mmdet v3.3.0, evaluation/metrics/coco_metric.py and
 evaluation/functional/recall.py. Matching: https://github.com/MiXaiLL76/faster_coco_eval
 Differs: ids may be of any kind, as they are renumbered; thresholds are found in spite of rounding; a set without any
-detections is evaluated like any other; proposals of ``fast_recalls`` belong to an image by its id, not its position.
+detections is evaluated like any other; mask AP ignores what is found in the box of an object without a mask, as in a
+crowd; proposals of ``fast_recalls`` belong to an image by its id, not its position.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from convnext_dense.errors import UserError
 
 # Detections per image and class that COCO's primary AP counts.
 MAX_DETECTIONS = 100
+# The mask with which mmdet's LoadAnnotations loads an object that has none; it has no pixel.
+_NO_MASK = [[0.0] * 6]
 
 
 class Item(NamedTuple):
@@ -77,13 +80,13 @@ class Truth:
         ]
         # COCOeval marks matches with the annotation's id, and 0 means no match, so ids start at 1.
         self.objects = [self._renamed(item, id=number) for number, item in enumerate(self._annotations, start=1)]
-        self._coco = COCO(
-            dict(
-                images=[{**image, "id": self.images[image["id"]]} for image in dataset["images"]],
-                categories=[dict(id=label, name=str(label)) for label in self.labels.values()],
-                annotations=self.objects,
-            )
-        )
+        self.num_without_mask = sum(map(_has_no_mask, self.objects))
+        self._images = [{**image, "id": self.images[image["id"]]} for image in dataset["images"]]
+        self._coco = self._as_coco(self.objects)
+
+    def _as_coco(self, objects: list[dict[str, Any]]) -> COCO:
+        categories = [dict(id=label, name=str(label)) for label in self.labels.values()]
+        return COCO(dict(images=self._images, categories=categories, annotations=objects))
 
     def evaluate(
         self,
@@ -104,13 +107,14 @@ class Truth:
             per_class: Whether a detection must have the object's class.
 
         Raises:
-            UserError: An object has no area, or lacks the box or mask that is evaluated.
+            UserError: An object has no area or no box, or masks are evaluated and no object has one.
         """
-        self._require("area", "bbox" if kind == "bbox" else "segmentation")
+        self._require("area", *(["bbox"] if kind == "bbox" else []))
+        coco = self._coco if kind == "bbox" else self._of_masks()
         # COCOeval takes a detection's size from its box if it has one; masks must be sized as masks.
         unused = "bbox" if kind == "segm" else "segmentation"
         found = [self._renamed({key: item[key] for key in item if key != unused}) for item in detections]
-        evaluation = COCOeval_faster(self._coco, self._coco.loadRes(found), kind, print_function=lambda *_: None)
+        evaluation = COCOeval_faster(coco, coco.loadRes(found), kind, print_function=lambda *_: None)
         evaluation.params.maxDets = sorted(set(limits))
         evaluation.params.iouThrs = iou_thrs
         evaluation.params.useCats = int(per_class)
@@ -145,6 +149,20 @@ class Truth:
                 best[limit].append(_paired(ious[:, :limit].copy()))
         missed = sum(map(len, objects.values()))
         return {limit: _recall(np.concatenate(found), missed, iou_thrs) for limit, found in best.items()}
+
+    def _of_masks(self) -> COCO:
+        """Return the objects with their masks; the box of an object without one is a region that is ignored."""
+        if self.num_without_mask == len(self.objects):
+            self._require("segmentation")
+        if not self.num_without_mask:
+            return self._coco
+        self._require("bbox")
+        return self._as_coco(
+            [
+                {**item, "segmentation": [_corners(*item["bbox"])], "iscrowd": 1} if _has_no_mask(item) else item
+                for item in self.objects
+            ]
+        )
 
     def _require(self, *keys: str) -> None:
         for item in self._annotations:
@@ -194,6 +212,14 @@ class Figures:
             values = values[np.isclose(self._iou_thrs, item.iou)]
         values = values[values > -1]
         return float(values.mean()) if values.size else -1.0
+
+
+def _has_no_mask(item: Mapping[str, Any]) -> bool:
+    return item.get("segmentation") in (None, [], _NO_MASK)
+
+
+def _corners(x: float, y: float, width: float, height: float) -> list[float]:
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
 
 
 def _number(ids: Iterable[Hashable]) -> dict[Hashable, int]:

@@ -3,8 +3,8 @@
 Source: https://cocodataset.org/#detection-eval (protocol), mmdet v3.3.0 evaluation/metrics/coco_metric.py (names)
 Differs from mmdet's CocoMetric: the evaluation is in C++; results have full precision instead of three digits; category
 ids are looked up by class name instead of in the order of the annotation file; an annotation with the id 0 can be
-matched; the number in the name of an AR is the number of detections that count; there is one summary table; and a run
-without any detections has an AP of 0 instead of no result.
+matched; the box of an object without a mask is a crowd for mask AP; the number in the name of an AR is the number of
+detections that count; there is one summary table; and a run without any detections has an AP of 0 instead of no result.
 """
 
 import tempfile
@@ -123,6 +123,9 @@ class CocoMetric(MMDetCocoMetric):
         return metrics
 
     def _evaluate(self, truth: Truth, detections: list[dict], kind: str) -> dict[str, float]:
+        if kind == "segm" and truth.num_without_mask:
+            what = f"Objects without a mask: {truth.num_without_mask}"
+            print_log(f"{what}. Mask AP ignores what is found in their boxes, as in crowds.", logger="current")
         if not detections:
             print_log(f"No {kind} detection in the whole set: AP and AR are 0.", logger="current")
         figures = truth.evaluate(

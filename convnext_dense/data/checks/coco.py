@@ -8,15 +8,30 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 
 from convnext_dense.config.class_counts import check_class_counts
-from convnext_dense.config.datasets import class_names, config_dicts, loaded_datasets, quote
-from convnext_dense.config.mask_heads import can_drop_masks, drop_masks
+from convnext_dense.config.datasets import class_names, config_dicts, evaluators, loaded_datasets, quote
+from convnext_dense.config.mask_heads import (
+    can_drop_masks,
+    drop_masks,
+    ignores_missing_masks,
+    learn_some_masks,
+    measures_masks,
+    unmasked_fault,
+)
 from convnext_dense.config.predicting import only_predict
 from convnext_dense.data.checks.coco_annotations import Objects, inspect_entries, inspect_objects
-from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.checks.coco_masks import NO_MASK
+from convnext_dense.data.checks.inspection import ERROR, Inspection
 from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import inspect_image
-from convnext_dense.data.own.detection import LAYOUT, category_names, read_annotations
+from convnext_dense.data.own.detection import (
+    LAYOUT,
+    category_names,
+    order_categories,
+    read_annotations,
+    repairs_of,
+    write_annotations,
+)
 from convnext_dense.errors import UserError
 
 
@@ -41,18 +56,21 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
 
     Args:
         cfg: The config of the run, changed in place. If no object of the training data (of the test data, if only that
-            is read) has a mask, the mask head is removed, with a warning; if the test data has no objects, predictions
-            are written and nothing is measured.
+            is read) has a mask, the mask head is removed, with a warning; if only some have one, the RoI head becomes
+            one that can learn from them; if the test data has no objects, predictions are written and nothing is
+            measured; and what is not as in COCO's format is written anew to ``converted`` in the work dir.
         loaders: Which of ``'train'``, ``'val'``, ``'test'`` will be used.
         inspection: Collects the findings, and one sentence per data set.
     """
     objects: list[tuple[CocoSplit, Objects]] = []
     files: dict[str, list[Path]] = {}
     tested: list[int] = []
+    contents: dict[Path, dict[str, Any]] = {}
+    orders: dict[Path, list[str]] = {}
     for split in coco_splits(cfg, loaders):
         try:
             content = _read(split)
-            classes = _check_classes(content, split.path, split.dataset, cfg.model)
+            classes = _check_classes(content, split.path, split.dataset, cfg.model, orders)
         except UserError as error:
             inspection.error("annotation files and classes", str(error))
             continue
@@ -60,11 +78,20 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
             tested.append(len(content["annotations"]))
         files.setdefault(split.loader, []).extend(split.folder / image["file_name"] for image in content["images"])
         _inspect_proposals(split, inspection)
+        if split.path not in contents:
+            _note_repairs(split.path, inspection)
+        contents[split.path] = content
         objects.append((split, _inspect_split(split, content, classes, inspection, has_masks=_has_masks(cfg))))
-    _inspect_masks(cfg, objects, inspection)
+    unmasked = _inspect_masks(cfg, objects, inspection)
     _inspect_learnt_classes(objects, inspection)
     if tested and not any(tested):
         only_predict(cfg, "test")
+    if not inspection.of(ERROR):
+        for path in unmasked:
+            for annotation in contents[path]["annotations"]:
+                if not annotation.get("segmentation"):
+                    annotation["segmentation"] = NO_MASK
+        _convert(cfg, loaders, contents, unmasked)
     if inspection.takes_time:
         inspect_overlap(files, inspection)
 
@@ -73,13 +100,49 @@ def coco_splits(cfg: Config, loaders: Sequence[str]) -> Iterator[CocoSplit]:
     """Yield the data sets in COCO format, each annotation file once for training and once for evaluation."""
     seen = set()
     for loader, dataset in loaded_datasets(cfg, loaders):
-        if "CocoDataset" not in str(dataset.get("type")) or not dataset.get("ann_file"):
+        path = _annotation_file(dataset)
+        if path is None:
             continue
         root = Path(dataset.get("data_root") or "")
-        path = root / dataset.ann_file
         if (path, loader == "train") not in seen:
             seen.add((path, loader == "train"))
             yield CocoSplit(loader, path, root / (dataset.get("data_prefix") or {}).get("img", ""), dataset)
+
+
+def _annotation_file(dataset: ConfigDict) -> Path | None:
+    """Return the annotation file of a data set in COCO's format; None for any other data set."""
+    if "CocoDataset" not in str(dataset.get("type")) or not dataset.get("ann_file"):
+        return None
+    return Path(dataset.get("data_root") or "", dataset.ann_file)
+
+
+def _note_repairs(path: Path, inspection: Inspection) -> None:
+    for check, (times, example) in repairs_of(path).found.items():
+        inspection.repaired(check, example, times)
+
+
+def _convert(cfg: Config, loaders: Sequence[str], contents: dict[Path, dict[str, Any]], unmasked: set[Path]) -> None:
+    """Write files that mmdet cannot read as they are, and point the config at what was written."""
+    cache = Path(cfg.get("work_dir") or Path("work_dirs", Path(cfg.filename or "data").stem), "converted")
+    written: dict[Path, str] = {}
+
+    def converted(path: Path, *, is_trained: bool) -> str | None:
+        if path not in contents:
+            return None
+        if path not in unmasked and not repairs_of(path).must_be_written(is_trained=is_trained):
+            return None
+        if path not in written:
+            written[path] = str(write_annotations(contents[path], path, cache))
+        return written[path]
+
+    for loader, dataset in loaded_datasets(cfg, loaders):
+        path = _annotation_file(dataset)
+        file = None if path is None else converted(path, is_trained=loader == "train")
+        if file is not None:
+            dataset.ann_file = file
+            for metric in evaluators(cfg, loader) if loader != "train" else ():
+                if metric.get("ann_file") and Path(metric.ann_file) == path:
+                    metric.ann_file = file
 
 
 def _read(split: CocoSplit) -> dict[str, Any]:
@@ -89,10 +152,19 @@ def _read(split: CocoSplit) -> dict[str, Any]:
             f"There is no data at {root}: {split.path} does not exist. Put COCO 2017 there (annotations/, train2017/, "
             f"val2017/), or point to a folder of your own with --data DIR. Expected:\n{LAYOUT}"
         )
-    return read_annotations(split.path, needs_objects=split.loader != "test")
+    reader = reader_of(split.dataset.get("pipeline"))
+    return read_annotations(
+        split.path,
+        needs_objects=split.loader != "test",
+        folder=split.folder,
+        are_turned=reader is None or reader.turns_images,
+    )
 
 
-def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: ConfigDict) -> list[str]:
+def _check_classes(
+    annotations: dict, path: Path, dataset: ConfigDict, model: ConfigDict, orders: dict[Path, list[str]]
+) -> list[str]:
+    """Return the classes of a data set; a file of another order is sorted, once for all that read it (``orders``)."""
     classes = class_names(dataset)
     if classes is None:
         raise UserError(f"The data set of {path} has no class names: set metainfo=dict(classes=(...)).")
@@ -106,10 +178,13 @@ def _check_classes(annotations: dict, path: Path, dataset: ConfigDict, model: Co
             "Give the folder with --data DIR to take the classes from the file."
         )
     if [name for name in in_file if name in classes] != list(classes):
-        raise UserError(
-            f"{path} lists its categories in another order ({quote(in_file)}) than the config's classes "
-            f"({quote(classes)}), and labels follow the file's order: write both in the same order."
-        )
+        if path in orders:
+            raise UserError(
+                f"Two data sets of the config read {path} with its classes in different orders, {quote(orders[path])} "
+                f"and {quote(classes)}: give both the same metainfo."
+            )
+        order_categories(annotations, path, classes)
+    orders.setdefault(path, list(classes))
     check_class_counts(model, classes, path)
     return list(classes)
 
@@ -211,9 +286,14 @@ def _inspect_learnt_classes(objects: list[tuple[CocoSplit, Objects]], inspection
             )
 
 
-def _inspect_masks(cfg: Config, objects: list[tuple[CocoSplit, Objects]], inspection: Inspection) -> None:
+def _inspect_masks(cfg: Config, objects: list[tuple[CocoSplit, Objects]], inspection: Inspection) -> set[Path]:
+    """Report objects without a mask where masks matter, and fit the config to them.
+
+    Returns:
+        The annotation files in which such objects stay, beside others that have a mask.
+    """
     if not _has_masks(cfg):
-        return
+        return set()
     decisive = [pair for pair in objects if pair[0].loader == "train"] or objects
     has_none = bool(decisive) and all(counts.total == counts.without_mask > 0 for _, counts in decisive)
     if has_none and can_drop_masks(cfg.model):
@@ -223,12 +303,40 @@ def _inspect_masks(cfg: Config, objects: list[tuple[CocoSplit, Objects]], inspec
             f"No object of {decisive[0][0].path} has a mask: the mask head is off, and boxes alone are trained and "
             "evaluated. The config that is written to the work dir has no mask head; test and infer with it.",
         )
-        return
+        return set()
+    unmasked = set()
     for split, counts in objects:
-        if counts.without_mask:
+        if not counts.without_mask:
+            continue
+        fault = _unmasked_fault(cfg, split, counts)
+        if fault is not None:
             inspection.error(
                 "boxes without masks",
-                f"Annotation {counts.first_without} of {split.path} has a box but no mask, and the config trains "
-                "masks: add masks, or remove the mask head and with_mask=True from the config.",
+                f"Annotation {counts.first_without} of {split.path} has a box but no mask, and {fault}: add masks, or "
+                "remove the mask head and with_mask=True from the config.",
                 counts.without_mask,
             )
+            continue
+        unmasked.add(split.path)
+        what = (
+            f"its box and class are learnt, and masks from other objects ({learn_some_masks(cfg)})"
+            if split.loader == "train"
+            else "box AP counts it, and for mask AP its box is a region that is ignored"
+        )
+        inspection.warning(
+            "boxes without masks",
+            f"Annotation {counts.first_without} of {split.path} has no mask: {what}.",
+            counts.without_mask,
+        )
+    return unmasked
+
+
+def _unmasked_fault(cfg: Config, split: CocoSplit, counts: Objects) -> str | None:
+    """Return why objects without a mask cannot stay beside others; None if they can."""
+    if split.loader == "train":
+        return unmasked_fault(cfg)
+    if measures_masks(cfg, split.loader) and counts.without_mask == counts.total:
+        return "mask AP needs the mask of at least one object"
+    if not ignores_missing_masks(cfg, split.loader):
+        return "only convnext_dense.CocoMetric can measure mask AP without it"
+    return None

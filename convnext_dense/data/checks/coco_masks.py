@@ -9,6 +9,9 @@ from typing import Any
 # Polygons beyond this many times the image's side are refused: the time and memory to draw them grow with it.
 _FAR = 2
 
+# A mask without a pixel, as polygon and as bitmap: what mmdet's LoadAnnotations itself gives to invalid polygons.
+NO_MASK = [[0.0] * 6]
+
 
 def is_number(value: Any) -> bool:
     """Whether a value from JSON is a finite number; true and false are not."""
@@ -28,6 +31,15 @@ def mask_fault(mask: Any, height: int, width: int) -> str | None:
     if isinstance(mask, dict):
         return _run_length_fault(mask, height, width)
     return f"a mask that is neither polygons nor run lengths but {type(mask).__name__}"
+
+
+def encode_mask(mask: Any, height: int, width: int) -> dict[str, Any]:
+    """Return the mask of a COCO annotation as the compressed run lengths of the whole object."""
+    from pycocotools import mask as masks  # here, because only detection needs it
+
+    if isinstance(mask, list):
+        return masks.merge(masks.frPyObjects(mask, height, width))
+    return masks.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else dict(mask)
 
 
 def leaves_image(mask: Sequence[Sequence[float]], height: int, width: int) -> bool:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 # Opening all of COCO or ADE20K takes minutes; this many images, evenly spread, take about a second.
 NUM_OPENED = 64
 
-ERROR, WARNING, NOTE = "error", "warning", "note"
+ERROR, WARNING, REPAIRED, NOTE = "error", "warning", "repaired", "note"
 
 
 def evenly_spread(items: Sequence[T], number: int) -> list[T]:
@@ -24,7 +24,8 @@ class Finding(NamedTuple):
 
     Attributes:
         severity: An ``ERROR`` is wrong, and a training that meets it stops; a ``WARNING`` is most likely not meant, and
-            logged; a ``NOTE`` is allowed and good to know.
+            logged; ``REPAIRED`` is read in another way than it is written, and logged; a ``NOTE`` is allowed and good
+            to know.
         check: What was looked at, in a few words.
         times: How often it was found.
         example: The first time, as a sentence that names the file and the value.
@@ -69,6 +70,10 @@ class Inspection:
         """Note what is most likely not meant."""
         self._add(Finding(WARNING, check, times, example))
 
+    def repaired(self, check: str, example: str, times: int = 1) -> None:
+        """Note what is read in another way than it is written."""
+        self._add(Finding(REPAIRED, check, times, example))
+
     def note(self, check: str, example: str, times: int = 1) -> None:
         """Note what is allowed and good to know."""
         self._add(Finding(NOTE, check, times, example))
@@ -80,7 +85,7 @@ class Inspection:
     @property
     def findings(self) -> list[Finding]:
         """All that was found, errors first."""
-        return [finding for kind in (ERROR, WARNING, NOTE) for finding in self.of(kind)]
+        return [finding for kind in (ERROR, WARNING, REPAIRED, NOTE) for finding in self.of(kind)]
 
     def of(self, severity: str) -> list[Finding]:
         """Return what was found of one severity, in the order of finding."""
@@ -101,10 +106,11 @@ class Inspection:
         raise UserError(first.example + more)
 
     def sentences(self) -> list[str]:
-        """For a log: one sentence per data set, and the warnings."""
+        """For a log: one sentence per data set, the warnings, and what was repaired."""
         return self.lines + [
-            f"Warning: {finding.example}{f' ({finding.times} of this kind.)' if finding.times > 1 else ''}"
-            for finding in self.of(WARNING)
+            f"{name}: {finding.example}{f' ({finding.times} of this kind.)' if finding.times > 1 else ''}"
+            for severity, name in ((WARNING, "Warning"), (REPAIRED, "Repaired"))
+            for finding in self.of(severity)
         ]
 
     def pick(self, items: Sequence[T]) -> list[T]:

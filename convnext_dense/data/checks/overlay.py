@@ -12,9 +12,8 @@ from PIL import Image
 
 from convnext_dense.config.datasets import class_names, known_class_names
 from convnext_dense.data.checks.coco import coco_splits
-from convnext_dense.data.checks.coco_masks import is_number, mask_fault
+from convnext_dense.data.checks.coco_masks import encode_mask, is_number, mask_fault
 from convnext_dense.data.checks.inspection import evenly_spread
-from convnext_dense.data.checks.round_trip import encode_mask
 from convnext_dense.data.checks.segmentation import find_pairs, label_splits, reduces_zero_label
 from convnext_dense.data.image_reader import ImageReader, reader_of
 from convnext_dense.data.opened_images import open_image

@@ -20,6 +20,7 @@ from mmengine.registry import DATASETS, METRICS
 from PIL import Image
 
 from convnext_dense.config.datasets import known_class_names, leaf_datasets
+from convnext_dense.data.checks.coco_masks import NO_MASK, encode_mask
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.segmentation import reduces_zero_label
 
@@ -124,18 +125,15 @@ def _detections(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator
             )
         size = (info["height"], info["width"])
         if all("mask" in item for item in objects):
-            predicted["masks"] = [encode_mask(item["mask"], *size) for item in objects]
+            # An object without a mask is predicted as its box, the region in which mask AP ignores what is found.
+            masks = [item["mask"] if item["mask"] != NO_MASK else [_corners(*item["bbox"])] for item in objects]
+            predicted["masks"] = [encode_mask(mask, *size) for mask in masks]
             _note_empty(predicted["masks"], info, inspection)
         yield [dict(img_id=info["img_id"], ori_shape=size, pred_instances=predicted)], {}
 
 
-def encode_mask(mask: Any, height: int, width: int) -> dict[str, Any]:
-    """Return the mask of a COCO annotation as the compressed run lengths of the whole object."""
-    from pycocotools import mask as masks  # here, because only detection needs it
-
-    if isinstance(mask, list):
-        return masks.merge(masks.frPyObjects(mask, height, width))
-    return masks.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else dict(mask)
+def _corners(left: float, top: float, right: float, bottom: float) -> list[float]:
+    return [left, top, right, top, right, bottom, left, bottom]
 
 
 def _note_empty(encoded: Sequence[dict[str, Any]], info: Mapping[str, Any], inspection: Inspection) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
 from convnext_dense.data.formats.annotations import Annotations
 from convnext_dense.data.formats.finding import ImageIndex, by_split, json_files
+from convnext_dense.data.own.coco_repairs import repair
 from convnext_dense.data.own.detection import (
     category_names,
     check_content,
@@ -49,12 +50,14 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
         is_usual = usual is not None and bool(usual.annotations)
         if not is_usual and isinstance(content, dict) and isinstance(content.get("images"), list):
             content = dict(content, images=[_located(entry, path, images, split) for entry in content["images"]])
-        check_content(content, path, needs_objects=split != "test")
         root = folder / image_folder(folder, split, content) if is_usual else folder
+        repairs = repair(content, path, folder=root)
+        check_content(content, path, needs_objects=split != "test")
         if names and category_names(content) != names:
             raise UserError(f"{path} has the classes {category_names(content)}, but another split has {names}.")
         names = category_names(content)
         found[split] = _collect(content, root, names, path)
+        found[split].left_out.update({f"repaired ({kind})": times for kind, (times, _) in repairs.found.items()})
     return found, names
 
 

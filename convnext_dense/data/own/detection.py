@@ -14,12 +14,12 @@ from convnext_dense.config.datasets import (
     TRAINING_SPLITS,
     evaluators,
     leads_out,
-    leaf_datasets,
     loaded_datasets,
     quote,
 )
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.opened_images import pixel_limit
+from convnext_dense.data.own.coco_repairs import Repairs, repair, write_repaired
 from convnext_dense.data.own.image_list import list_images, number_categories, write_list
 from convnext_dense.data.text_files import read_json
 from convnext_dense.errors import UserError
@@ -60,7 +60,9 @@ _EXPORTS = (
     Split("annotations/instances_{}.json", "images"),
 )
 
-_PARSED: dict[tuple[Path, int, int], Any] = {}  # by path, size and time of the last change
+_State = tuple[Path, int, int]  # path, size and time of the last change of a file
+_PARSED: dict[_State, Any] = {}
+_REPAIRS: dict[_State, Repairs] = {}  # of the parsed files whose content was repaired
 
 
 def use_coco_folder(
@@ -86,15 +88,22 @@ def use_coco_folder(
     if not root.is_dir():
         raise UserError(f"--data {root} is not a folder. Expected:\n{LAYOUT}")
     have_objects = {name for loader, name in splits.items() if loader != "test"}
+    pipelines = {splits[loader]: dataset.get("pipeline") for loader, dataset in loaded_datasets(cfg, splits)}
     files, contents = {}, {}
     for name in dict.fromkeys(splits.values()):
-        files[name], contents[name] = _read_split(cfg, root, name, trained, needs_objects=name in have_objects)
+        reader = reader_of(pipelines.get(name))
+        are_turned = reader is None or reader.turns_images
+        files[name], contents[name] = _read_split(
+            cfg, root, name, trained, needs_objects=name in have_objects, are_turned=are_turned
+        )
     names = [category_names(content) for content in contents.values()]
     for name, others in zip(files, names, strict=True):
-        if others != names[0]:
+        if others != names[0] and set(others) == set(names[0]):
+            order_categories(contents[name], files[name], names[0])
+        elif others != names[0]:
             raise UserError(
                 f"{files[next(iter(files))]} has the classes {names[0]}, but {files[name]} has {others}: write the "
-                "same categories in the same order."
+                "same categories."
             )
     use_coco_objects(cfg, tuple(splits))
     for loader, dataset in loaded_datasets(cfg, splits):
@@ -134,12 +143,16 @@ def _has_objects(split: Split) -> bool:
     return bool(split.annotations) and "image_info_" not in split.annotations
 
 
-def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any]:
-    """Read a COCO annotation file.
+def read_annotations(
+    path: Path, *, needs_objects: bool = True, folder: Path | None = None, are_turned: bool = True
+) -> dict[str, Any]:
+    """Read a COCO annotation file, and repair what has only one meaning; ``repairs_of`` tells what.
 
     Args:
         path: The file.
         needs_objects: Whether the file must have a list of annotations, which may be empty.
+        folder: The folder of its images, to find those whose names are written in another way, and missing sizes.
+        are_turned: Whether images are turned upright according to EXIF when they are read.
 
     Raises:
         UserError: The file is missing or as for ``read_json``, has no images or categories, or one of these lacks an
@@ -147,12 +160,39 @@ def read_annotations(path: Path, *, needs_objects: bool = True) -> dict[str, Any
     """
     if not path.is_file():
         raise UserError(f"Annotation file {path} does not exist.")
-    return check_content(parse_annotations(path), path, needs_objects=needs_objects)
+    return check_content(repaired_annotations(path, folder, are_turned=are_turned), path, needs_objects=needs_objects)
+
+
+def repairs_of(path: Path) -> Repairs:
+    """Return what ``read_annotations`` repaired in a file."""
+    return _REPAIRS[_state(path)]
+
+
+def order_categories(content: dict[str, Any], path: Path, names: Sequence[str]) -> None:
+    """Sort the categories of a file that was read by their names; mmdet's labels follow the order in the file."""
+    places = {name: place for place, name in enumerate(names)}
+    content["categories"].sort(key=lambda category: places.get(category["name"], -1))
+    what = f"lists its categories in another order than {quote(names)}: they are read in this order"
+    repairs_of(path).add("order of categories", f"{path} {what}.")
+
+
+def write_annotations(content: dict[str, Any], path: Path, cache: Path) -> Path:
+    """Write the repaired content of a file for mmdet, which reads files itself; see ``write_repaired``."""
+    written = write_repaired(content, path, cache)
+    key = _state(written)
+    _PARSED[key], _REPAIRS[key] = content, Repairs(written)  # whoever reads it before the run need not parse it
+    return written
 
 
 def forget_annotations() -> None:
     """Free the memory of the annotation files that were read, once a run is prepared."""
     _PARSED.clear()
+    _REPAIRS.clear()
+
+
+def _state(path: Path) -> _State:
+    state = path.stat()
+    return path, state.st_size, state.st_mtime_ns
 
 
 def parse_annotations(path: Path) -> Any:
@@ -161,12 +201,20 @@ def parse_annotations(path: Path) -> Any:
     Raises:
         UserError: As for ``read_json``.
     """
-    state = path.stat()
-    key = (path, state.st_size, state.st_mtime_ns)
+    key = _state(path)
     if key not in _PARSED:
         _PARSED[key] = read_json(path, "Annotation file")
     content = _PARSED[key]
     return dict(content) if isinstance(content, dict) else content  # callers add lists to it
+
+
+def repaired_annotations(path: Path, folder: Path | None, *, are_turned: bool) -> Any:
+    """Parse and repair an annotation file, as ``read_annotations`` does, without the check that follows."""
+    parse_annotations(path)
+    key = _state(path)
+    if key not in _REPAIRS:
+        _REPAIRS[key] = repair(_PARSED[key], path, folder=folder, are_turned=are_turned)
+    return parse_annotations(path)
 
 
 def check_content(content: Any, path: Path, *, needs_objects: bool = True) -> dict[str, Any]:
@@ -247,7 +295,7 @@ def present_split(root: Path, name: str) -> Split | None:
 
 
 def _read_split(
-    cfg: Config, root: Path, name: str, trained: Sequence[str] | None, *, needs_objects: bool
+    cfg: Config, root: Path, name: str, trained: Sequence[str] | None, *, needs_objects: bool, are_turned: bool
 ) -> tuple[Path, dict[str, Any]]:
     """Return the annotation file of a split and its content; for images without categories, write a new file."""
     split = present_split(root, name)
@@ -259,10 +307,10 @@ def _read_split(
         )
     path = root / split.annotations
     if split.annotations:
-        content = parse_annotations(path)
+        folder = root / image_folder(root, name, parse_annotations(path))
+        content = repaired_annotations(path, folder, are_turned=are_turned)
     else:
-        reader = reader_of(next(leaf_datasets(cfg.test_dataloader.dataset)).get("pipeline"))
-        content = dict(images=list_images(root / split.images, are_turned=reader is None or reader.turns_images))
+        content = dict(images=list_images(root / split.images, are_turned=are_turned))
     is_bare = isinstance(content, dict) and not content.get("categories") and not content.get("annotations")
     if is_bare and not needs_objects:
         content["categories"] = _categories(root, name, trained)
@@ -286,11 +334,15 @@ def _categories(root: Path, name: str, trained: Sequence[str] | None) -> list[An
     return number_categories(trained)
 
 
-def image_folder(root: Path, name: str, content: dict[str, Any]) -> str:
+def image_folder(root: Path, name: str, content: Any) -> str:
     """Return the folder that file names are relative to: the split's image folder, or the whole folder."""
     split = present_split(root, name)
     assert split is not None
-    if "images_in" in content:  # a converted split
+    if isinstance(content, dict) and "images_in" in content:  # a converted split
         return content["images_in"]
-    first = content["images"][0]["file_name"]
+    try:
+        first = content["images"][0]["file_name"]
+        (root / first).is_file()
+    except (TypeError, LookupError, ValueError):  # not in COCO's format, which the caller reports
+        return f"{split.images}/"
     return "" if (root / first).is_file() and not (root / split.images / first).is_file() else f"{split.images}/"
