@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from convnext_dense.data import ImageFolder, ImageShards, build_transform
 from convnext_dense.data.checks.inspection import NOTE, WARNING, Inspection
+from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.own.classification import check_classification_data
 from convnext_dense.data.own.tasks import check_data, use_folder
 from convnext_dense.data.transforms import random_state_of
@@ -178,7 +179,7 @@ def test_class_without_images_keeps_its_label_and_is_reported(folder, split, sev
     if not is_empty:
         (folder / split / "2").rmdir()
     cfg = config()
-    use_folder(cfg, folder, classes=["2", "10"])
+    use_folder(cfg, DataFolder(str(folder), classes=["2", "10"]))
     assert cfg.model.num_classes == 2
     assert {label for _, label in ImageFolder(**only(cfg[f"{split}_dataloader"].dataset)).samples} == {1}
     inspection = Inspection()
@@ -218,7 +219,7 @@ def test_fewer_images_than_a_batch_are_an_error(folder):
 def test_custom_folder_is_read_in_the_trained_order_of_classes(folder):
     cfg = config()
     (folder / "train").rename(folder / "elsewhere")
-    assert use_folder(cfg, folder, None, ("10", "2"), splits=dict(test="val")) == ["10", "2"]
+    assert use_folder(cfg, folder, ("10", "2"), splits=dict(test="val")) == ["10", "2"]
     dataset = ImageFolder(folder / "val", PLAIN, metainfo=cfg.test_dataloader.dataset.metainfo)
     assert greys(default_collate([dataset[0]])) == [0]
     assert dataset[0]["labels"] == 1

@@ -8,6 +8,7 @@ from PIL import Image
 
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.data.checks.inspection import Inspection
+from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.own.tasks import inspect_data, use_folder
 
 SEGMENTER = "configs/demo/upernet_convnext_atto_scratch.py"
@@ -29,7 +30,7 @@ def inspect(request, tmp_path):
                 Image.fromarray(values).save(tmp_path / folders[1] / ours / f"{number:03}.png")
         cfg = Config.fromfile(request.config.rootpath / SEGMENTER)
         init_default_scope("mmseg")
-        use_folder(cfg, tmp_path, list(names))
+        use_folder(cfg, DataFolder(str(tmp_path), classes=list(names)))
         inspection = Inspection(num_opened)
         inspect_data(cfg, ("train", "val"), inspection)
         return {(found.severity, found.check): found.example for found in inspection.findings}

@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from convnext_dense.config.class_counts import task_of
+from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.own.segmentation import make_palette, use_segmentation_folder
 from convnext_dense.data.own.tasks import check_data, use_folder
 from convnext_dense.data.shapes.ade import draw_ade_preview, label_image, write_ade
@@ -265,7 +266,7 @@ def test_the_model_tells_the_task(cfg, request, ade_folder):
 def test_detection_takes_no_class_names(request, shapes_folder):
     cfg = Config.fromfile(request.config.rootpath / "configs/detection/cascade_convnext_t_3x.py")
     with pytest.raises(ValueError, match="--classes is for segmentation"):
-        use_folder(cfg, shapes_folder, ["a"])
+        use_folder(cfg, DataFolder(str(shapes_folder), classes=["a"]))
 
 
 def test_written_labels_are_the_drawn_masks(ade_folder):

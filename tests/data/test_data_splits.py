@@ -13,6 +13,7 @@ from PIL import Image
 
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.config.predicting import leave_out_labels, only_predicts
+from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.data_report import report_data
 from convnext_dense.data.own.tasks import check_data, use_folder, use_whole_folder
 from convnext_dense.engine import evaluate_model
@@ -126,14 +127,14 @@ def test_test_splits_of_every_segmentation_layout_are_found(config, two_class_fo
     shutil.copytree(two_class_folder / "val", root / images.format(name))
     shutil.copytree(two_class_folder / "semantic/val", root / labels.format(name))
     cfg = config(SEGMENTER)
-    use_folder(cfg, root, ["a", "b"], splits={"test": "test"})
+    use_folder(cfg, DataFolder(str(root), classes=["a", "b"]), splits={"test": "test"})
     assert cfg.test_dataloader.dataset.data_prefix == {
         "img_path": images.format(name),
         "seg_map_path": labels.format(name),
     }
     assert cfg.test_dataloader.dataset.reduce_zero_label is (labels == "annotations/{}")
     shutil.rmtree(root / labels.format(name))
-    use_folder(cfg, root, ["a", "b"], splits={"test": "test"})
+    use_folder(cfg, DataFolder(str(root), classes=["a", "b"]), splits={"test": "test"})
     assert cfg.test_dataloader.dataset.data_prefix == {"img_path": images.format(name)}
 
 
@@ -181,7 +182,7 @@ def test_images_without_categories_take_those_of_the_folder_then_of_the_checkpoi
     assert only_predicts(cfg, "test")
     for split in ("train", "val"):
         (own_folder / f"instances_{split}.json").unlink()
-    assert use_folder(cfg, own_folder, None, ("a", "b"), splits={"test": "test"}) == ["a", "b"]
+    assert use_folder(cfg, own_folder, ("a", "b"), splits={"test": "test"}) == ["a", "b"]
     written = json.loads((own_folder / cfg.test_evaluator.ann_file).read_text())
     assert [(item["id"], item["name"]) for item in written["categories"]] == [(1, "a"), (2, "b")]
     with pytest.raises(ValueError, match="have no categories, and neither the other splits nor the checkpoint name"):

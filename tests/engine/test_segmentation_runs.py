@@ -13,6 +13,7 @@ import torch
 from mmengine.logging import MMLogger
 
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.shapes.ade import SEGMENTATION_CLASS_NAMES
 from convnext_dense.engine import evaluate_model, train_model
 from convnext_dense.inference import draw_result, predict
@@ -179,7 +180,6 @@ def test_checkpoint_of_other_classes_is_refused(trained, ade_folder, tmp_path):
             UPERNET,
             str(trained / "iter_4.pth"),
             SMALL,
-            data=str(ade_folder),
-            classes=[*"abcdefg"],
+            data=DataFolder(str(ade_folder), classes=[*"abcdefg"]),
             work_dir=str(tmp_path),
         )

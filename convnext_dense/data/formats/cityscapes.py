@@ -7,7 +7,9 @@ files of all labels (``labelIds``).
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from convnext_dense.config.datasets import SPLIT_FOLDERS
+from mmengine.config import ConfigDict
+
+from convnext_dense.config.datasets import SPLIT_FOLDERS, known_class_names
 from convnext_dense.data.formats.class_tables import ClassTable, find_table, read_table
 from convnext_dense.data.formats.label_images import Pair
 from convnext_dense.errors import UserError
@@ -65,14 +67,12 @@ def list_pairs(folder: Path, split: str) -> list[Pair]:
 
 def class_table(folder: Path, pairs: Sequence[Pair], names: Sequence[str] | None) -> tuple[ClassTable, str] | None:
     """Return the classes of a folder's labels and where they are from; the 19 of Cityscapes where there is no table."""
-    from mmseg.datasets import CityscapesDataset
-
     file = find_table(folder)
     if names:
         return ClassTable.of_names(names), "--classes"
     if file is not None:
         return read_table(file)._replace(colours=None), str(file)
-    known = tuple(CityscapesDataset.METAINFO["classes"])
+    known = tuple(known_class_names(ConfigDict(type="mmseg.CityscapesDataset")) or ())
     if all("labelTrainIds" in pair.label.name for pair in pairs if pair.label is not None):
         return ClassTable.of_names(known), "Cityscapes"
     return ClassTable(known, _IDS, ignored=frozenset({*range(34), 255} - set(_IDS))), "Cityscapes"

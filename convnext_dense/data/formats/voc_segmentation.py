@@ -7,7 +7,9 @@ and (224, 224, 192) for borders, which are ignored.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from convnext_dense.config.datasets import quote
+from mmengine.config import ConfigDict
+
+from convnext_dense.config.datasets import known_class_names, quote
 from convnext_dense.data.formats.class_tables import ClassTable, Colour, find_table, read_table
 from convnext_dense.data.formats.label_images import LABEL_SUFFIXES, Pair
 from convnext_dense.data.opened_images import IMAGE_SUFFIXES
@@ -65,8 +67,6 @@ def list_pairs(folder: Path, split: str) -> list[Pair]:
 
 def class_table(folder: Path, pairs: Sequence[Pair], names: Sequence[str] | None) -> tuple[ClassTable, str] | None:
     """Return the classes of a folder's labels and where they are from; VOC's own where there is no table."""
-    from mmseg.datasets import PascalVOCDataset
-
     file = find_table(folder)
     if file is not None:
         table = read_table(file)
@@ -79,7 +79,7 @@ def class_table(folder: Path, pairs: Sequence[Pair], names: Sequence[str] | None
                 f"--classes has {len(names)} names, but {file} has {len(table.names)}: {quote(table.names)}."
             )
         return table, str(file)
-    given = tuple(names or PascalVOCDataset.METAINFO["classes"])
+    given = tuple(names or known_class_names(ConfigDict(type="mmseg.PascalVOCDataset")) or ())
     colours = tuple(map(_palette_colour, range(len(given))))
     source = "--classes" if names else "Pascal VOC"
     return ClassTable(given, tuple(range(len(given))), colours, frozenset({255, _BORDER})), source
