@@ -34,6 +34,19 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="format of the annotations in --data (default: recognised)",
     )
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label, for segmentation")
+    parser.add_argument(
+        "--channels",
+        type=int,
+        metavar="N",
+        help="channels of images that are not RGB: TIFF, .npy, 8 or 16 bits, floats",
+    )
+    parser.add_argument(
+        "--bands",
+        nargs="+",
+        type=int,
+        metavar="B",
+        help="channels that pictures show as red, green, blue, counted from 1 (default: the first three)",
+    )
     add_options_argument(parser)
 
 

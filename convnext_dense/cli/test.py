@@ -28,6 +28,8 @@ def main() -> None:
         data_format=args.data_format,
         split=args.split,
         classes=args.classes,
+        channels=args.channels,
+        bands=args.bands,
         work_dir=args.work_dir,
         tta=args.tta,
         show_dir=args.show_dir,

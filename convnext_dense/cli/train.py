@@ -48,6 +48,8 @@ def main() -> None:
         data=args.data,
         data_format=args.data_format,
         classes=args.classes,
+        channels=args.channels,
+        bands=args.bands,
         work_dir=args.work_dir,
         init_from=args.init_from,
         resume=args.resume,

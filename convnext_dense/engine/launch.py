@@ -22,9 +22,11 @@ from convnext_dense.data.image_reader import reader_of
 from convnext_dense.engine.faults import RunningHook, check_widths, name_config_faults, name_run_faults
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.preparing import (
+    measured_bands,
     prepare,
     read_run,
     test_preparations,
+    trained_bands,
     training_preparations,
     use_tta,
     write_predictions_to,
@@ -45,6 +47,8 @@ def train_model(
     data: str | None = None,
     data_format: str | None = None,
     classes: Sequence[str] | None = None,
+    channels: int | None = None,
+    bands: Sequence[int] | None = None,
     work_dir: str | None = None,
     init_from: str | None = None,
     resume: str | None = None,
@@ -61,6 +65,8 @@ def train_model(
         data: Folder of your own data, which replaces the data of the config.
         data_format: Format of ``data``, a key of ``data.formats.FORMATS``; by default it is recognised.
         classes: Class names of ``data`` by label, for segmentation.
+        channels: Number of channels of images that are not RGB of 8 bits, see ``use_measured_bands``; None for RGB.
+        bands: The channels that pictures show as red, green and blue, counted from 1; by default the first three.
         work_dir: Folder for checkpoints and logs; by default that of the config, or ``work_dirs/NAME OF CONFIG``.
         init_from: Source of the weights of a whole model to start from, see ``checkpoints.fetch``. If it was trained on
             other classes, those of the same name start from their rows and all others from random values. Ignored if
@@ -83,6 +89,7 @@ def train_model(
         data=data,
         data_format=data_format,
         classes=classes,
+        fit_images=measured_bands(channels, bands, options),
         work_dir=work_dir,
         launcher=launcher,
         amp=amp,
@@ -120,6 +127,8 @@ def evaluate_model(
     data_format: str | None = None,
     split: str | None = None,
     classes: Sequence[str] | None = None,
+    channels: int | None = None,
+    bands: Sequence[int] | None = None,
     work_dir: str | None = None,
     tta: bool = False,
     show_dir: str | None = None,
@@ -136,6 +145,8 @@ def evaluate_model(
         data_format: Format of ``data``, a key of ``data.formats.FORMATS``; by default it is recognised.
         split: Split of ``data`` to evaluate: ``'val'`` (the default), ``'test'`` or ``'train'``.
         classes: Class names of ``data`` by label, for segmentation; by default those of the folder or the checkpoint.
+        channels: As for ``train_model``; by default, and at most, what the checkpoint was trained with.
+        bands: As for ``train_model``; by default those of the checkpoint.
         work_dir: Folder for the log.
         tta: Whether to test with the config's test-time augmentation (``tta_model`` and ``tta_pipeline``).
         show_dir: Folder for pictures of predictions beside the ground truth; for detection it is inside the log folder
@@ -151,7 +162,8 @@ def evaluate_model(
     if option_value(options, "resume"):
         raise UserError("resume in --cfg-options is for training: a test cannot be resumed.")
     checkpoint = str(fetch(checkpoint))
-    trained = Checkpoint(checkpoint).class_names
+    opened = Checkpoint(checkpoint)
+    trained = opened.class_names
     if data is None and split is not None:
         raise UserError(f"--split {split} names a split of a folder that is given with --data DIR.")
     splits = {"test": split or "val"}
@@ -163,6 +175,7 @@ def evaluate_model(
         splits=splits,
         classes=classes,
         trained=trained,
+        fit_images=trained_bands(opened.dataset_meta, checkpoint, channels, bands),
         work_dir=work_dir,
         launcher=launcher,
     )
@@ -174,9 +187,7 @@ def evaluate_model(
         use_tta(cfg, config)
     show = None if show_dir is None else _show_hook(cfg, show_dir, config)
     if out is not None:
-        for key in ("outfile_prefix", "output_dir"):
-            check_flag(options, f"test_evaluator.{key}", out.removesuffix(".json"), f"--out {out}")
-        write_predictions_to(cfg, out)
+        write_predictions_to(cfg, out, options)
     check_is_written(cfg, f"the test data of {config}" if data is None else f"the {splits['test']} split of {data}")
 
     runner = _build_runner(cfg, notes, recipe=recipe, load_from=checkpoint, resume=False)
