@@ -62,7 +62,10 @@ def use_bands(cfg: Config, channels: int, shown: Sequence[int] | None = None) ->
     """
     shown = check_shown(channels, shown)
     if task_of(cfg) not in ("detection", "segmentation"):
-        raise UserError("--channels is for detection and segmentation: a classifier reads images as RGB of 8 bits.")
+        raise UserError(
+            f"--channels is for detection and segmentation, not for {cfg.model.get('type')}: a classifier reads images "
+            "as RGB of 8 bits."
+        )
     model = _inner(cfg)
     if model.get("data_preprocessor") is None or model.get("backbone") is None:
         raise UserError("--channels needs a config with model.backbone and model.data_preprocessor.")
@@ -134,9 +137,8 @@ def record_bands(cfg: Config) -> list[str]:
     bands = bands_of(cfg)
     for _, dataset in loaded_datasets(cfg, ["train"] if bands else []):
         assert bands is not None
-        dataset.setdefault("metainfo", {}).update(
-            channels=bands.channels, shown_bands=bands.shown, band_mean=bands.mean, band_std=bands.std
-        )
+        recorded = dict(channels=bands.channels, shown_bands=bands.shown, band_mean=bands.mean, band_std=bands.std)
+        dataset.metainfo = dict(dataset.get("metainfo") or {}, **recorded)
     return []
 
 

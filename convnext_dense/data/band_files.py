@@ -218,21 +218,16 @@ def _through_tifffile(
         ) from error
     try:
         with tifffile.TiffFile(file) as tiff:
-            image = tiff.series[0]
-            axes, shape = image.axes, image.shape
-            has_samples = len(shape) > 2 and "S" in axes
-            if has_samples:  # bands are named as such: no need to guess
-                order = [axes.index("Y"), axes.index("X")]
-                order += [axis for axis in range(len(shape)) if axis not in order]
-                shape = (shape[order[0]], shape[order[1]], math.prod(shape[axis] for axis in order[2:]))
-                _check_size(path, *shape[:2])
-                header = BandHeader(*shape, image.dtype)
-            else:
-                header = _header_of(shape, image.dtype, path, channels)
+            first, *others = tiff.series
+            # One band a page may come as one series, or as one each.
+            pages = [first, *(each for each in others if first.axes == "YX" and _are_alike(first, each))]
+            header, order = _tiff_header(first, len(pages), path, channels)
             if not decodes:
                 return header, np.empty(0)
-            pixels = image.asarray()
-            return header, pixels.transpose(order).reshape(shape) if has_samples else pixels
+            if len(pages) > 1:
+                return header, np.stack([page.asarray() for page in pages], axis=-1)
+            pixels = first.asarray()
+            return header, pixels.transpose(order).reshape(header[:3]) if order else pixels
     except UserError:
         raise
     except Exception as error:  # broken files raise errors of tifffile, struct, zlib, ...
@@ -242,6 +237,27 @@ def _through_tifffile(
                 "'convnext-dense[bands]'."
             ) from error
         raise UserError(f"Image {path} cannot be decoded: it is truncated or not a TIFF. Copy it again.") from error
+
+
+def _are_alike(first: Any, other: Any) -> bool:
+    """Whether two series of tifffile may be two bands; a mask of one bit is none."""
+    return (first.shape, first.dtype) == (other.shape, other.dtype)
+
+
+def _tiff_header(
+    image: Any, num_pages: int, path: str | os.PathLike, channels: int | None
+) -> tuple[BandHeader, list[int]]:
+    """Return the header of a series of tifffile, and the order of its axes in (H, W, C); empty where that is open."""
+    axes, shape = image.axes, image.shape
+    if num_pages > 1:
+        return _header_of((*shape, num_pages), image.dtype, path, num_pages), []
+    if len(shape) < 3 or "S" not in axes:
+        return _header_of(shape, image.dtype, path, channels), []
+    order = [axes.index("Y"), axes.index("X")]  # bands are named as such: no need to guess
+    order += [axis for axis in range(len(shape)) if axis not in order]
+    height, width, *others = (shape[axis] for axis in order)
+    _check_size(path, height, width)
+    return BandHeader(height, width, math.prod(others), image.dtype), order
 
 
 def _from_picture(content: bytes, path: str | os.PathLike) -> np.ndarray:

@@ -158,9 +158,7 @@ def evaluate_model(
     Returns:
         The metrics by name.
     """
-    check_flag(options, "load_from", checkpoint, f"CHECKPOINT {checkpoint}")
-    if option_value(options, "resume"):
-        raise UserError("resume in --cfg-options is for training: a test cannot be resumed.")
+    _check_test_options(options, checkpoint)
     checkpoint = str(fetch(checkpoint))
     opened = Checkpoint(checkpoint)
     trained = opened.class_names
@@ -203,6 +201,12 @@ def evaluate_model(
         what = "No metric: there is no ground truth. Log" if only_predicts(cfg, "test") else "Log and metrics"
         runner.logger.info(f"Tested {checkpoint}. {what}: {runner.log_dir}")
     return metrics
+
+
+def _check_test_options(options: Mapping[str, Any] | None, checkpoint: str) -> None:
+    check_flag(options, "load_from", checkpoint, f"CHECKPOINT {checkpoint}")
+    if option_value(options, "resume"):
+        raise UserError("resume in --cfg-options is for training: a test cannot be resumed.")
 
 
 def _build_runner(
