@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.cli.check_dataset import main
 from convnext_dense.data.band_files import read_bands
 from convnext_dense.engine import evaluate_model, train_model
 from convnext_dense.errors import UserError
@@ -43,6 +45,7 @@ SHORT_SEGMENTATION = {
 SHORT_DETECTION = {
     **LOADERS,
     "train_dataloader.batch_size": 4,
+    "test_dataloader.batch_size": 1,  # as infer has it: larger batches are padded
     "train_cfg.max_epochs": 1,
     "train_cfg.val_interval": 1,
     "default_hooks.logger.interval": 1,
@@ -194,6 +197,32 @@ def test_options_contradictions_and_rgb_are_told_apart(segmented, ade_folder, tm
         train_model(SEGMENTER, SHORT_SEGMENTATION, data=str(folder), bands=[3, 2, 1], work_dir=str(tmp_path))
 
 
+def check_dataset(monkeypatch, capsys, *args):
+    monkeypatch.setattr(sys, "argv", ["check_dataset.py", *map(str, args)])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    return leaving.value.code, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("write", "channels", "bits"), [(as_tiff, 4, 16), (as_array, 5, 32)], ids=["tiff", "npy"])
+def test_check_names_the_option_and_with_it_draws_and_measures(
+    ade_folder, tmp_path, monkeypatch, capsys, write, channels, bits
+):
+    folder = convert(ade_folder, tmp_path / "data", write)
+    monkeypatch.chdir(tmp_path)
+    options = (SEGMENTER, "--data", folder, "--overlay", tmp_path / "overlay.png")
+    code, text = check_dataset(monkeypatch, capsys, *options)
+    assert code == 1
+    assert f"has {channels} channels of {bits} bits, and LoadImageFromFile reads 3 of 8 bits: train with" in text
+    code, text = check_dataset(monkeypatch, capsys, *options, "--channels", channels, "--bands", 3, 2, 1)
+    assert code == 0
+    assert f"Images have {channels} channels, with values from" in text
+    assert "0 errors, 0 warnings" in text
+    assert cv2.imread(str(tmp_path / "overlay.png")).std() > 20
+    with pytest.raises(UserError, match=rf"has {channels} channels, but 3 are wanted \(--channels 3\)"):
+        check_dataset(monkeypatch, capsys, *options, "--channels", 3)
+
+
 @pytest.mark.slow
 def test_given_mean_wins_and_nothing_is_measured(ade_folder, tmp_path, monkeypatch):
     folder = convert(ade_folder, tmp_path / "data", as_tiff)
@@ -207,7 +236,8 @@ def test_given_mean_wins_and_nothing_is_measured(ade_folder, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-def test_detector_learns_is_tested_and_infers(shapes_folder, tmp_path, channels=5):
+def test_detector_learns_is_tested_and_infers(shapes_folder, tmp_path):
+    channels = 5
     folder = convert(shapes_folder, tmp_path / "data", as_array)
     train_model(DETECTOR, SHORT_DETECTION, data=str(folder), channels=channels, work_dir=str(tmp_path / "run"))
     checkpoint = str(tmp_path / "run/epoch_1.pth")
