@@ -196,9 +196,10 @@ def _inner(cfg: Config) -> ConfigDict:
 
 
 def _loading_steps(cfg: Config) -> Iterator[Any]:
-    for loader in ("test", "val", "train"):
-        for _, dataset in loaded_datasets(cfg, [loader]):
-            yield from (step for step in dataset.get("pipeline") or () if loads_image(step))
+    # A loader may still lack its data set, which is reported later.
+    loaders = [name for name in ("test", "val", "train") if "dataset" in (cfg.get(f"{name}_dataloader") or {})]
+    for _, dataset in loaded_datasets(cfg, loaders):
+        yield from (step for step in dataset.get("pipeline") or () if loads_image(step))
 
 
 def _is_filled(value: Any) -> bool:
