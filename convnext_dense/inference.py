@@ -75,7 +75,8 @@ def predict(
         checkpoint: Source of the weights, see ``checkpoints.fetch``; they must fill the whole model.
         images: Paths, which are read by the loading step of the config's test pipeline; Pillow images; or arrays, uint8
             of shape (H, W, 3) in BGR order, (H, W, 4) with alpha, or (H, W). Where the loading step gives other kinds
-            of images, arrays are as it gives them.
+            of images, arrays are as it gives them: for a model that was trained with ``channels``, (H, W, C) in the
+            order of the files' channels.
         options: Values of the config by dotted key, see ``read_config``.
         device: ``'cpu'``, ``'cuda:0'``, ...; by default the accelerator if there is one.
         batch_size: Images that run at once.
