@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.checkpoints import Checkpoint, load_weights
+from convnext_dense.config.bands import check_shown, use_trained_bands
 from convnext_dense.config.channels import fit_to_channels
 from convnext_dense.config.class_counts import num_classes, set_num_classes, task_of
 from convnext_dense.config.coco_objects import drop_stuff
@@ -29,12 +30,14 @@ from convnext_dense.config.mask_heads import can_drop_masks, drop_masks
 from convnext_dense.config.options import apply_options
 from convnext_dense.config.pipelines import image_step, loads_annotations
 from convnext_dense.config.reading import read_config
+from convnext_dense.data.band_files import NUMPY_SUFFIX, read_bands
 from convnext_dense.data.checks.segmentation import reduces_zero_label
-from convnext_dense.data.given_images import to_array
+from convnext_dense.data.given_images import to_array, to_band_array
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.named_pipeline import NamedPipeline
 from convnext_dense.data.opened_images import open_image
 from convnext_dense.data.own.segmentation import make_palette
+from convnext_dense.data.stored_layout import stored_layout
 from convnext_dense.data.transforms import build_transform
 from convnext_dense.data.upright_images import read_bgr
 from convnext_dense.engine.faults import name_config_faults
@@ -72,7 +75,8 @@ def predict(
         checkpoint: Source of the weights, see ``checkpoints.fetch``; they must fill the whole model.
         images: Paths, which are read by the loading step of the config's test pipeline; Pillow images; or arrays, uint8
             of shape (H, W, 3) in BGR order, (H, W, 4) with alpha, or (H, W). Where the loading step gives other kinds
-            of images, arrays are as it gives them.
+            of images, arrays are as it gives them: for a model that was trained with ``channels``, (H, W, C) in the
+            order of the files' channels.
         options: Values of the config by dotted key, see ``read_config``.
         device: ``'cpu'``, ``'cuda:0'``, ...; by default the accelerator if there is one.
         batch_size: Images that run at once.
@@ -113,15 +117,8 @@ class Predictor:
         options: Mapping[str, Any] | None = None,
         device: str | None = None,
     ) -> None:
-        if isinstance(config, Config):
-            cfg = copy.deepcopy(config)
-            apply_options(cfg, options, str(config.filename))
-        else:
-            cfg = read_config(config, options)
-        init_default_scope(cfg.get("default_scope", "mmengine"))
-        opened = Checkpoint(checkpoint)
-        meta = opened.content.get("meta") or {}
-        known = meta.get("dataset_meta") or {}
+        cfg, opened = _read_both(config, checkpoint, options)
+        meta, known = opened.content.get("meta") or {}, opened.dataset_meta
         names = opened.class_names
         if names is None:
             raise UserError(
@@ -167,7 +164,7 @@ class Predictor:
         self._from_array = NamedPipeline(steps)
         self._collate = pseudo_collate
         self._channels = self._reader.channels or (cfg.model.get("backbone") or {}).get("in_channels", 3)
-        if self._reader.channels is None:  # files decide on the type, and so do arrays
+        if self._reader.channels is None or self._reader.reads_bands:  # files decide on the type, and so do arrays
             self._dtypes, self._mean = None, (cfg.model.get("data_preprocessor") or {}).get("mean") or ()
 
     def iterate(self, images: Iterable[Image], *, batch_size: int = 1) -> Iterator[dict[str, Any]]:
@@ -192,12 +189,17 @@ class Predictor:
     def picture(self, image: Image) -> np.ndarray:
         """Return the pixels that the model sees of an image as an (H, W, 3) picture in BGR order."""
         if isinstance(image, str | os.PathLike) and self._reader is not None:
-            return to_picture(self._reader(image))
+            return self._reader.picture(image)
+        if self._reader is not None and self._reader.reads_bands:
+            return self._reader.as_picture(to_band_array(image, self._channels))
         return _view(image)
 
     def _prepare(self, image: Image, number: int) -> dict[str, Any]:
         if not isinstance(image, str | os.PathLike):
-            pixels = to_array(image, self._channels, dtypes=self._dtypes, mean=self._mean)
+            if self._reader is not None and self._reader.reads_bands:
+                pixels = to_band_array(image, self._channels, mean=self._mean)
+            else:
+                pixels = to_array(image, self._channels, dtypes=self._dtypes, mean=self._mean)
             source = f"number {number} (an array)"
             return self._from_array(dict(img=pixels, img_id=number, img_path=source, **self._words))
         if self._reader is None:
@@ -252,6 +254,27 @@ def _drawn_objects(result: dict[str, Any], *, scale: int, score_thr: float) -> l
     ][::-1]
 
 
+def _read_both(
+    config: str | os.PathLike | Config, checkpoint: str | os.PathLike, options: Mapping[str, Any] | None
+) -> tuple[Config, Checkpoint]:
+    """Return the config, which reads images as the checkpoint was trained to, and the checkpoint."""
+    found: list[Checkpoint] = []
+
+    def fit_images(cfg: Config) -> None:
+        init_default_scope(cfg.get("default_scope", "mmengine"))
+        found.append(Checkpoint(checkpoint))
+        for line in use_trained_bands(cfg, found[0].dataset_meta, str(checkpoint)):
+            print_log(line)
+
+    if isinstance(config, Config):
+        cfg = copy.deepcopy(config)
+        fit_images(cfg)
+        apply_options(cfg, options, str(config.filename))
+    else:
+        cfg = read_config(config, options, use_data=fit_images)
+    return cfg, found[0]
+
+
 def _test_dataset(cfg: Config) -> ConfigDict:
     """Return the data set whose pipeline images go through."""
     for loader in ("test_dataloader", "val_dataloader"):
@@ -291,6 +314,10 @@ def _view(image: Image) -> np.ndarray:
         return to_picture(image)
     if isinstance(image, PIL.Image.Image):
         return to_array(image)
+    layout = stored_layout(image)
+    if layout is not None and (layout.is_beyond_pillow or os.fspath(image).lower().endswith(NUMPY_SUFFIX)):
+        bands = read_bands(image)
+        return to_picture(bands, check_shown(bands.shape[2], None))
     opened = open_image(image)
     if opened.mode and not opened.has_32_bits:
         return read_bgr(image)

@@ -114,23 +114,36 @@ def _paint(labels: np.ndarray, colours: np.ndarray, image: np.ndarray | None = N
     return colours[labels] if image is None else cv2.addWeighted(image, 0.45, colours[labels], 0.55, 0)
 
 
-def to_picture(pixels: np.ndarray) -> np.ndarray:
+def to_picture(pixels: np.ndarray, shown: Sequence[int] | None = None) -> np.ndarray:
     """Turn what a loading step gives into an (H, W, 3) picture to look at.
 
-    Grey and the first of two channels become grey, of four and more the first three are shown. What is not of 8 bits is
-    stretched from its least to its greatest value.
+    What is not of 8 bits is stretched from the 2nd to the 98th percentile of all that is shown.
+
+    Args:
+        pixels: (H, W) or (H, W, C).
+        shown: The channels to show as red, green and blue, or the one to show as grey, counted from 1. None for images
+            whose first three channels are blue, green and red, or whose only or first of two is grey.
     """
-    if pixels.ndim == 3 and pixels.shape[2] < 3:
-        pixels = pixels[:, :, 0]
+    if pixels.ndim == 3 and shown is not None:
+        order = [number - 1 for number in reversed(shown)]
+        pixels = pixels[:, :, order if len(order) > 1 else order[0]]
     elif pixels.ndim == 3:
-        pixels = pixels[:, :, :3]
+        pixels = pixels[:, :, 0] if pixels.shape[2] < 3 else pixels[:, :, :3]
     if pixels.dtype != np.uint8:
-        finite = np.nan_to_num(pixels.astype(np.float64), posinf=0, neginf=0)
-        low, high = finite.min(), finite.max()
-        if pixels.dtype.kind == "f" and low >= 0 and 1 < high <= 255:
-            low, high = 0, 255  # read as 8-bit and made floats
-        pixels = ((finite - low) / max(high - low, 1e-12) * 255).round().astype(np.uint8)
+        pixels = _stretch(pixels, may_be_8_bits=shown is None)
     return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
+
+
+def _stretch(pixels: np.ndarray, *, may_be_8_bits: bool) -> np.ndarray:
+    finite = np.nan_to_num(pixels.astype(np.float64), posinf=0, neginf=0)
+    lowest, highest = finite.min(), finite.max()
+    if may_be_8_bits and pixels.dtype.kind == "f" and lowest >= 0 and 1 < highest <= 255:
+        low, high = 0.0, 255.0  # read as 8-bit and made floats
+    else:
+        low, high = np.percentile(finite, (2, 98))
+    if high <= low:  # nearly all is one value
+        low, high = lowest, highest
+    return (np.clip((finite - low) / max(high - low, 1e-12), 0, 1) * 255).round().astype(np.uint8)
 
 
 def enlarge(image: np.ndarray, side: int) -> tuple[np.ndarray, float]:

@@ -423,21 +423,7 @@ def class_name_twice(place):
     return place.train(place.copy("labels"), "--classes", "sky", "sky")
 
 
-@case
-def two_kinds_of_images(place):
-    root = place.copy("labels")
-    (root / "train/more.png").write_bytes(b"")
-    return place.train(root)
-
-
 # Classification
-
-
-@case
-def class_folder_empty(place):
-    root = place.copy("classes")
-    (root / "train/bird").mkdir()
-    return place.train(root)
 
 
 @case

@@ -57,6 +57,13 @@ class Checkpoint:
         """The metadata of the file: the header of safetensors, or ``meta``."""
         return read_metadata(self.path or Path(), self.content)
 
+    @property
+    def dataset_meta(self) -> Mapping[str, Any]:
+        """What mmengine stores of the training data, such as its classes; empty if there is nothing."""
+        meta = self.content.get("meta")
+        found = meta.get("dataset_meta") if isinstance(meta, Mapping) else None
+        return found if isinstance(found, Mapping) else {}
+
     @cached_property
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes that the model was trained on; None if the file does not store them."""

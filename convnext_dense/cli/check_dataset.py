@@ -18,6 +18,7 @@ from convnext_dense.config.reading import read_config
 from convnext_dense.data.checks.inspection import NUM_OPENED
 from convnext_dense.data.data_report import LOADERS, report_data
 from convnext_dense.data.own.tasks import use_whole_folder
+from convnext_dense.engine.preparing import measured_bands
 
 
 def main() -> None:
@@ -36,11 +37,16 @@ def main() -> None:
     loaders = list(LOADERS)
     work_dir = Path("work_dirs", Path(args.config).stem)
 
-    def use_data(cfg: Config) -> None:
-        assert data is not None
-        loaders[:] = use_whole_folder(cfg, data, work_dir=work_dir)
+    fit_images = measured_bands(args.channels, args.bands, args.cfg_options)
 
-    cfg = read_config(args.config, args.cfg_options, use_data=None if data is None else use_data)
+    def use_data(cfg: Config) -> None:
+        if data is not None:
+            loaders[:] = use_whole_folder(cfg, data, work_dir=work_dir)
+        if fit_images is not None:
+            print("\n".join(fit_images(cfg, str(work_dir))))
+
+    is_changed = data is not None or fit_images is not None
+    cfg = read_config(args.config, args.cfg_options, use_data=use_data if is_changed else None)
     overlay = args.overlay or work_dir / "overlay.png"
     is_right, report = report_data(cfg, loaders, all_images=args.all_images, overlay=overlay, follow=_follow)
     print(report)

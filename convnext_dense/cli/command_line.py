@@ -45,6 +45,19 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["later", "smaller"],
         help="object on top in label images that are painted (default: later)",
     )
+    parser.add_argument(
+        "--channels",
+        type=int,
+        metavar="N",
+        help="channels of images that are not RGB: TIFF, .npy, 8 or 16 bits, floats",
+    )
+    parser.add_argument(
+        "--bands",
+        nargs="+",
+        type=int,
+        metavar="B",
+        help="channels that pictures show as red, green, blue, counted from 1 (default: the first three)",
+    )
     add_options_argument(parser)
 
 

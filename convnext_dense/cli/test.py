@@ -26,6 +26,8 @@ def main() -> None:
         args.cfg_options,
         data=data_folder(args),
         split=args.split,
+        channels=args.channels,
+        bands=args.bands,
         work_dir=args.work_dir,
         tta=args.tta,
         show_dir=args.show_dir,

@@ -52,6 +52,8 @@ def main() -> None:
         args.cfg_options,
         change=change,
         data=data_folder(args),
+        channels=args.channels,
+        bands=args.bands,
         work_dir=args.work_dir,
         init_from=args.init_from,
         resume=args.resume,

@@ -5,9 +5,14 @@ from typing import Any
 
 
 def image_step(pipeline: Sequence[Mapping[str, Any]]) -> int:
-    """Return the position of the step that loads images: the first named ``Load...Image...``, or else the first."""
-    names = [step_name(step) for step in pipeline]
-    return next((i for i, name in enumerate(names) if name.startswith("Load") and "Image" in name), 0)
+    """Return the position of the step that loads images, or else 0."""
+    return next((i for i, step in enumerate(pipeline) if loads_image(step)), 0)
+
+
+def loads_image(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a pipeline loads images: it is named ``Load...Image...``, or ``LoadBands``."""
+    name = step_name(step)
+    return name.startswith("Load") and ("Image" in name or name == "LoadBands")
 
 
 def loads_annotations(step: Mapping[str, Any]) -> bool:

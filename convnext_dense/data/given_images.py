@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from convnext_dense.data.band_files import to_bands
 from convnext_dense.data.upright_images import has_16_bits, orientation_of, to_rgb
 from convnext_dense.errors import UserError
 
@@ -43,14 +44,41 @@ def to_array(
     if image.dtype == bool or not np.issubdtype(image.dtype, np.number) or _is_other_type(image, dtypes):
         scaling = " (from 0 to 1: multiply by 255)" if image.dtype.kind == "f" else ""
         raise UserError(f"An image array has the type {image.dtype}{scaling}; {_wanted(channels, dtypes)}.")
-    if image.dtype.kind == "f" and max(mean, default=0) > 1 and 0 < image.max() <= 1:
-        raise UserError(f"An image array is between 0 and 1, but mean={list(mean)}; {_wanted(channels, dtypes)}.")
+    _check_scale(image, mean)
     if given != channels:
         code = _CONVERSIONS.get((given, channels))
         if code is None or image.dtype not in _CONVERTIBLE:
             raise UserError(f"An image array has the shape {image.shape}; {_wanted(channels, dtypes)}.")
         image = cv2.cvtColor(image, code)
     return np.ascontiguousarray(image)
+
+
+def to_band_array(image: Any, channels: int, *, mean: Sequence[float] = ()) -> np.ndarray:
+    """Convert an image to the (H, W, C) array that ``LoadBands`` would give for its file.
+
+    Args:
+        image: A Pillow image, or an array of shape (H, W, C), (C, H, W) or (H, W), with its channels in the order of
+            the files.
+        channels: C.
+        mean: See ``to_array``.
+
+    Raises:
+        UserError: The image is of another kind or scale, or see ``to_bands``.
+    """
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB") if image.mode == "P" else image)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"An image is a {type(image).__name__}; this model takes paths, Pillow images or arrays.")
+    bands = to_bands(image, channels, "An image array")
+    _check_scale(bands, mean)
+    return bands
+
+
+def _check_scale(image: np.ndarray, mean: Sequence[float]) -> None:
+    if image.dtype.kind == "f" and max(mean, default=0) > 1 and 0 < image.max() <= 1:
+        raise UserError(
+            f"An image array is between 0 and 1, but mean={list(mean)}: give values on the scale of the image files."
+        )
 
 
 # (channels given, channels wanted) -> OpenCV's conversion code.

@@ -12,9 +12,13 @@ import cv2
 import numpy as np
 from mmengine.dataset import Compose
 
+from convnext_dense.config.bands import check_shown
 from convnext_dense.config.pipelines import image_step, step_name
+from convnext_dense.data.band_files import NUMPY_SUFFIX, TIFF_SUFFIXES, read_header
 from convnext_dense.data.opened_images import OpenedImage, open_image
+from convnext_dense.data.stored_layout import StoredLayout, refuse_more_than_rgb, stored_layout
 from convnext_dense.errors import UserError
+from convnext_dense.visualization import to_picture
 
 # Backends of mmcv's LoadImageFromFile that ignore the EXIF orientation.
 _NEVER_TURN = {"turbojpeg", "tifffile"}
@@ -29,6 +33,7 @@ class ImageReader:
 
     Attributes:
         color_type: ``color_type`` of mmcv's loading step; ``'unchanged'`` for steps that do not set it.
+        reads_bands: Whether the step is ``LoadBands``.
         turns_images: Whether images are rotated upright according to EXIF.
         is_known: Whether the step is mmcv's and reads local files: then Pillow and OpenCV can tell why a file fails.
     """
@@ -39,7 +44,9 @@ class ImageReader:
         is_mmcvs = self.name == "LoadImageFromFile"
         self.color_type = step.get("color_type", "color" if is_mmcvs else "unchanged")
         ignores_exif = self.color_type == "unchanged" or self.color_type.endswith("ignore_orientation")
-        self.turns_images = not (is_mmcvs and (ignores_exif or step.get("imdecode_backend") in _NEVER_TURN))
+        self.reads_bands = self.name == "LoadBands"
+        never_turns = ignores_exif or step.get("imdecode_backend") in _NEVER_TURN
+        self.turns_images = not (self.reads_bands or (is_mmcvs and never_turns))
         backend = (step.get("backend_args") or {}).get("backend", "local")
         self.is_known = is_mmcvs and backend == "local" and not step.get("file_client_args")
         self._load: Compose | None = None
@@ -47,10 +54,22 @@ class ImageReader:
     @property
     def channels(self) -> int | None:
         """Number of channels of every image; None if it depends on the file."""
+        if self.reads_bands:
+            return self.step["channels"]
         return _NUM_OF_COLOUR.get(self.color_type.removesuffix("_ignore_orientation"))
 
     def open(self, path: str | os.PathLike) -> OpenedImage:
-        """Open and describe a file; one that Pillow and OpenCV cannot read is left to a custom loading step."""
+        """Open and describe a file; one that Pillow and OpenCV cannot read is left to a custom loading step.
+
+        Raises:
+            UserError: The file is broken, or the step would drop some of its channels.
+        """
+        suffix = Path(path).suffix.lower()
+        if self.reads_bands and suffix in (NUMPY_SUFFIX, *TIFF_SUFFIXES):
+            height, width = read_header(path, self.channels)[:2]
+            return OpenedImage(height, width, "", 1)
+        if self.is_known and self.channels is not None and Path(path).is_file():
+            refuse_more_than_rgb(path, self.name, self.channels)
         try:
             return open_image(path)
         except UserError:
@@ -74,6 +93,23 @@ class ImageReader:
                 raise UserError(f"Image {path} cannot be read by {self.name}: {error}.") from error
             raise UserError(decoding_fault(path, self.color_type)) from error
 
+    def layout(self, path: str | os.PathLike) -> StoredLayout | None:
+        """Return what a file stores, where mmcv's step reads it; see ``stored_layout``."""
+        return stored_layout(path) if self.is_known else None
+
+    def picture(self, path: str | os.PathLike) -> np.ndarray:
+        """Return what the loading step gives as an (H, W, 3) picture in BGR order.
+
+        Raises:
+            UserError: The step cannot read the file.
+        """
+        return self.as_picture(self(path))
+
+    def as_picture(self, pixels: np.ndarray) -> np.ndarray:
+        """Return an array, as the loading step gives it, as an (H, W, 3) picture in BGR order."""
+        shown = check_shown(self.step["channels"], self.step.get("shown")) if self.reads_bands else None
+        return to_picture(pixels, shown)
+
 
 def decoding_fault(path: str | os.PathLike, color_type: str = "color") -> str:
     """Explain in one sentence why a loading step cannot read a file."""
@@ -84,7 +120,7 @@ def decoding_fault(path: str | os.PathLike, color_type: str = "color") -> str:
     if opened.has_32_bits and color_type != "unchanged":
         return (
             f"Image {path} has 32 bits per pixel (mode {opened.mode}), which LoadImageFromFile reads only "
-            f"with color_type='unchanged', not '{color_type}': save it with 8 or 16 bits."
+            f"with color_type='unchanged', not '{color_type}': save it with 8 or 16 bits, or train with --channels 1."
         )
     return f"Image {path} (mode {opened.mode}) cannot be decoded by the config's loading step: save it as PNG or JPEG."
 

@@ -25,6 +25,8 @@ _LIES_ON_ITS_SIDE = 5  # and above: width and height are swapped when the image 
 
 # Files with these suffixes are the images of a folder.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# In a folder without these, files with this suffix are; they may be labels or features anywhere else.
+ARRAY_SUFFIX = ".npy"
 
 
 class OpenedImage(NamedTuple):
@@ -126,11 +128,13 @@ def inspect_image(
     except UserError as error:
         refuse("image files", str(error))
         return None
-    if pixels.dtype == np.uint8 and ";16" in image.mode:
+    layout = None if reader is None else reader.layout(path)
+    if pixels.dtype == np.uint8 and (";16" in image.mode or (layout is not None and layout.bits > 8)):
         inspection.warning(
             "16-bit images",
             f"Image {path} has more than 8 bits per pixel (mode {image.mode}): it is read as 8-bit, which may "
-            "leave it black. Convert it to 8 bits with a suitable scale.",
+            "leave it black. Convert it to 8 bits with a suitable scale"
+            f"{'' if layout is None else f', or train with --channels {layout.channels}'}.",
         )
     has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") and not has_alpha:

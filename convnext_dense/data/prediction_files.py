@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.opened_images import ARRAY_SUFFIX, IMAGE_SUFFIXES
 from convnext_dense.data.picture_files import picture_names
 from convnext_dense.errors import UserError
 from convnext_dense.files import names_unwritable, written_whole
@@ -30,11 +30,9 @@ def find_images(names: Sequence[str]) -> list[Path]:
     for path in map(Path, names):
         files = [path]
         if path.is_dir():
-            files = sorted(
-                file
-                for file in path.iterdir()
-                if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-            )
+            present = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
+            files = [file for file in present if file.suffix.lower() in _SUFFIXES]
+            files = files or [file for file in present if file.suffix.lower() == ARRAY_SUFFIX]
             if not files:
                 raise UserError(f"There is no image in {path}: expected files ending in {', '.join(_SUFFIXES)}.")
         elif not path.exists():

@@ -4,7 +4,7 @@ import copy
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -23,9 +23,11 @@ from convnext_dense.data.image_reader import reader_of
 from convnext_dense.engine.faults import RunningHook, check_widths, name_config_faults, name_run_faults
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.preparing import (
+    measured_bands,
     prepare,
     read_run,
     test_preparations,
+    trained_bands,
     training_preparations,
     use_tta,
     write_predictions_to,
@@ -44,6 +46,8 @@ def train_model(
     *,
     change: Callable[[Config], Config] | None = None,
     data: str | DataFolder | None = None,
+    channels: int | None = None,
+    bands: Sequence[int] | None = None,
     work_dir: str | None = None,
     init_from: str | None = None,
     resume: str | None = None,
@@ -58,6 +62,8 @@ def train_model(
         options: See ``read_config``.
         change: See ``read_config``.
         data: Folder of your own data, which replaces the data of the config, and how it is read.
+        channels: Number of channels of images that are not RGB of 8 bits, see ``use_measured_bands``; None for RGB.
+        bands: The channels that pictures show as red, green and blue, counted from 1; by default the first three.
         work_dir: Folder for checkpoints and logs; by default that of the config, or ``work_dirs/NAME OF CONFIG``.
         init_from: Source of the weights of a whole model to start from, see ``checkpoints.fetch``. If it was trained on
             other classes, those of the same name start from their rows and all others from random values. Ignored if
@@ -78,6 +84,7 @@ def train_model(
         options,
         change=change,
         data=data,
+        fit_images=measured_bands(channels, bands, options),
         work_dir=work_dir,
         launcher=launcher,
         amp=amp,
@@ -113,6 +120,8 @@ def evaluate_model(
     *,
     data: str | DataFolder | None = None,
     split: str | None = None,
+    channels: int | None = None,
+    bands: Sequence[int] | None = None,
     work_dir: str | None = None,
     tta: bool = False,
     show_dir: str | None = None,
@@ -127,6 +136,8 @@ def evaluate_model(
         options: See ``read_config``.
         data: Folder of your own data, which replaces the data of the config, and how it is read.
         split: Split of ``data`` to evaluate: ``'val'`` (the default), ``'test'`` or ``'train'``.
+        channels: As for ``train_model``; by default, and at most, what the checkpoint was trained with.
+        bands: As for ``train_model``; by default those of the checkpoint.
         work_dir: Folder for the log.
         tta: Whether to test with the config's test-time augmentation (``tta_model`` and ``tta_pipeline``).
         show_dir: Folder for pictures of predictions beside the ground truth; for detection it is inside the log folder
@@ -138,11 +149,10 @@ def evaluate_model(
     Returns:
         The metrics by name.
     """
-    check_flag(options, "load_from", checkpoint, f"CHECKPOINT {checkpoint}")
-    if option_value(options, "resume"):
-        raise UserError("resume in --cfg-options is for training: a test cannot be resumed.")
+    _check_test_options(options, checkpoint)
     checkpoint = str(fetch(checkpoint))
-    trained = Checkpoint(checkpoint).class_names
+    opened = Checkpoint(checkpoint)
+    trained = opened.class_names
     if data is None and split is not None:
         raise UserError(f"--split {split} names a split of a folder that is given with --data DIR.")
     splits = {"test": split or "val"}
@@ -152,6 +162,7 @@ def evaluate_model(
         data=data,
         splits=splits,
         trained=trained,
+        fit_images=trained_bands(opened.dataset_meta, checkpoint, channels, bands),
         work_dir=work_dir,
         launcher=launcher,
     )
@@ -163,9 +174,7 @@ def evaluate_model(
         use_tta(cfg, config)
     show = None if show_dir is None else _show_hook(cfg, show_dir, config)
     if out is not None:
-        for key in ("outfile_prefix", "output_dir"):
-            check_flag(options, f"test_evaluator.{key}", out.removesuffix(".json"), f"--out {out}")
-        write_predictions_to(cfg, out)
+        write_predictions_to(cfg, out, options)
     tested = f"the test data of {config}"
     check_is_written(cfg, tested if data is None else f"the {splits['test']} split of {DataFolder.of(data).path}")
 
@@ -182,6 +191,12 @@ def evaluate_model(
         what = "No metric: there is no ground truth. Log" if only_predicts(cfg, "test") else "Log and metrics"
         runner.logger.info(f"Tested {checkpoint}. {what}: {runner.log_dir}")
     return metrics
+
+
+def _check_test_options(options: Mapping[str, Any] | None, checkpoint: str) -> None:
+    check_flag(options, "load_from", checkpoint, f"CHECKPOINT {checkpoint}")
+    if option_value(options, "resume"):
+        raise UserError("resume in --cfg-options is for training: a test cannot be resumed.")
 
 
 def _build_runner(

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from convnext_dense.config.bands import record_bands, use_trained_bands
 from convnext_dense.config.batch import accumulate_to_effective_batch
 from convnext_dense.config.channels import fit_to_channels
 from convnext_dense.config.class_counts import task_of
@@ -21,10 +22,12 @@ from convnext_dense.config.option_pairs import check_units, fit_loaders
 from convnext_dense.config.options import check_flag, option_value
 from convnext_dense.config.reading import read_config
 from convnext_dense.data.data_folder import DataFolder
+from convnext_dense.data.own.bands import use_measured_bands
 from convnext_dense.data.own.tasks import check_data, use_folder
 from convnext_dense.errors import UserError
 
 Preparation = Callable[[Config], list[str]]
+FitImages = Callable[[Config, str], list[str]]  # takes the work dir too
 
 # Classes of mmengine that classes of this package with the same name and arguments replace.
 _REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
@@ -36,6 +39,7 @@ def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation
         partial(fit_to_device, amp=amp),
         fit_to_strategy,
         fit_to_channels,
+        record_bands,
         partial(add_hooks, names=["CheckpointGuardHook"]),
         *([scale_learning_rate] if auto_scale_lr else []),
         make_resumable,
@@ -77,13 +81,15 @@ def read_run(
     data: str | DataFolder | None,
     splits: Mapping[str, str] = TRAINING_SPLITS,
     trained: Sequence[str] | None = None,
+    fit_images: FitImages | None = None,
     work_dir: str | None,
     launcher: str,
     amp: bool = False,
 ) -> tuple[Config, list[str]]:
     """Read the config of a run, and set its data, launcher and work dir.
 
-    For the arguments see ``read_config``, ``tasks.use_folder`` and ``launch.train_model``.
+    For the arguments see ``read_config``, ``tasks.use_folder`` and ``launch.train_model``; ``fit_images`` lets the
+    config read images that are not RGB, once its data is known.
 
     Returns:
         The config, and lines for the log.
@@ -97,17 +103,42 @@ def read_run(
         return work_dir or cfg.get("work_dir") or str(Path("work_dirs", Path(config).stem))
 
     def use_data(cfg: Config) -> None:
-        assert data is not None
         keep_in = work_dir_of(cfg)
-        names = use_folder(cfg, data, trained, splits=splits, work_dir=keep_in)
-        notes.append(f"Classes of {DataFolder.of(data).path}: {quote(names)}.")
+        if data is not None:
+            names = use_folder(cfg, data, trained, splits=splits, work_dir=keep_in)
+            notes.append(f"Classes of {DataFolder.of(data).path}: {quote(names)}.")
+        if fit_images is not None:
+            notes.extend(fit_images(cfg, keep_in))
 
-    cfg = read_config(config, options, change, use_data=None if data is None else use_data)
+    is_changed = data is not None or fit_images is not None
+    cfg = read_config(config, options, change, use_data=use_data if is_changed else None)
     init_default_scope(cfg.get("default_scope", "mmengine"))  # names such as CocoDataset are looked up in it
     _check_run_flags(options, launcher=launcher, work_dir=work_dir, amp=amp)
     cfg.launcher = launcher
     cfg.work_dir = work_dir_of(cfg)
     return cfg, notes
+
+
+def measured_bands(
+    channels: int | None, bands: Sequence[int] | None, options: Mapping[str, Any] | None
+) -> FitImages | None:
+    """Return what lets a training read images of that many channels; None for RGB. See ``use_measured_bands``.
+
+    Raises:
+        UserError: ``bands`` are given without ``channels``.
+    """
+    if channels is None:
+        if bands is not None:
+            raise UserError("--bands chooses among the channels of --channels: give it too.")
+        return None
+    return lambda cfg, work_dir: use_measured_bands(cfg, channels, bands, options=options, work_dir=work_dir)
+
+
+def trained_bands(
+    metainfo: Mapping[str, Any], checkpoint: str, channels: int | None, bands: Sequence[int] | None
+) -> FitImages:
+    """Return what lets a test read images as the checkpoint's training did. See ``use_trained_bands``."""
+    return lambda cfg, _: use_trained_bands(cfg, metainfo, checkpoint, channels=channels, shown=bands)
 
 
 def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_dir: str | None, amp: bool) -> None:
@@ -195,12 +226,14 @@ def use_tta(cfg: Config, config: str | os.PathLike) -> None:
     cfg.model = dict(cfg.tta_model, module=cfg.model)
 
 
-def write_predictions_to(cfg: Config, out: str) -> None:
+def write_predictions_to(cfg: Config, out: str, options: Mapping[str, Any] | None = None) -> None:
     """Set where the metric of a test writes predictions.
 
     Raises:
-        UserError: Predictions of this task cannot be written, or ``out`` has another ending.
+        UserError: Predictions of this task cannot be written, ``out`` has another ending, or an option contradicts it.
     """
+    for key in ("outfile_prefix", "output_dir"):
+        check_flag(options, f"test_evaluator.{key}", out.removesuffix(".json"), f"--out {out}")
     task = task_of(cfg)
     if task == "segmentation":
         cfg.test_evaluator.output_dir = out

@@ -10,7 +10,6 @@ from convnext_dense.data.image_reader import ImageReader
 from convnext_dense.data.picture_files import picture_names
 from convnext_dense.files import names_unwritable
 from convnext_dense.registry import HOOKS
-from convnext_dense.visualization import to_picture
 
 # Endings of images that their pictures keep in mmdet's way; all others are .png.
 _KEPT = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -55,7 +54,7 @@ class ShowHook(Hook):
         """
         for sample in outputs or ():
             file = self._file(sample.img_path)
-            pixels = to_picture(self.reader(sample.img_path))[..., ::-1]  # RGB
+            pixels = self.reader.picture(sample.img_path)[..., ::-1]  # RGB
             with names_unwritable(file):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 runner.visualizer.add_datasample("test", pixels, sample, out_file=str(file), **self.options)

@@ -91,12 +91,38 @@ def test_any_pixels_can_be_looked_at(pixels, expected):
     np.testing.assert_array_equal(to_picture(pixels), expected)
 
 
+@pytest.mark.parametrize(
+    ("shown", "expected"), [((1, 2, 3), [30, 20, 10]), ((5, 1, 4), [40, 10, 50]), ((2,), [20] * 3)]
+)
+def test_named_channels_are_red_green_and_blue(shown, expected):
+    pixels = np.uint8([[[10, 20, 30, 40, 50]]])
+    np.testing.assert_array_equal(to_picture(pixels, shown), [[expected]])
+
+
+def test_few_extreme_values_do_not_darken_a_picture():
+    pixels = np.linspace(100, 200, 1000).astype(np.float32).reshape(20, 50, 1)
+    pixels[0, 0], pixels[0, 1] = -9999, 60000
+    picture = to_picture(pixels, (1,))
+    assert picture.min() == 0
+    assert picture.max() == 255
+    assert abs(picture.mean() - 127) < 3
+    assert to_picture(np.full((2, 2), 7, np.uint16)).max() == 0  # one value, and nothing to stretch
+    nearly = np.zeros((100, 100), np.uint16)
+    nearly[0, 0] = 9
+    assert to_picture(nearly).max() == 255
+
+
 def test_images_are_found_once_and_in_order(tmp_path):
     for name in ("b.jpg", "a.PNG", ".hidden.jpg", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "c.jpg").mkdir()
     expected = [tmp_path / "a.PNG", tmp_path / "b.jpg"]
     assert find_images([str(tmp_path), str(tmp_path / "b.jpg")]) == expected
+    (tmp_path / "d.npy").write_bytes(b"x")
+    assert find_images([str(tmp_path)]) == expected  # arrays beside images are no images
+    (tmp_path / "arrays").mkdir()
+    (tmp_path / "arrays" / "d.npy").write_bytes(b"x")
+    assert find_images([str(tmp_path / "arrays")]) == [tmp_path / "arrays" / "d.npy"]
     with pytest.raises(ValueError, match=r"There is no image in .*c\.jpg"):
         find_images([str(tmp_path / "c.jpg")])
     with pytest.raises(ValueError, match=r"Image .*gone\.jpg does not exist"):

@@ -1,4 +1,4 @@
-"""mmcv resizes thin images to at least one pixel, and all others as before."""
+"""mmcv resizes thin images to at least one pixel, and pads and resizes any number of channels; all else as before."""
 
 import subprocess
 import sys
@@ -48,6 +48,40 @@ def test_order_of_imports_does_not_matter(order):
     code = (
         f"{order}; import numpy as np; from mmcv import image; a = np.zeros((2, 9), np.uint8);"
         "assert mmcv.imresize(a, (4, 0)).shape == image.imresize(a, (4, 0)).shape == (1, 4);"
-        "assert mmcv.imrescale(a, 0.1).shape == (1, 1)"
+        "assert mmcv.imrescale(a, 0.1).shape == (1, 1); b = np.zeros((2, 2, 5), np.uint8);"
+        "assert mmcv.impad(b, shape=(3, 2), pad_val=1)[2].all() and image.impad(b, shape=(3, 2), pad_val=1)[2].all()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("channels", [2, 4, 5, 6, 9, 13])
+def test_any_number_of_channels_is_padded_and_resized_like_its_channels(channels, dtype):
+    import mmcv
+
+    image = (np.random.default_rng(0).random((20, 30, channels)) * 200).astype(dtype)
+    values = tuple(range(1, channels + 1))
+    padded = mmcv.impad(image, shape=(24, 33), pad_val=values)
+    assert padded.dtype == dtype
+    np.testing.assert_array_equal(padded[:20, :30], image)
+    assert (padded[20:] == values).all()
+    assert (padded[:, 30:] == values).all()
+    mirrored = mmcv.impad(image, padding=(1, 2, 3, 4), padding_mode="reflect")
+    np.testing.assert_array_equal(mirrored, np.pad(image, ((2, 4), (1, 3), (0, 0)), mode="reflect"))
+    for kind in ("area", "bilinear", "nearest"):
+        resized, *factors = mmcv.imresize(image, (11, 7), return_scale=True, interpolation=kind)
+        each = [
+            mmcv.imresize(np.ascontiguousarray(image[..., i]), (11, 7), interpolation=kind) for i in range(channels)
+        ]
+        np.testing.assert_allclose(resized, np.dstack(each), atol=1 if dtype == np.uint8 else 1e-3)
+        assert factors == [11 / 30, 7 / 20]
+    np.testing.assert_array_equal(mmcv.imresize(image, (11, 7), False, "area").shape, (7, 11, channels))
+
+
+def test_more_than_four_channels_are_padded_by_one_number_and_checked():
+    import mmcv
+
+    image = np.zeros((4, 4, 6), np.float32)
+    assert (mmcv.impad(image, shape=(5, 4), pad_val=3)[4] == 3).all()
+    with pytest.raises(ValueError, match=r"pad_val=\(1, 2\) must have one value per channel, 6"):
+        mmcv.impad(image, shape=(5, 4), pad_val=(1, 2))

@@ -27,7 +27,6 @@ from convnext_dense.visualization import (
     draw_labels,
     draw_objects,
     enlarge,
-    to_picture,
     write_caption,
     write_sheet,
 )
@@ -60,8 +59,11 @@ def draw_overlay(cfg: Config, loaders: Sequence[str], path: Path, task: str) -> 
 def _read(path: Path, reader: ImageReader | None = None) -> np.ndarray | None:
     """Return a picture of what the model is going to see; None where the checks refuse the image."""
     try:
-        open_image(path)
-        return read_bgr(path) if reader is None else to_picture(reader(path))
+        if reader is None:
+            open_image(path)
+            return read_bgr(path)
+        reader.open(path)
+        return reader.picture(path)
     except UserError:
         return None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_dense.data.image_size import read_size
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.opened_images import ARRAY_SUFFIX, IMAGE_SUFFIXES
 from convnext_dense.errors import UserError
 
 
@@ -24,12 +24,13 @@ def list_images(folder: Path, *, are_turned: bool) -> list[dict[str, Any]]:
     Raises:
         UserError: There is no image, or one cannot be opened.
     """
-    names = sorted(
+    present = sorted(
         Path(parent, name).relative_to(folder).as_posix()
         for parent, _, files in os.walk(folder, followlinks=True)
         for name in files
-        if name.lower().endswith(IMAGE_SUFFIXES)
     )
+    names = [name for name in present if name.lower().endswith(IMAGE_SUFFIXES)]
+    names = names or [name for name in present if name.lower().endswith(ARRAY_SUFFIX)]
     if not names:
         raise UserError(f"There is no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
     entries = []

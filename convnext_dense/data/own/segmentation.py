@@ -14,7 +14,7 @@ from convnext_dense.data.checks.inspection import NUM_OPENED, evenly_spread
 from convnext_dense.data.conversions import read_description
 from convnext_dense.data.formats.class_tables import find_table, read_table
 from convnext_dense.data.formats.label_images import LABEL_SUFFIXES, values_of
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.opened_images import ARRAY_SUFFIX, IMAGE_SUFFIXES
 from convnext_dense.data.text_files import read_lines
 from convnext_dense.errors import UserError
 
@@ -231,8 +231,10 @@ def _only_suffix(folder: Path) -> str:
     counts: dict[str, int] = {}
     for name in os.listdir(folder):
         suffix = os.path.splitext(name)[1]
-        if suffix.lower() in IMAGE_SUFFIXES:
+        if suffix.lower() in (*IMAGE_SUFFIXES, ARRAY_SUFFIX):
             counts[suffix] = counts.get(suffix, 0) + 1
+    if len(counts) > 1:
+        counts.pop(ARRAY_SUFFIX, None)
     if not counts:
         raise UserError(f"There is no image in {folder}: expected files ending in {', '.join(IMAGE_SUFFIXES)}.")
     if len(counts) > 1:
