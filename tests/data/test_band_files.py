@@ -225,7 +225,7 @@ def test_missing_packages_are_named_with_their_extra(tmp_path, monkeypatch):
     path = interleaved(tmp_path / "a", values(4, np.uint16))
     monkeypatch.setitem(sys.modules, "tifffile", None)
     with pytest.raises(
-        UserError, match=r"a\.tif is a TIFF, which .* tifffile reads: pip install 'convnext-dense\[bands\]'"
+        UserError, match=r"a\.tif is a TIFF, which .* tifffile reads: pip install 'convnext-dense\[data\]'"
     ):
         read_bands(path)
     monkeypatch.undo()
