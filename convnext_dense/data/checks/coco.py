@@ -1,7 +1,7 @@
 """Checks detection data before the first iteration: files, classes, class counts, objects, images."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from convnext_dense.config.mask_heads import (
     unmasked_fault,
 )
 from convnext_dense.config.predicting import only_predict
+from convnext_dense.data.checks.checked_files import CheckedFile, recall, remember
 from convnext_dense.data.checks.coco_annotations import Objects, inspect_entries, inspect_objects
 from convnext_dense.data.checks.coco_masks import NO_MASK
 from convnext_dense.data.checks.inspection import ERROR, Inspection
@@ -69,25 +70,29 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
     orders: dict[Path, list[str]] = {}
     for split in coco_splits(cfg, loaders):
         try:
-            content = _read(split)
+            question = _question(cfg, split)
+            known = recall(split.path, **question) if split.path.is_file() else None
+            content = _read(split) if known is None else known.content
             classes = _check_classes(content, split.path, split.dataset, cfg.model, orders)
         except UserError as error:
             inspection.error("annotation files and classes", str(error))
             continue
         if split.loader == "test":
-            tested.append(len(content["annotations"]))
+            tested.append(len(content["annotations"]) if known is None else known.num_annotations)
         files.setdefault(split.loader, []).extend(split.folder / image["file_name"] for image in content["images"])
         _inspect_proposals(split, inspection)
         if split.path not in contents:
             _note_repairs(split.path, inspection)
         contents[split.path] = content
-        objects.append((split, _inspect_split(split, content, classes, inspection, has_masks=_has_masks(cfg))))
+        known = known or _inspect_content(split, content, classes, question)
+        objects.append((split, _inspect_split(split, known, classes, inspection)))
     unmasked = _inspect_masks(cfg, objects, inspection)
     _inspect_learnt_classes(objects, inspection)
     if tested and not any(tested):
         only_predict(cfg, "test")
     if not inspection.of(ERROR):
-        for path in unmasked:
+        for split, path in ((split, split.path) for split, _ in objects if split.path in unmasked):
+            contents[path] = _read(split)
             for annotation in contents[path]["annotations"]:
                 if not annotation.get("segmentation"):
                     annotation["segmentation"] = NO_MASK
@@ -204,15 +209,39 @@ def _has_masks(cfg: Config) -> bool:
     return any(node.get("mask_head") or node.get("with_mask") for node in config_dicts(list(cfg.values())))
 
 
-def _inspect_split(
-    split: CocoSplit, content: dict[str, Any], classes: Sequence[str], inspection: Inspection, *, has_masks: bool
-) -> Objects:
-    path, images = split.path, content["images"]
-    inspect_entries(content, path, inspection)
-    is_trained = split.loader == "train"
-    objects = inspect_objects(content, path, inspection, classes=classes, has_masks=has_masks, is_trained=is_trained)
+def _question(cfg: Config, split: CocoSplit) -> dict[str, Any]:
+    """Return on what, besides the file, the result of ``_inspect_content`` depends."""
+    return dict(
+        classes=list(class_names(split.dataset) or ()), has_masks=_has_masks(cfg), is_trained=split.loader == "train"
+    )
+
+
+def _inspect_content(
+    split: CocoSplit, content: dict[str, Any], classes: Sequence[str], question: Mapping[str, Any]
+) -> CheckedFile:
+    """Look at the entries of an annotation file, and keep the result if the file is a converted one without faults."""
+    found = Inspection()
+    inspect_entries(content, split.path, found)
+    objects = inspect_objects(
+        content,
+        split.path,
+        found,
+        classes=classes,
+        has_masks=question["has_masks"],
+        is_trained=question["is_trained"],
+    )
+    if not found.of(ERROR):
+        remember(split.path, content, objects, found.findings, **question)
+    return CheckedFile(content, len(content["annotations"]), objects, found.findings)
+
+
+def _inspect_split(split: CocoSplit, known: CheckedFile, classes: Sequence[str], inspection: Inspection) -> Objects:
+    content, num_annotations, objects, findings = known
+    path, images, is_trained = split.path, content["images"], split.loader == "train"
+    for finding in findings:
+        inspection.add(finding)
     _inspect_images(images, split, inspection)
-    if not content["annotations"]:
+    if not num_annotations:
         what = "there is nothing to learn from" if is_trained else "there is nothing to evaluate"
         # A published test set may withhold its annotations; its predictions are written and submitted.
         add = inspection.warning if split.loader == "test" else inspection.error
@@ -233,7 +262,7 @@ def _inspect_split(
     in_file = len(content["categories"])
     of_all = f" of its {in_file}" if len(classes) < in_file else ""
     inspection.lines.append(
-        f"{path}: {len(images)} images, {len(content['annotations'])} annotations, {len(classes)}{of_all} classes."
+        f"{path}: {len(images)} images, {num_annotations} annotations, {len(classes)}{of_all} classes."
     )
     return objects
 

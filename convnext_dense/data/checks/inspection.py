@@ -64,21 +64,22 @@ class Inspection:
 
     def error(self, check: str, example: str, times: int = 1) -> None:
         """Note what a training cannot or must not be run on."""
-        self._add(Finding(ERROR, check, times, example))
+        self.add(Finding(ERROR, check, times, example))
 
     def warning(self, check: str, example: str, times: int = 1) -> None:
         """Note what is most likely not meant."""
-        self._add(Finding(WARNING, check, times, example))
+        self.add(Finding(WARNING, check, times, example))
 
     def repaired(self, check: str, example: str, times: int = 1) -> None:
         """Note what is read in another way than it is written."""
-        self._add(Finding(REPAIRED, check, times, example))
+        self.add(Finding(REPAIRED, check, times, example))
 
     def note(self, check: str, example: str, times: int = 1) -> None:
         """Note what is allowed and good to know."""
-        self._add(Finding(NOTE, check, times, example))
+        self.add(Finding(NOTE, check, times, example))
 
-    def _add(self, new: Finding) -> None:
+    def add(self, new: Finding) -> None:
+        """Note a finding, or that one of its kind was found again."""
         known = self._found.get((new.severity, new.check), new._replace(times=0))
         self._found[new.severity, new.check] = known._replace(times=known.times + new.times)
 

@@ -183,8 +183,9 @@ def ellipse_corners(x: float, y: float, radius_x: float, radius_y: float) -> lis
 
 def polygon_area(polygon: Numbers) -> float:
     """Return the area inside a polygon x, y, x, y, ... in square pixels."""
-    xs, ys = np.asarray(polygon[::2]), np.asarray(polygon[1::2])
-    return abs(float(np.dot(xs, np.roll(ys, 1)) - np.dot(ys, np.roll(xs, 1)))) / 2
+    xs, ys = polygon[::2], polygon[1::2]  # without NumPy, which takes five times as long for a few corners
+    corners = zip(xs, ys, (*xs[1:], xs[0]), (*ys[1:], ys[0]), strict=True)
+    return abs(sum(x * next_y - next_x * y for x, y, next_x, next_y in corners)) / 2
 
 
 def number_at(text: Any, source: str, what: str) -> float:

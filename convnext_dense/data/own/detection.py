@@ -1,5 +1,6 @@
 """Points a detection config at a custom folder in COCO format, and sizes its heads to the classes there."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,7 @@ _EXPORTS = (
     Split("annotations/instances_{}.json", "images"),
 )
 
+_HEAD = '{"images_in": '  # the beginning of a converted file, see ``formats.annotations``
 _State = tuple[Path, int, int]  # path, size and time of the last change of a file
 _PARSED: dict[_State, Any] = {}
 _REPAIRS: dict[_State, Repairs] = {}  # of the parsed files whose content was repaired
@@ -163,9 +165,18 @@ def read_annotations(
     return check_content(repaired_annotations(path, folder, are_turned=are_turned), path, needs_objects=needs_objects)
 
 
+def read_head(path: Path) -> dict[str, Any] | None:
+    """Read images and categories of a converted file, whose annotations follow on other lines; None for other files."""
+    with path.open(encoding="utf-8") as file:
+        if file.read(len(_HEAD)) != _HEAD:
+            return None
+        content = json.loads(_HEAD + file.readline() + "]}")
+    return content if content["annotations"] == [] else None
+
+
 def repairs_of(path: Path) -> Repairs:
     """Return what ``read_annotations`` repaired in a file."""
-    return _REPAIRS[_state(path)]
+    return _REPAIRS.get(_state(path)) or Repairs(path)
 
 
 def order_categories(content: dict[str, Any], path: Path, names: Sequence[str]) -> None:
@@ -306,7 +317,9 @@ def _read_split(
             f"Expected:\n{LAYOUT}"
         )
     path = root / split.annotations
-    if split.annotations:
+    if split.annotations and (head := read_head(path)) is not None:
+        content = head
+    elif split.annotations:
         folder = root / image_folder(root, name, parse_annotations(path))
         content = repaired_annotations(path, folder, are_turned=are_turned)
     else:
