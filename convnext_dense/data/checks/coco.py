@@ -79,7 +79,8 @@ def check_detection_data(cfg: Config, loaders: Sequence[str], inspection: Inspec
             continue
         if split.loader == "test":
             tested.append(len(content["annotations"]) if known is None else known.num_annotations)
-        files.setdefault(split.loader, []).extend(split.folder / image["file_name"] for image in content["images"])
+        if inspection.takes_time:
+            files.setdefault(split.loader, []).extend(split.folder / image["file_name"] for image in content["images"])
         _inspect_proposals(split, inspection)
         if split.path not in contents:
             _note_repairs(split.path, inspection)
@@ -269,14 +270,14 @@ def _inspect_split(split: CocoSplit, known: CheckedFile, classes: Sequence[str],
 
 def _inspect_images(images: list[dict], split: CocoSplit, inspection: Inspection) -> None:
     # One listing per folder: a look-up per file takes minutes on network file systems.
-    listings: dict[Path, set[str]] = {}
+    listings: dict[str, set[str]] = {}
     present: list[dict[str, Any]] = []
     missing: list[dict[str, Any]] = []
     for image in images:
-        file = split.folder / image["file_name"]
-        if file.parent not in listings:
-            listings[file.parent] = set(os.listdir(file.parent)) if file.parent.is_dir() else set()
-        (present if file.name in listings[file.parent] else missing).append(image)
+        folder, name = os.path.split(os.path.join(split.folder, image["file_name"]))
+        if folder not in listings:
+            listings[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        (present if name in listings[folder] else missing).append(image)
     if missing:
         names = [image["file_name"] for image in missing]
         inspection.error(
