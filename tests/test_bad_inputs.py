@@ -196,7 +196,7 @@ def image_ids_of_one_number(place):
 
 @case
 def annotation_ids_twice(place):
-    return place.detect(lambda content: content["annotations"][1].update(id=content["annotations"][0]["id"]))
+    return place.detect(lambda content: content["annotations"].append(dict(content["annotations"][0])))
 
 
 @case

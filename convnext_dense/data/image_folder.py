@@ -150,6 +150,11 @@ def find_samples(
     return [(path, position[found[label]]) for path, label in samples], tuple(classes)
 
 
+def read_names(ann_file: str | os.PathLike) -> dict[str, str]:
+    """Return the class name of each image in a list, by the image's name."""
+    return dict(csv.reader(read_text(ann_file, "List of images").splitlines()))
+
+
 def _read_list(
     root: Path, ann_file: Path, classes: Sequence[str] | None
 ) -> tuple[list[tuple[str, int]], tuple[str, ...]]:

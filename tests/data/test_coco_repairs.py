@@ -465,3 +465,16 @@ def test_command_accepts_and_lists_what_it_once_refused(request, own_folder, tmp
     assert [re.split(r"  +", row)[:2] for row in rows] == [["numbers as text", "3"], ["areas", "1"]]
     assert report.rstrip().endswith("0 errors, 0 warnings.")
     assert list(tmp_path.glob("work_dirs/*/converted/coco-*/instances_train.json"))
+
+
+def test_ids_that_count_the_objects_of_each_image_are_renumbered():
+    content = dict(
+        images=[dict(id=1, file_name="a.jpg", height=9, width=9), dict(id=2, file_name="b.jpg", height=9, width=9)],
+        categories=[dict(id=1, name="a")],
+        annotations=[
+            dict(id=1, image_id=image, category_id=1, bbox=[image, 1, 2, 2], area=4, iscrowd=0) for image in (1, 2)
+        ],
+    )
+    repairs = repair(content, Path("x.json"))
+    assert [item["id"] for item in content["annotations"]] == [1, 2]
+    assert repairs.found["annotation ids"][0] == 1

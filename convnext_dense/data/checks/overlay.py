@@ -139,10 +139,10 @@ def _draw_segmentation(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarr
 
 def _draw_classification(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]:
     for loader, files in folder_images(cfg, loaders):
-        for file in evenly_spread(files, _PER_SPLIT):
+        for file, label in evenly_spread(files, _PER_SPLIT):
             pixels = _read(file)
             if pixels is not None:
-                yield write_caption(enlarge(pixels, _SIDE)[0], f"{file.parent.name}  ({loader} {file.name})")
+                yield write_caption(enlarge(pixels, _SIDE)[0], f"{label}  ({loader} {file.name})")
 
 
 _PICTURES: dict[str, Callable[[Config, Sequence[str]], Iterator[np.ndarray]]] = {

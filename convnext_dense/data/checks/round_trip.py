@@ -7,6 +7,7 @@ read, an id or a class that the two understand differently, or a label that is d
 import contextlib
 import io
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from convnext_dense.config.datasets import known_class_names, leaf_datasets
 from convnext_dense.data.checks.coco_masks import NO_MASK, encode_mask
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.segmentation import reduces_zero_label
+from convnext_dense.data.image_folder import read_names
 
 # COCO's AP counts 100 detections per image and class; here all objects must be found, however many there are.
 _MANY = 1_000_000
@@ -180,12 +182,13 @@ def _class_numbers(dataset: Any, cfg: ConfigDict) -> np.ndarray:
     return numbers
 
 
-def _folders(dataset: Any, _: ConfigDict, inspection: Inspection) -> Iterator[Batch]:
-    """Yield the class named by each image's folder, for data sets that list their images."""
+def _folders(dataset: Any, cfg: ConfigDict, inspection: Inspection) -> Iterator[Batch]:
+    """Yield the class that an image's folder or a list names, for data sets that list their images."""
     classes = list(dataset.metainfo["classes"])
+    listed = read_names(cfg.ann_file) if cfg.get("ann_file") else {}
     for path, label in getattr(dataset, "samples", ()):
         scores = torch.zeros(len(classes))
-        scores[classes.index(Path(path).parent.name)] = 1
+        scores[classes.index(listed.get(os.path.relpath(path, cfg.root)) or Path(path).parent.name)] = 1
         yield [dict(scores=scores)], dict(labels=torch.tensor([label]))
 
 

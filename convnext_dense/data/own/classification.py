@@ -15,7 +15,7 @@ from convnext_dense.config.datasets import TRAINING_SPLITS, loaded_datasets, quo
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.conversions import read_description
-from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples
+from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples, read_names
 from convnext_dense.data.opened_images import inspect_image
 from convnext_dense.data.shards import ImageShards
 from convnext_dense.errors import UserError
@@ -143,17 +143,20 @@ def check_classification_data(cfg: Config, loaders: Sequence[str], inspection: I
         inspect_overlap(files, inspection)
 
 
-def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, list[Path]]]:
-    """Yield the images of every existing folder of classes that a config names, each folder once."""
+def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, list[tuple[Path, str]]]]:
+    """Yield the images of every existing folder of classes that a config names, each with its class name."""
     seen = set()
     for loader, dataset in loaded_datasets(cfg, loaders):
         if "root" in dataset and _key_of(dataset) not in seen and Path(dataset.root).is_dir():
             seen.add(_key_of(dataset))
             if dataset.get("ann_file"):
-                samples, _ = find_samples(Path(dataset.root), ann_file=dataset.ann_file)
+                yield (
+                    loader,
+                    [(Path(dataset.root, name), label) for name, label in read_names(dataset.ann_file).items()],
+                )
             else:
                 samples, _ = find_images_and_targets(str(dataset.root))
-            yield loader, [Path(path) for path, _ in samples]
+                yield loader, [(Path(path), Path(path).parent.name) for path, _ in samples]
 
 
 def _key_of(dataset: ConfigDict) -> tuple[str, str]:

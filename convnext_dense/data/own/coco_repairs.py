@@ -24,6 +24,7 @@ _VERSION = 1  # raise it when the same file is repaired in another way
 _NUMBERS = frozenset((int, float))
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _MIN_CORNERS = 3
+_IDENTITY = ("image_id", "category_id", "bbox", "segmentation")
 
 
 class Repairs:
@@ -183,6 +184,7 @@ class _Objects:
             if type(annotation) is dict and not _is_usual(annotation, images, categories):
                 self._repair(annotation)
                 num_left_out += self._has_no_size(annotation)
+        self._renumber(annotations)
         if self._has_text_ids:
             ids = (annotation.get("id") for annotation in annotations if isinstance(annotation, dict))
             check_numbers(filter(may_be_id, ids), "annotation ids", self.path)
@@ -193,6 +195,22 @@ class _Objects:
             self.repairs.found["boxes of no size"] = (num_left_out, f"{where} has the box {first['bbox']}: {what}.")
             self.repairs.num_left_out = num_left_out
             self.content["annotations"] = [item for item in annotations if not self._has_no_size(item)]
+
+    def _renumber(self, annotations: Sequence[Any]) -> None:
+        """Give new ids to other objects of an id that occurs before; some tools count the objects of each image.
+
+        The same object a second time stays as it is.
+        """
+        seen: dict[Any, Any] = {}
+        for annotation in annotations:
+            number = annotation.get("id") if type(annotation) is dict else None
+            if number is None or not may_be_id(number):
+                continue
+            first = seen.setdefault(number, annotation)
+            if first is not annotation and any(first.get(key) != annotation.get(key) for key in _IDENTITY):
+                annotation["id"] = self._new_id()
+                what = f"shares its id with another object: it is numbered {annotation['id']}"
+                self.repairs.add("annotation ids", f"Annotation {number} of {self.path} {what}.")
 
     def _repair(self, annotation: dict[str, Any]) -> None:
         number = annotation.get("id")

@@ -43,9 +43,11 @@ def convert(
     Raises:
         UserError: A file is wrong; the message names the file and the place in it.
     """
+    cache = cache.absolute()
     recognised = recognise(data, task)
     if recognised is None:
         return None
+    data = data._replace(path=os.path.abspath(data.path))  # converted files keep it, and are read from elsewhere
     module, splits = recognised
     if data.val_share is not None and "val" in splits:
         raise UserError(f"--val-share makes a val split, and {data.path} has one: leave the option out.")
