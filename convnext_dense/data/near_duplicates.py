@@ -1,5 +1,6 @@
 """Groups images that show nearly the same: copies, edited versions, and frames of one video."""
 
+import contextlib
 import itertools
 import re
 from collections import defaultdict
@@ -10,8 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from convnext_dense.data.band_files import read_bands
 from convnext_dense.data.corrupt_images import UNREADABLE
 from convnext_dense.errors import UserError
+from convnext_dense.visualization import to_picture
 
 # Of 64 bits of a perceptual hash, so many differ at most between versions of an image; between any two images it is 32
 # on average. Neighbours in a numbered series may differ more.
@@ -35,8 +38,9 @@ def group_images(images: Sequence[Path]) -> list[int]:
     """
     hashes = _hashes(images)
     groups = _Groups(len(images))
-    for first, second in _similar(hashes):
-        groups.join(first, second)
+    readable = np.array([place for place, found in enumerate(hashes) if found is not None], np.int64)
+    for first, second in _similar(np.array([hashes[place] for place in readable], np.uint64)):
+        groups.join(int(readable[first]), int(readable[second]))
     series = defaultdict(list)
     versions, videos = defaultdict(list), defaultdict(list)
     for place, image in enumerate(images):
@@ -54,7 +58,8 @@ def group_images(images: Sequence[Path]) -> list[int]:
     for members in series.values():
         members.sort()
         for (_, first), (_, second) in itertools.pairwise(members):
-            if int(hashes[first] ^ hashes[second]).bit_count() <= _NEIGHBOUR_BITS:
+            one, other = hashes[first], hashes[second]
+            if one is not None and other is not None and (one ^ other).bit_count() <= _NEIGHBOUR_BITS:
                 groups.join(first, second)
     return [groups.root(place) for place in range(len(images))]
 
@@ -76,24 +81,30 @@ class _Groups:
         self._parents[second] = first
 
 
-def _hashes(images: Sequence[Path]) -> np.ndarray:
-    """Return the perceptual hash of each image, 64 bits as uint64; 0 for an image that cannot be read."""
+def _hashes(images: Sequence[Path]) -> list[int | None]:
+    """Return the perceptual hash of each image, 64 bits; None for one that cannot be read, which the check names."""
     try:
         import imagehash
     except ImportError as error:
         raise UserError(
             "--val-share compares images by perceptual hashes: install them with pip install 'convnext-dense[data]'."
         ) from error
-    hashes = np.zeros(len(images), np.uint64)
-    for place, path in enumerate(tqdm(images, "comparing images", leave=False, delay=2)):
-        try:
-            with Image.open(path) as file:
-                file.draft("L", (64, 64))  # JPEG is decoded at an eighth of its size where that is enough
-                bits = imagehash.phash(file.convert("L")).hash.flatten()
-        except UNREADABLE:
-            continue  # the check of the data names it
-        hashes[place] = np.packbits(bits).view(">u8")[0]
+    hashes: list[int | None] = []
+    for path in tqdm(images, "comparing images", leave=False, delay=2):
+        grey = _grey(path)
+        bits = None if grey is None else imagehash.phash(grey).hash.flatten()
+        hashes.append(None if bits is None else int.from_bytes(np.packbits(bits).tobytes(), "big"))
     return hashes
+
+
+def _grey(path: Path) -> Image.Image | None:
+    with contextlib.suppress(*UNREADABLE), Image.open(path) as file:
+        if file.mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr"):
+            file.draft("L", (64, 64))  # JPEG is decoded at an eighth of its size where that is enough
+            return file.convert("L")
+    with contextlib.suppress(UserError):  # more bits or channels than Pillow's
+        return Image.fromarray(to_picture(read_bands(path))).convert("L")
+    return None
 
 
 def _similar(hashes: np.ndarray) -> Iterator[tuple[int, int]]:

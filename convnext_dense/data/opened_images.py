@@ -27,6 +27,8 @@ _LIES_ON_ITS_SIDE = 5  # and above: width and height are swapped when the image 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # In a folder without these, files with this suffix are; they may be labels or features anywhere else.
 ARRAY_SUFFIX = ".npy"
+# All that may be an image where an annotation or a label says so.
+READABLE_SUFFIXES = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 
 
 class OpenedImage(NamedTuple):

@@ -5,9 +5,11 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+import cv2
 import imagehash
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image, ImageEnhance
 
 from convnext_dense.config.reading import read_config
@@ -82,10 +84,26 @@ def test_versions_in_an_export_of_roboflow_are_in_one_group(tmp_path):
     assert together(write(tmp_path, **images)) == [["cat_jpg.rf.0a1b2c", "cat_jpg.rf.3d4e5f"]]
 
 
-def test_unreadable_image_is_left_to_the_check(tmp_path):
-    paths = write(tmp_path, a=picture(1), b=picture(2))
-    paths[0].write_bytes(b"no image")
-    assert len(set(group_images(paths))) == 2
+def test_unreadable_images_are_left_to_the_check(tmp_path):
+    paths = write(tmp_path, a=picture(1), b=picture(2), c=picture(3))
+    for path in paths[:2]:
+        path.write_bytes(b"no image")
+    assert len(set(group_images(paths))) == 3
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif", ".png"])
+def test_images_of_16_bits_and_more_channels_are_compared(suffix, tmp_path):
+    paths = []
+    for name, seed in (("a", 1), ("b", 2), ("copy", 1)):
+        pixels = np.asarray(picture(seed)).astype(np.uint16) * 257
+        paths.append(tmp_path / f"{name}{suffix}")
+        if suffix == ".npy":
+            np.save(paths[-1], np.dstack([pixels, pixels]))
+        elif suffix == ".tif":
+            tifffile.imwrite(paths[-1], np.dstack([pixels, pixels]), photometric="minisblack")
+        else:
+            cv2.imwrite(str(paths[-1]), pixels)
+    assert together(paths) == [["a", "copy"]]
 
 
 def samples_of(counts):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
 from convnext_dense.data.held_out import Sample
 from convnext_dense.data.image_folder import class_folders, find_samples
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.opened_images import READABLE_SUFFIXES
 from convnext_dense.data.text_files import read_text
 from convnext_dense.errors import UserError
 
@@ -105,7 +105,7 @@ def _class_roots(folder: Path) -> dict[str, Path]:
 
 
 def _has_image(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
+    return any(path.suffix.lower() in READABLE_SUFFIXES for path in folder.iterdir())
 
 
 def _lists(folder: Path) -> list[tuple[Path, str | None]]:
@@ -193,7 +193,7 @@ def _find_image(folder: Path, row: _Row) -> Path:
     name = row.image.replace("\\", "/")
     bases = [folder / part for part in (*_IMAGE_FOLDERS, *SPLIT_FOLDERS[row.split])]
     for base in bases:
-        for suffix in ("", *IMAGE_SUFFIXES):
+        for suffix in ("", *READABLE_SUFFIXES):
             if (path := base / f"{name}{suffix}").is_file():
                 return path
     raise UserError(f"{row.source} names the image {row.image}, which does not exist in {folder} or its image folders.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.opened_images import READABLE_SUFFIXES
 from convnext_dense.errors import UserError
 
 _SPLIT_OF = {word: split for split, words in SPLIT_FOLDERS.items() for word in words}
@@ -137,7 +137,7 @@ class ImageIndex:
     def _candidates(self, name: PurePosixPath) -> list[Path]:
         if self._by_name is None:
             self._by_name = {}
-            for path in walk(self.root, IMAGE_SUFFIXES):
+            for path in walk(self.root, READABLE_SUFFIXES):
                 for key in {path.name, path.stem}:
                     self._by_name.setdefault(key, []).append(path)
         return self._by_name.get(name.name) or self._by_name.get(name.stem) or []

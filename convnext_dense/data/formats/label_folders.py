@@ -17,7 +17,7 @@ from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
 from convnext_dense.data.checks.inspection import NUM_OPENED, evenly_spread
 from convnext_dense.data.formats.class_tables import ClassTable, find_table, read_table
 from convnext_dense.data.formats.label_images import LABEL_SUFFIXES, Pair, values_of
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES, READABLE_SUFFIXES
 from convnext_dense.errors import UserError
 
 NAME = "Label images"
@@ -101,7 +101,8 @@ def list_pairs(folder: Path, split: str) -> list[Pair]:
     label_of = _labels_by_image(labels, is_shared=images == labels)
     are_labels = set(label_of.pop("", ()))
     pairs, missing = [], []
-    for image in _list_files(images, IMAGE_SUFFIXES):
+    suffixes = IMAGE_SUFFIXES if images == labels else READABLE_SUFFIXES
+    for image in _list_files(images, suffixes):
         name = image.relative_to(images).with_suffix("").as_posix()
         if image in are_labels:
             continue

@@ -12,7 +12,7 @@ from mmengine.config import ConfigDict
 from convnext_dense.config.datasets import known_class_names, quote
 from convnext_dense.data.formats.class_tables import ClassTable, Colour, find_table, read_table
 from convnext_dense.data.formats.label_images import LABEL_SUFFIXES, Pair
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.opened_images import READABLE_SUFFIXES
 from convnext_dense.data.text_files import read_lines
 from convnext_dense.errors import UserError
 
@@ -54,7 +54,7 @@ def list_pairs(folder: Path, split: str) -> list[Pair]:
     for name, source in names:
         image, label = (
             _existing(folder / part, name, suffixes)
-            for part, suffixes in ((_IMAGES, IMAGE_SUFFIXES), (_LABELS, LABEL_SUFFIXES))
+            for part, suffixes in ((_IMAGES, READABLE_SUFFIXES), (_LABELS, LABEL_SUFFIXES))
         )
         if image is None or (label is None and split != "test"):
             missing = folder / (_IMAGES if image is None else _LABELS) / name

@@ -15,7 +15,7 @@ import yaml
 
 from convnext_dense.config.datasets import SPLIT_FOLDERS
 from convnext_dense.data.formats.annotations import Annotations, number_at
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES
+from convnext_dense.data.opened_images import READABLE_SUFFIXES
 from convnext_dense.data.text_files import read_lines, read_text
 from convnext_dense.errors import UserError
 
@@ -188,7 +188,7 @@ def _list_images(place: Path) -> Iterator[tuple[Path, str]]:
     for parent, folders, files in os.walk(place, followlinks=True):
         folders.sort()
         for name in sorted(files):
-            if name.lower().endswith(IMAGE_SUFFIXES):
+            if name.lower().endswith(READABLE_SUFFIXES):
                 yield Path(parent, name), f"Folder {place}"
 
 
