@@ -1,5 +1,6 @@
 """Points a detection config at a custom folder in COCO format, and sizes its heads to the classes there."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -170,8 +171,11 @@ def read_head(path: Path) -> dict[str, Any] | None:
     with path.open(encoding="utf-8") as file:
         if file.read(len(_HEAD)) != _HEAD:
             return None
-        content = json.loads(_HEAD + file.readline() + "]}")
-    return content if content["annotations"] == [] else None
+        first = file.readline()
+    with contextlib.suppress(ValueError, KeyError):  # changed by hand
+        content = json.loads(f"{_HEAD}{first}]}}")
+        return content if content["annotations"] == [] else None
+    return None
 
 
 def repairs_of(path: Path) -> Repairs:
