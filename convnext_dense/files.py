@@ -20,7 +20,7 @@ def written_whole(path: str | os.PathLike, *, flush: bool = True) -> Iterator[Pa
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}{_PARTIAL}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{_PARTIAL}")  # processes of one run may write the same file
     try:
         yield partial
         if flush:

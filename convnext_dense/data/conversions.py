@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from convnext_dense.files import written_whole
+from filelock import FileLock
+
+from convnext_dense.files import names_unwritable, written_whole
 
 _VERSION = 2  # raise it when the same files give other results
 _SUMMARY = "summary.txt"
@@ -29,6 +31,9 @@ def keep(
 
     Returns:
         The folder and the line.
+
+    Raises:
+        UserError: The folder cannot be made.
     """
     digest = hashlib.sha256(f"{_VERSION} {settings!r}\n".encode())
     for path in dict.fromkeys(os.path.abspath(source) for source in sources):
@@ -36,10 +41,13 @@ def keep(
             digest.update(entry.encode())
     out = cache / f"{name}-{digest.hexdigest()[:16]}"
     summary = out / _SUMMARY
-    if not summary.is_file():
-        line = write(out)
-        with written_whole(summary) as partial:  # last: a folder without it is not whole
-            partial.write_text(line, encoding="utf-8")
+    with names_unwritable(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.with_suffix(".lock")):  # the other processes of a distributed run wait for the first one
+        if not summary.is_file():
+            line = write(out)
+            with written_whole(summary) as partial:  # last: a folder without it is not whole
+                partial.write_text(line, encoding="utf-8")
     return out, summary.read_text(encoding="utf-8")
 
 

@@ -1,6 +1,8 @@
 """Which split a file belongs to, which image a name means, and what is kept between two starts."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,17 @@ def test_converted_file_is_read_whole_only_once(tmp_path, monkeypatch):
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match="outside of its image"):  # it was changed by hand
         start()
+
+
+def test_processes_that_start_together_convert_once(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from convnext_dense.data.data_folder import DataFolder; "
+        "from convnext_dense.data.own.converting import convert; "
+        "print(convert(DataFolder(sys.argv[1]), 'detection', Path(sys.argv[2]))[0])"
+    )
+    command = [sys.executable, "-c", code, str(FORMATS / "via"), str(tmp_path)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate()[0] for process in processes]
+    assert outputs[0] == outputs[1]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert not list(tmp_path.rglob("*.partial"))
