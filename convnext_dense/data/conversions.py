@@ -13,6 +13,8 @@ from convnext_dense.files import names_unwritable, written_whole
 
 _VERSION = 2  # raise it when the same files give other results
 _SUMMARY = "summary.txt"
+# Folders of runs, which are no data even if they are within the folder of the data.
+OWN_FOLDERS = ("work_dirs", "converted")
 # Describes converted label images and classified images: their classes, and where the images of each split are.
 DESCRIPTION = "converted.json"
 
@@ -67,9 +69,11 @@ def _entries(path: Path) -> list[str]:
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
+                if entry.is_dir() and entry.name in OWN_FOLDERS:
+                    continue
                 if entry.is_dir():
                     folders.append(entry.path)
                 else:
-                    state = entry.stat()
+                    state = entry.stat(follow_symlinks=os.path.exists(entry.path))  # a link may lead nowhere
                     found.append(f"{entry.path}\0{state.st_size}\0{state.st_mtime_ns}\n")
     return sorted(found)

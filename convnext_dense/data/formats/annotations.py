@@ -61,15 +61,16 @@ class Annotations:
         self.objects: list[StoredObject] = []
         self._files: set[str] = set()
 
-    def add_image(self, path: Path, source: str) -> tuple[int, int, int]:
+    def add_image(self, path: Path, source: str, declared: tuple[Any, Any] = (None, None)) -> tuple[int, int, int]:
         """Add an image and return its id, H and W, read from the image itself.
 
         Args:
             path: The image, inside ``root``.
             source: Place that names the image, for messages.
+            declared: H and W in the annotations, as text or numbers; None or 0 where there are none.
 
         Raises:
-            UserError: The image does not exist, cannot be read, or was added before.
+            UserError: The image does not exist, cannot be read, was added before, or has another size than declared.
         """
         if not path.is_file():
             raise UserError(f"{source} names the image {path}, which does not exist.")
@@ -78,6 +79,13 @@ class Annotations:
             raise UserError(f"{source} names the image {path} a second time.")
         self._files.add(name)
         height, width = read_size(path, are_turned=True)
+        for side, (given, found) in dict(height=(declared[0], height), width=(declared[1], width)).items():
+            pixels = number_at(given or 0, source, side)
+            if pixels and pixels != found:
+                raise UserError(
+                    f"{source} gives the image {path} a {side} of {pixels:g} pixels, but it is read with "
+                    f"{found}, upright by its EXIF: annotate the image as it is read."
+                )
         number = len(self.images) + 1
         self.images.append(dict(id=number, file_name=name, height=height, width=width))
         return number, height, width
@@ -172,13 +180,24 @@ class Annotations:
             for number, (image_id, name, text) in enumerate(self.objects, start=1):
                 ids = f'"id": {number}, "image_id": {json.dumps(image_id)}, "category_id": {numbers[name]}'
                 file.write(f"{',' if number > 1 else ''}\n{{{', '.join(filter(None, (ids, text)))}}}")
-            file.write("]}")
+            file.write("\n]}")
 
 
-def ellipse_corners(x: float, y: float, radius_x: float, radius_y: float) -> list[float]:
-    """Return an ellipse, given by its centre and radii, as a polygon x, y, x, y, ..."""
+def ellipse_corners(x: float, y: float, radius_x: float, radius_y: float, *, degrees: float = 0) -> list[float]:
+    """Return an ellipse, given by its centre, radii and clockwise rotation, as a polygon x, y, x, y, ..."""
     angles = np.linspace(0, 2 * np.pi, _ELLIPSE_CORNERS, endpoint=False)
-    return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1).flatten().tolist()
+    corners = np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)
+    return rotated(corners.flatten().tolist(), degrees)
+
+
+def rotated(polygon: Numbers, degrees: float) -> list[float]:
+    """Turn a polygon x, y, x, y, ... clockwise around the centre of its box; y points down."""
+    if not degrees:
+        return list(polygon)
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    centre = (points.min(axis=0) + points.max(axis=0)) / 2
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return ((points - centre) @ np.array([[cos, sin], [-sin, cos]]) + centre).flatten().tolist()
 
 
 def polygon_area(polygon: Numbers) -> float:

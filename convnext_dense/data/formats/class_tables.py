@@ -24,6 +24,7 @@ TABLE_FILES = (
     "codes.txt",
     "dataset_meta.json",
 )
+MAX_CLASSES = 255  # 255 itself is the value of ignored pixels
 _NUMBER = r"\s*(\d{1,3})\s*"
 _PATTERNS = (
     re.compile(rf"(?P<name>[^:]+):{_NUMBER},{_NUMBER},{_NUMBER}:"),  # CVAT
@@ -109,7 +110,10 @@ def read_table(path: Path) -> ClassTable:
     parsed = [(number, *_parse(line, has_values=has_values)) for number, line in rows]
     if not parsed:
         raise UserError(f"Table of classes {path} has no class: write one name per line.")
+    parsed = _without_numbers(parsed)
     _check(parsed, path)
+    if len(parsed) > MAX_CLASSES:
+        raise UserError(f"Table of classes {path} has {len(parsed)} classes: label images have {MAX_CLASSES} at most.")
     names = tuple(name for _, name, _ in parsed)
     keys = [key for _, _, key in parsed]
     if isinstance(keys[0], int):
@@ -118,12 +122,21 @@ def read_table(path: Path) -> ClassTable:
     return ClassTable(names, tuple(range(len(names))), colours)  # type: ignore[arg-type]
 
 
+def _without_numbers(parsed: list[tuple[int, str, Any]]) -> list[tuple[int, str, Any]]:
+    """Return the rows without the numbers of the classes, 0, 1, ..., if each name begins with its own."""
+    found = [re.match(r"(\d+)[\s:,;]+(\S.*)$", name) for _, name, _ in parsed]
+    if len(parsed) > 1 and all(match and int(match[1]) == place for place, match in enumerate(found)):
+        return [(number, match[2], key) for match, (number, _, key) in zip(found, parsed, strict=True) if match]
+    return parsed
+
+
 def _has_colour(line: str) -> bool:
     return any(pattern.match(line) for pattern in _PATTERNS)
 
 
 def _parse(line: str, *, has_values: bool) -> tuple[str, int | Colour | None]:
     """Return the name on a line, and its value or colour."""
+    line = line.replace('"', "")
     if has_values and (match := _VALUE.match(line)):
         return match["name"].strip(), int(match["value"])
     for pattern in _PATTERNS:

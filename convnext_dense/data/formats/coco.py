@@ -6,7 +6,7 @@ from typing import Any
 
 from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
 from convnext_dense.data.formats.annotations import Annotations
-from convnext_dense.data.formats.finding import ImageIndex, by_split, json_files
+from convnext_dense.data.formats.finding import ImageIndex, by_split, json_files, split_of
 from convnext_dense.data.own.coco_repairs import repair
 from convnext_dense.data.own.detection import (
     category_names,
@@ -53,9 +53,11 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
         root = folder / image_folder(folder, split, content) if is_usual else folder
         repairs = repair(content, path, folder=root)
         check_content(content, path, needs_objects=split != "test")
-        if names and category_names(content) != names:
+        if len(set(category_names(content))) < len(category_names(content)):
+            raise UserError(f"{path} names a class twice: {quote(category_names(content))}.")
+        if names and sorted(category_names(content)) != sorted(names):
             raise UserError(f"{path} has the classes {category_names(content)}, but another split has {names}.")
-        names = category_names(content)
+        names = names or category_names(content)
         found[split] = _collect(content, root, names, path)
         found[split].left_out.update({f"repaired ({kind})": times for kind, (times, _) in repairs.found.items()})
     return found, names
@@ -90,6 +92,10 @@ def _located(entry: Any, path: Path, images: ImageIndex, split: str) -> Any:
     found = images.find(name, path, split)
     if not found.is_file():
         raise UserError(f"Annotation file {path} names the image {name!r}, which is not in {images.root}.")
+    if split_of(found, images.root) not in (None, split):
+        raise UserError(
+            f"Annotation file {path} has images of several splits, such as {found}: write one annotation file for each."
+        )
     return dict(entry, file_name=found.relative_to(images.root).as_posix())
 
 
@@ -100,7 +106,7 @@ def _collect(content: dict[str, Any], root: Path, names: list[str], path: Path) 
     by_id = {category["id"]: category["name"] for category in content["categories"]}
     for number, item in enumerate(content["annotations"]):
         for key, known in (("image_id", ids), ("category_id", by_id)):
-            if item.get(key) not in known:
+            if isinstance(item.get(key), list | dict) or item.get(key) not in known:
                 raise UserError(
                     f"Annotation file {path}: entry {number} of 'annotations' has {key}={item.get(key)!r}, "
                     "which the file does not have."

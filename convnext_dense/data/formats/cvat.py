@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from convnext_dense.config.datasets import SPLIT_FOLDERS
-from convnext_dense.data.formats.annotations import Annotations, ellipse_corners, number_at
+from convnext_dense.data.formats.annotations import Annotations, ellipse_corners, number_at, rotated
 from convnext_dense.data.formats.finding import ImageIndex, by_split, split_of, walk
 from convnext_dense.data.formats.xml_files import begins_with, line_of, read_xml
 from convnext_dense.errors import UserError
@@ -45,7 +45,7 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
         for file in files:
             root = read_xml(file)
             for item in root.iter("image"):
-                if split in found and split in (_subset_of(item), split_of(file, folder, is_whole=True), "train"):
+                if split in found and split == _split_of_image(item, file, folder):
                     _read_image(item, file, images, split, found[split])
             labels = [name.text or "" for name in root.findall("./meta//labels/label/name")]
             names += [name for name in labels if name not in names]
@@ -58,15 +58,16 @@ def _files(folder: Path) -> dict[str, list[Path]]:
     files = [file for file in walk(folder, (".xml",)) if begins_with(file, "annotations")]
     found = by_split(files, folder, is_whole=True) if files else {}
     if list(found) == ["train"] and split_of(files[0], folder, is_whole=True) is None:
-        subsets = {_subset_of(item) for file in files for item in read_xml(file).iter("image")}
-        if named := [split for split in SPLIT_FOLDERS if split in subsets]:
-            return dict.fromkeys(named, files)
+        there = {_split_of_image(item, file, folder) for file in files for item in read_xml(file).iter("image")}
+        return {split: files for split in SPLIT_FOLDERS if split in there}
     return found
 
 
-def _subset_of(item: Element) -> str | None:
+def _split_of_image(item: Element, file: Path, folder: Path) -> str:
+    """Return the split of an image: that of its file, or else of its subset, or else train."""
     subset = (item.get("subset") or "").lower()
-    return next((split for split, names in SPLIT_FOLDERS.items() if subset in names), None)
+    named = next((split for split, names in SPLIT_FOLDERS.items() if subset in names), "train")
+    return split_of(file, folder, is_whole=True) or named
 
 
 def _read_image(item: Element, file: Path, images: ImageIndex, split: str, annotations: Annotations) -> None:
@@ -74,8 +75,9 @@ def _read_image(item: Element, file: Path, images: ImageIndex, split: str, annot
     name = item.get("name") or ""
     if not name:
         raise UserError(f"{source} has an image without a name.")
-    image = annotations.add_image(images.find(name, file, split), source)
-    for shape in item:
+    declared = (item.get("height"), item.get("width"))
+    image = annotations.add_image(images.find(name, file, split), source, declared)
+    for shape in sorted(item, key=lambda shape: number_at(shape.get("z_order") or 0, source, "z_order")):
         if shape.tag not in _SHAPES:
             annotations.left_out[f"<{shape.tag}> shapes"] += 1
             continue
@@ -90,10 +92,16 @@ def _read_shape(shape: Element, source: str, label: str, image: tuple[int, int, 
     def number(key: str) -> float:
         return number_at(shape.get(key), source, key)
 
-    if shape.tag == "box":
+    turned = number("rotation") if shape.get("rotation") else 0
+    if shape.tag == "box" and turned:
+        x1, y1, x2, y2 = map(number, ("xtl", "ytl", "xbr", "ybr"))
+        annotations.add_polygons(image, label, [rotated([x1, y1, x2, y1, x2, y2, x1, y2], turned)])
+    elif shape.tag == "box":
         annotations.add_box(image, label, (number("xtl"), number("ytl"), number("xbr"), number("ybr")))
     elif shape.tag == "ellipse":
-        annotations.add_polygons(image, label, [ellipse_corners(*map(number, ("cx", "cy", "rx", "ry")))])
+        annotations.add_polygons(
+            image, label, [ellipse_corners(*map(number, ("cx", "cy", "rx", "ry")), degrees=turned)]
+        )
     elif shape.tag == "polygon":
         points = [point.split(",") for point in (shape.get("points") or "").split(";") if point]
         if len(points) < 3 or any(len(point) != 2 for point in points):

@@ -7,17 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from convnext_dense.config.datasets import SPLIT_FOLDERS, quote
+from convnext_dense.data.conversions import OWN_FOLDERS
 from convnext_dense.data.opened_images import READABLE_SUFFIXES
 from convnext_dense.errors import UserError
 
 _SPLIT_OF = {word: split for split, words in SPLIT_FOLDERS.items() for word in words}
+_NO_DATA = (*OWN_FOLDERS, "__MACOSX")
 _WORDS = re.compile(r"[a-z]+")
 
 
 def walk(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
     """Yield the files of a folder and its sub-folders with these endings, in order, except hidden ones."""
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _NO_DATA)
         for name in sorted(names):
             if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
                 yield Path(parent, name)
@@ -104,6 +106,7 @@ class ImageIndex:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._by_name: dict[str, list[Path]] | None = None
+        self._folders: set[Path] = set()
 
     def find(self, name: str, near: Path, split: str) -> Path:
         """Return the path of an image; one that does not exist if it is nowhere.
@@ -124,8 +127,11 @@ class ImageIndex:
             path = Path(os.path.normpath(base / name))
             if self.root in path.parents and path.is_file():
                 return path
+        candidates = self._candidates(PurePosixPath(name))
+        if "/" not in name and near.parent in self._folders:  # the images of this folder are beside their annotations
+            candidates = [path for path in candidates if path.parent == near.parent]
         # An image of another split is another image.
-        found = [path for path in self._candidates(PurePosixPath(name)) if split_of(path, self.root) in (None, split)]
+        found = [path for path in candidates if split_of(path, self.root) in (None, split)]
         if len(found) > 1:
             found = [path for path in found if path.as_posix().endswith(f"/{name.lstrip('./')}")] or found
         if len(found) > 1:
@@ -138,6 +144,7 @@ class ImageIndex:
         if self._by_name is None:
             self._by_name = {}
             for path in walk(self.root, READABLE_SUFFIXES):
-                for key in {path.name, path.stem}:
+                self._folders.add(path.parent)
+                for key in {path.name, path.stem}:  # some tools leave the ending out
                     self._by_name.setdefault(key, []).append(path)
-        return self._by_name.get(name.name) or self._by_name.get(name.stem) or []
+        return self._by_name.get(name.name, [])

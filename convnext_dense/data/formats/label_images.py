@@ -32,10 +32,12 @@ class Pair(NamedTuple):
     label: Path | None
 
 
-def read_label(path: Path) -> np.ndarray:
+def read_label(path: Path, *, as_colours: bool = False) -> np.ndarray:
     """Read a label image: (H, W) of whole numbers, or (H, W, 3) of 8-bit colours in RGB order.
 
-    A palette image gives the numbers in the file, which are the classes in every tool that writes one.
+    Args:
+        path: The file.
+        as_colours: Whether a palette image gives its colours; otherwise it gives the numbers in the file.
 
     Raises:
         UserError: The file cannot be read, or has other pixels.
@@ -46,7 +48,8 @@ def read_label(path: Path) -> np.ndarray:
         open_image(path, "Label")
         try:
             with Image.open(path) as file:
-                values = np.asarray(file if file.mode not in ("RGBA", "LA") else file.convert(file.mode[:-1]))
+                kept = {"RGBA": "RGB", "LA": "L", "P": "RGB" if as_colours else "P"}.get(file.mode, file.mode)
+                values = np.asarray(file if kept == file.mode else file.convert(kept))
         except UNREADABLE as error:
             raise UserError(f"Label {path} cannot be decoded: save it as PNG.") from error
     if values.dtype == bool:
@@ -121,6 +124,8 @@ class LabelDecoder:
             UserError: The file cannot be read, or a pixel is no class.
         """
         values = read_label(path)
+        if values.ndim == 2 and self._by_colour and self._is_in_table(colours := read_label(path, as_colours=True)):
+            values = colours
         if values.ndim == 3 and (self._by_colour or not _is_grey(values)):
             return self._from_colours(values, path)
         values = values if values.ndim == 2 else values[..., 0]
@@ -135,6 +140,12 @@ class LabelDecoder:
                 f"{self.source}: {self._known()}. Add it there, or leave it out with --ignore-labels {values[y, x]}."
             )
         return numbers.astype(np.uint8)
+
+    def _is_in_table(self, colours: np.ndarray) -> bool:
+        """Whether all colours of a palette image are those of classes."""
+        if colours.ndim != 3:
+            return False
+        return all(_code(*map(int, colour)) in self._by_colour for colour in np.unique(colours.reshape(-1, 3), axis=0))
 
     def _known(self) -> str:
         shown = [f"{value} {name}" for name, value in zip(self.table.names, self.table.values, strict=True)]

@@ -7,6 +7,7 @@ https://github.com/wkentaro/labelme/blob/v5.5.0/labelme/utils/shape.py for the s
 import base64
 import binascii
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,9 +69,11 @@ def _read_split(folder: Path, files: list[Path], split: str, embedded: Path) -> 
     paths = [
         _image_of(content, file, images, split, embedded / split) for file, content in zip(files, contents, strict=True)
     ]
-    annotations = Annotations(embedded / split if any(embedded in path.parents for path in paths) else folder)
+    has_embedded = any(embedded in path.parents for path in paths)
+    annotations = Annotations(Path(os.path.commonpath([path.parent for path in paths])) if has_embedded else folder)
     for file, content, path in zip(files, contents, paths, strict=True):
-        image = annotations.add_image(path, f"File {file}")
+        declared = (content.get("imageHeight"), content.get("imageWidth"))
+        image = annotations.add_image(path, f"File {file}", declared)
         parts: dict[Any, list[list[float]]] = defaultdict(list)
         for number, shape in enumerate(content["shapes"]):
             source = f"File {file}, shape {number},"
@@ -91,7 +94,7 @@ def _image_of(content: dict[str, Any], file: Path, images: ImageIndex, split: st
     data = content.get("imageData")
     if found.is_file() or not isinstance(data, str):
         return found
-    path = embedded / f"{file.stem}{Path(name).suffix or '.png'}"
+    path = embedded / file.parent.relative_to(images.root) / f"{file.stem}{Path(name).suffix or '.png'}"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.write_bytes(base64.b64decode(data, validate=True))
@@ -119,7 +122,8 @@ def _polygon(shape: Any, source: str, annotations: Annotations) -> tuple[list[fl
     if len(places) < (3 if kind == "polygon" else 2):
         raise UserError(f"{source} is a {kind} of {len(places)} points.")
     if kind == "rectangle":
-        (x1, y1), (x2, y2) = places[:2]
+        xs, ys = zip(*places, strict=True)  # two corners, or all four
+        x1, y1, x2, y2 = min(xs), min(ys), max(xs), max(ys)
         return [x1, y1, x2, y1, x2, y2, x1, y2], name
     if kind == "circle":
         (x, y), radius = places[0], math.dist(*places[:2])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from convnext_dense.data.checks.coco_masks import mask_fault
 from convnext_dense.data.formats.label_images import IGNORED
 from convnext_dense.errors import UserError
 
@@ -41,9 +42,11 @@ def paint_objects(
         mask = item.get("segmentation")
         if not mask:
             raise UserError(
-                f"The {item['name']} at {item['bbox']} in image {image['file_name']} has a box but no mask: label "
+                f"The {item['name']} at {item.get('bbox')} in image {image['file_name']} has a box but no mask: label "
                 "images cannot be painted from boxes."
             )
+        if (fault := mask_fault(mask, height, width)) is not None:
+            raise UserError(f"The {item['name']} at {item.get('bbox')} in image {image['file_name']} has {fault}.")
         if isinstance(mask, list):
             mask = masks.merge(masks.frPyObjects(mask, height, width))
         elif isinstance(mask["counts"], list):

@@ -3,6 +3,7 @@
 Source: https://www.robots.ox.ac.uk/~vgg/software/via/ and the files that versions 1 and 2 save.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def _read_region(region: Any, source: str, image: tuple[int, int, int], annotati
     if kind == "rect":
         x, y = number("x"), number("y")
         annotations.add_box(image, label, (x, y, x + number("width"), y + number("height")))
-    elif kind in ("polygon", "polyline"):
+    elif kind == "polygon":
         xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
         if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys) or len(xs) < 3:
             raise UserError(f"{source} must have three or more all_points_x, and as many all_points_y.")
@@ -87,7 +88,8 @@ def _read_region(region: Any, source: str, image: tuple[int, int, int], annotati
         annotations.add_polygons(image, label, [[number_at(v, source, "a place") for point in points for v in point]])
     elif kind in ("circle", "ellipse"):
         keys = ("cx", "cy", "r", "r") if kind == "circle" else ("cx", "cy", "rx", "ry")
-        annotations.add_polygons(image, label, [ellipse_corners(*map(number, keys))])
+        turned = math.degrees(number("theta")) if shape.get("theta") else 0
+        annotations.add_polygons(image, label, [ellipse_corners(*map(number, keys), degrees=turned)])
     else:
         annotations.left_out[f"regions of the shape {kind}"] += 1
 
@@ -98,8 +100,9 @@ def _label(attributes: Any, source: str) -> str:
     chosen = next((values[key] for key in ("class", "label", "type", "name") if key in values), None)
     if chosen is None and len(values) == 1:
         chosen = next(iter(values.values()))
-    if isinstance(chosen, Mapping) and len(chosen) == 1:  # a checkbox
-        chosen = next(iter(chosen))
+    if isinstance(chosen, Mapping):  # checkboxes
+        marked = [name for name, is_marked in chosen.items() if is_marked]
+        chosen = marked[0] if len(marked) == 1 else None
     if not isinstance(chosen, str) or not chosen.strip():
         raise UserError(f"{source} has no class among its region_attributes {sorted(values)}.")
     return chosen.strip()

@@ -57,7 +57,9 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
 
 def _files(folder: Path) -> dict[str, list[Path]]:
     """Return the XML files of each split."""
-    found = {split: _listed(folder, split) for split in SPLIT_FOLDERS}
+    # The devkit has a folder of the year around it.
+    root = next((path.parent for path in sorted(folder.glob("VOC*/ImageSets"))), folder)
+    found = {split: _listed(root, split) for split in SPLIT_FOLDERS}
     if any(found.values()):
         return {split: files for split, files in found.items() if files}
     files = list(walk(folder, (".xml",)))
@@ -84,8 +86,11 @@ def _read_split(roots: list[tuple[Path, Element]], folder: Path, split: str, fir
     for file, root in roots:
         if root.tag != "annotation":
             raise UserError(f"File {file} begins with <{root.tag}>: VOC's files begin with <annotation>.")
-        path = images.find(text_of(root, "filename", file), file, split)
-        image = annotations.add_image(path if path.is_file() else images.find(file.stem, file, split), f"File {file}")
+        path = images.find((root.findtext("filename") or "").strip() or file.stem, file, split)
+        size = root.find("size")
+        declared = (None, None) if size is None else (size.findtext("height"), size.findtext("width"))
+        annotated = path if path.is_file() else images.find(file.stem, file, split)
+        image = annotations.add_image(annotated, f"File {file}", declared)
         for item in root.iter("object"):
             _read_object(item, file, image, annotations, first)
     return annotations

@@ -32,6 +32,8 @@ def read_xml(path: Path) -> Element:
         parser.Parse(path.read_bytes(), True)
     except expat.ExpatError as error:
         raise UserError(f"File {path} is not XML: {error}.") from error
+    except ValueError as error:  # an encoding that expat does not know
+        raise UserError(f"File {path} cannot be read: {error}; save it in UTF-8.") from error
     except OSError as error:
         raise UserError(f"File {path} cannot be read: {error.strerror or error}.") from error
     return builder.close()

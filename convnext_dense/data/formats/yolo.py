@@ -15,6 +15,7 @@ import yaml
 
 from convnext_dense.config.datasets import SPLIT_FOLDERS
 from convnext_dense.data.formats.annotations import Annotations, number_at
+from convnext_dense.data.formats.finding import split_of
 from convnext_dense.data.opened_images import READABLE_SUFFIXES
 from convnext_dense.data.text_files import read_lines, read_text
 from convnext_dense.errors import UserError
@@ -31,11 +32,13 @@ class _Export(NamedTuple):
         file: The file that names the classes.
         names: Class names by label.
         places: Folders and lists of images of each split.
+        num_boxed: How many values after the class are of the object's box, where keypoints follow; None without these.
     """
 
     file: Path
     names: list[str]
     places: dict[str, list[Path]]
+    num_boxed: int | None = None
 
 
 def find_splits(folder: Path) -> list[str] | None:
@@ -73,8 +76,12 @@ def _find(folder: Path) -> _Export | None:
     if file is not None:
         content = _read_yaml(file)
         names = _class_names(content, file)
-        places = {split: _places(content, split, file) for split in SPLIT_FOLDERS if content.get(split)}
-        return _Export(file, names, places or _usual_places(folder))
+        keys = {split: next((key for key in words if content.get(key)), None) for split, words in SPLIT_FOLDERS.items()}
+        places = {split: _places(content, key, file) for split, key in keys.items() if key is not None}
+        # Exports name a test split also where there is none.
+        places = {split: found for split, found in places.items() if found or split != "test"}
+        num_boxed = 4 if content.get("kpt_shape") else None
+        return _Export(file, names, places or _usual_places(folder), num_boxed)
     files = [folder / "obj.names", folder / "classes.txt", *sorted(folder.glob("*.names"))]
     file = next((file for file in files if file.is_file()), None)
     if file is None or not _have_labels(places := _usual_places(folder)):
@@ -88,16 +95,24 @@ def _usual_places(folder: Path) -> dict[str, list[Path]]:
     """Return the folders of images of each split, where no file names them; one without splits is train."""
     found = {}
     for split, words in SPLIT_FOLDERS.items():
-        tried = [
-            folder / name
-            for word in words
-            for name in (f"{word}/images", f"images/{word}", f"obj_{word}_data", f"{word}/data", word)
-        ]
-        if (place := next((each for each in tried if each.is_dir()), None)) is not None:
-            found[split] = [place]
+        lists = [folder / f"{word}.txt" for word in words]
+        if listed := [place for place in lists if place.is_file() and _leads_to_images(place)]:
+            found[split] = listed
     if found:
         return found
+    for parent in (folder / "images", folder):
+        for place in sorted(parent.iterdir()) if parent.is_dir() else ():
+            split_name = split_of(place / "image", folder)
+            if place.is_dir() and split_name is not None and place.name.lower() != "labels":
+                found.setdefault(split_name, []).append(place / "images" if (place / "images").is_dir() else place)
+        if found:
+            return found
     return {"train": [folder / "images" if (folder / "images").is_dir() else folder]}
+
+
+def _leads_to_images(place: Path) -> bool:
+    first = next(_list_images(place), None)
+    return first is not None and first[0].suffix.lower() in READABLE_SUFFIXES and first[0].is_file()
 
 
 def _have_labels(places: Mapping[str, list[Path]]) -> bool:
@@ -126,7 +141,7 @@ def _find_yaml(folder: Path) -> Path | None:
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(read_text(file, "Data file"))
+        content = yaml.load(read_text(file, "Data file"), yaml.BaseLoader)  # text, so that a class can be named "on"
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}," if mark else ""
@@ -139,9 +154,11 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _class_names(content: Mapping[str, Any], file: Path) -> list[str]:
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise UserError(f"Data file {file} numbers its names {list(names)[:10]}: they must be 0, 1, 2, ...")
-        names = [names[number] for number in range(len(names))]
+        if sorted(names, key=str) != sorted(map(str, range(len(names)))):
+            raise UserError(
+                f"Data file {file} numbers its names {', '.join(list(names)[:10])}: they must be 0, 1, 2, ..."
+            )
+        names = [names[str(number)] for number in range(len(names))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str | int) for name in names):
         raise UserError(f"Data file {file} has no list of class names under 'names'.")
     names = [str(name) for name in names]
@@ -171,6 +188,8 @@ def _places(content: Mapping[str, Any], split: str, file: Path) -> list[Path]:
         # Roboflow writes ../train/images for a folder that lies beside the file.
         tried += [file.parent / place.removeprefix("../")]
         existing = next((each for each in tried if each.exists()), None)
+        if existing is None and split in SPLIT_FOLDERS["test"]:
+            continue
         if existing is None:
             raise UserError(f"Data file {file} names {place} under '{split}', which does not exist.")
         found.append(Path(os.path.abspath(existing)))
@@ -182,8 +201,8 @@ def _list_images(place: Path) -> Iterator[tuple[Path, str]]:
     if place.is_file():
         for number, line in enumerate(read_text(place, "List of images").splitlines(), start=1):
             if line.strip():
-                path = Path(line.strip())
-                yield Path(os.path.abspath(place.parent / path)), f"List of images {place}, line {number},"
+                name = line.strip().replace("\\", "/")
+                yield _listed_image(name, place.parent), f"List of images {place}, line {number},"
         return
     for parent, folders, files in os.walk(place, followlinks=True):
         folders.sort()
@@ -192,13 +211,24 @@ def _list_images(place: Path) -> Iterator[tuple[Path, str]]:
                 yield Path(parent, name), f"Folder {place}"
 
 
+def _listed_image(name: str, folder: Path) -> Path:
+    """Return an image of a list: as it is named, or else without the first folders, which an export may lack."""
+    parts = Path(name).parts
+    tried = [folder / name, *(folder.joinpath(*parts[start:]) for start in range(1, len(parts)))]
+    return Path(os.path.abspath(next((path for path in tried if path.is_file()), tried[0])))
+
+
 def label_file(image: Path) -> Path:
-    """Return the label file of an image: the last folder ``images`` becomes ``labels``, and the ending ``.txt``."""
+    """Return the label file of an image: the last folder ``images`` becomes ``labels``, and the ending ``.txt``.
+
+    Where there is no such file and one is beside the image, that one.
+    """
     parts = list(image.parts)
     places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
     if places:
         parts[places[-1]] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    named, beside = Path(*parts).with_suffix(".txt"), image.with_suffix(".txt")
+    return beside if not named.is_file() and beside.is_file() else named
 
 
 def _read_split(export: _Export, split: str) -> Annotations:
@@ -222,7 +252,11 @@ def _read_split(export: _Export, split: str) -> Annotations:
                 annotations.left_out["lines that occur twice"] += 1
                 continue
             seen.add(line)
-            _read_line(line.split(), f"Label file {labels}, line {number},", image, names, annotations)
+            values = line.split()
+            if export.num_boxed is not None and len(values) > 1 + export.num_boxed:
+                annotations.left_out["keypoints of objects"] += 1
+                values = values[: 1 + export.num_boxed]
+            _read_line(values, f"Label file {labels}, line {number},", image, names, annotations)
     return annotations
 
 

@@ -16,7 +16,7 @@ from convnext_dense.data.conversions import DESCRIPTION, keep
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.formats import recognise
 from convnext_dense.data.formats.annotations import Annotations
-from convnext_dense.data.formats.class_tables import ClassTable, read_table
+from convnext_dense.data.formats.class_tables import MAX_CLASSES, ClassTable, read_table
 from convnext_dense.data.formats.label_images import LabelDecoder, LabelImages, Pair
 from convnext_dense.data.formats.painting import paint_objects
 from convnext_dense.data.held_out import Sample, hold_out
@@ -157,7 +157,10 @@ def _table_of(
 
 
 def _without_ignored(table: ClassTable, data: DataFolder) -> ClassTable:
-    return table.without(data.ignored_labels) if data.ignored_labels else table
+    table = table.without(data.ignored_labels) if data.ignored_labels else table
+    if len(table.names) > MAX_CLASSES:
+        raise UserError(f"{data.path} has {len(table.names)} classes: label images have {MAX_CLASSES} at most.")
+    return table
 
 
 def _decode(pairs: Sequence[Pair], decoder: LabelDecoder, folder: Path) -> LabelImages:
