@@ -9,6 +9,7 @@ Differs: the augmentation of an image depends only on the seed, the epoch and it
 """
 
 import csv
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 
 from convnext_dense.config.datasets import quote
 from convnext_dense.data.corrupt_images import CorruptImages
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES
 from convnext_dense.data.text_files import read_text
 from convnext_dense.data.transforms import build_transform, random_state_of
 from convnext_dense.errors import UserError
@@ -105,7 +107,26 @@ def class_folders(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise UserError(f"Image folder {root} does not exist.")
-    return sorted(path.name for path in root.iterdir() if path.is_dir())
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a folder is one of a program, such as ``.ipynb_checkpoints``, and no class."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def find_images(root: Path) -> tuple[list[tuple[str, int]], dict[str, int]]:
+    """List the images of class folders with timm's search: (path, label) of each, and the label of each class."""
+    samples, labels = find_images_and_targets(str(root), types=IMAGE_SUFFIXES)
+    found = {label: name for name, label in labels.items()}
+    shown = [(path, found[label]) for path, label in samples if not _is_in_hidden(path, root)]
+    used = {name for _, name in shown}
+    labels = {name: label for label, name in enumerate(name for name in found.values() if name in used)}
+    return [(path, labels[name]) for path, name in shown], labels
+
+
+def _is_in_hidden(path: str, root: Path) -> bool:
+    return any(is_hidden(part) for part in Path(path).relative_to(root).parts[:-1])
 
 
 def find_samples(
@@ -128,7 +149,7 @@ def find_samples(
     if ann_file is not None:
         return _read_list(root, Path(ann_file), classes)
     folders = class_folders(root)
-    samples, labels = find_images_and_targets(str(root))
+    samples, labels = find_images(root)
     if not samples:
         raise UserError(f"There is no image in the class folders of {root}. Expected: {root}/CLASS/*.jpg")
     stray = sorted(set(labels) - set(folders))
@@ -152,13 +173,13 @@ def find_samples(
 
 def read_names(ann_file: str | os.PathLike) -> dict[str, str]:
     """Return the class name of each image in a list, by the image's name."""
-    return dict(csv.reader(read_text(ann_file, "List of images").splitlines()))
+    return dict(csv.reader(io.StringIO(read_text(ann_file, "List of images"), newline="")))
 
 
 def _read_list(
     root: Path, ann_file: Path, classes: Sequence[str] | None
 ) -> tuple[list[tuple[str, int]], tuple[str, ...]]:
-    rows = list(csv.reader(read_text(ann_file, "List of images").splitlines()))
+    rows = list(csv.reader(io.StringIO(read_text(ann_file, "List of images"), newline="")))
     names = tuple(classes or sorted({row[1] for row in rows}))
     position = {name: label for label, name in enumerate(names)}
     for number, row in enumerate(rows, start=1):

@@ -27,7 +27,7 @@ SMALL = {
 
 
 def read(config, folder, options):
-    return read_config(config, options, use_data=partial(use_folder, folder=folder))
+    return read_config(config, options, use_data=partial(use_folder, data=folder))
 
 
 def test_options_come_after_the_data(own_folder):

@@ -27,6 +27,7 @@ _NAME_COLUMNS = (
     "image_path",
     "path",
     "filepath",
+    "filepaths",
     "image_name",
     "image_id",
     "id",
@@ -34,6 +35,7 @@ _NAME_COLUMNS = (
 )
 _LABEL_COLUMNS = ("label", "class", "class_name", "category", "label_name", "target", "labels", "species", "class_id")
 _SPLIT_COLUMNS = ("split", "set", "subset", "partition", "data set")
+_MARKS = {"0": False, "0.0": False, "false": False, "": False, "1": True, "1.0": True, "true": True}
 _IMAGE_FOLDERS = ("", "images", "img", "data")
 
 
@@ -90,15 +92,14 @@ def list_samples(folder: Path, splits: Sequence[str]) -> dict[str, list[Sample]]
     return found
 
 
-def _class_roots(folder: Path) -> dict[str, Path]:
+def _class_roots(folder: Path, *, has_splits: bool = False) -> dict[str, Path]:
     """Return where the class folders of each split are; they are train where the folder has no splits."""
-    there = {
-        split: folder / name
-        for split, names in SPLIT_FOLDERS.items()
-        for name in reversed(names)
-        if (folder / name).is_dir() and class_folders(folder / name)
-    }
-    if there:
+    there = {}
+    for split, names in SPLIT_FOLDERS.items():
+        places = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.lower() in names]
+        if place := next((path for path in places if class_folders(path)), None):
+            there[split] = place
+    if there or has_splits:
         return there
     is_root = any(_has_image(folder / name) for name in class_folders(folder))
     return {"train": folder} if is_root else {}
@@ -119,6 +120,12 @@ def _lists(folder: Path) -> list[tuple[Path, str | None]]:
     others = [
         file for file in sorted(folder.glob("*.csv")) if _is_list(file) and file not in {path for path, _ in found}
     ]
+    unread = [file for file in sorted(folder.glob("*.csv")) if file not in others]
+    if unread and not others and not found and not _class_roots(folder, has_splits=True):
+        raise UserError(
+            f"{unread[0]} has no column of image names ({', '.join(_NAME_COLUMNS[:5])}) beside one of labels "
+            f"({', '.join(_LABEL_COLUMNS[:4])}): name them in its first line."
+        )
     if len(others) > 1:
         raise UserError(
             f"{folder} has several lists of images, {quote([file.name for file in others])}: keep one, or name "
@@ -183,7 +190,12 @@ def _rows(file: Path, split: str | None) -> Iterator[_Row]:
 
 def _marked(header: Sequence[str], row: Sequence[str], others: set[int | None], source: str) -> str:
     """Return the name of the only column that has a 1."""
-    names = [column.strip() for place, column in enumerate(header) if place not in others and row[place].strip() == "1"]
+    values = {column.strip(): row[place].strip() for place, column in enumerate(header) if place not in others}
+    if odd := next((column for column, value in values.items() if value.lower() not in _MARKS), None):
+        raise UserError(
+            f"{source} has {values[odd]!r} in the column {odd!r}: with a column per class, all must be 0 or 1."
+        )
+    names = [column for column, value in values.items() if _MARKS[value.lower()]]
     if len(names) != 1:
         raise UserError(f"{source} has {len(names)} classes: an image must have exactly one.")
     return names[0]

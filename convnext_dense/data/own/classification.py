@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from timm.data.readers.reader_image_folder import find_images_and_targets
 
 from convnext_dense.config.class_counts import set_num_classes
-from convnext_dense.config.datasets import TRAINING_SPLITS, loaded_datasets, quote
+from convnext_dense.config.datasets import SPLIT_FOLDERS, TRAINING_SPLITS, loaded_datasets, quote
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.conversions import read_description
-from convnext_dense.data.image_folder import LAYOUT, class_folders, find_samples, read_names
-from convnext_dense.data.opened_images import inspect_image
+from convnext_dense.data.image_folder import LAYOUT, class_folders, find_images, find_samples, read_names
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES, inspect_image
 from convnext_dense.data.shards import ImageShards
 from convnext_dense.errors import UserError
-
-_SUFFIXES = (".jpg", ".jpeg", ".png")  # those that timm's search finds
 
 
 def use_image_folder(
@@ -104,7 +101,12 @@ def _too_few(what: str, number: int, cfg: Config) -> str:
 def is_plain(folder: Path) -> bool:
     """Whether a folder has class folders in a folder per split, one of which is for validation or testing."""
     found = [path for name in ("train", "val", "test") if (path := folder / name).is_dir()]
-    return any(class_folders(path) for path in found) or not list(folder.glob("*.csv"))
+    others = [path for path in folder.iterdir() if path.is_dir() and path not in found and _is_split(path.name)]
+    return (any(class_folders(path) for path in found) and not others) or not (others or list(folder.glob("*.csv")))
+
+
+def _is_split(name: str) -> bool:
+    return any(name.lower() in names for names in SPLIT_FOLDERS.values())
 
 
 def splits_of_image_folder(folder: str | os.PathLike) -> list[str]:
@@ -155,7 +157,7 @@ def folder_images(cfg: Config, loaders: Sequence[str]) -> Iterator[tuple[str, li
                     [(Path(dataset.root, name), label) for name, label in read_names(dataset.ann_file).items()],
                 )
             else:
-                samples, _ = find_images_and_targets(str(dataset.root))
+                samples, _ = find_images(Path(dataset.root))
                 yield loader, [(Path(path), Path(path).parent.name) for path, _ in samples]
 
 
@@ -204,7 +206,7 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
 
 def _first_image(folder: Path) -> list[Path]:
     with os.scandir(folder) as entries:
-        images = (Path(entry.path) for entry in entries if entry.name.lower().endswith(_SUFFIXES))
+        images = (Path(entry.path) for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES))
         return list(itertools.islice(images, 1))
 
 

@@ -1,5 +1,6 @@
 """Converts a folder of one's own data to the layout that a task reads, once, into the folder of a run."""
 
+import contextlib
 import csv
 import json
 import os
@@ -14,13 +15,15 @@ from tqdm import tqdm
 from convnext_dense.config.datasets import quote
 from convnext_dense.data.conversions import DESCRIPTION, keep
 from convnext_dense.data.data_folder import DataFolder
-from convnext_dense.data.formats import recognise
+from convnext_dense.data.formats import FORMATS, recognise
 from convnext_dense.data.formats.annotations import Annotations
 from convnext_dense.data.formats.class_tables import MAX_CLASSES, ClassTable, read_table
+from convnext_dense.data.formats.finding import walk
 from convnext_dense.data.formats.label_images import LabelDecoder, LabelImages, Pair
 from convnext_dense.data.formats.painting import paint_objects
 from convnext_dense.data.held_out import Sample, hold_out
 from convnext_dense.data.image_size import read_size
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES
 from convnext_dense.errors import UserError
 from convnext_dense.files import written_whole
 
@@ -56,9 +59,24 @@ def convert(
     sources = [*module.source_files(Path(data.path)), *([Path(data.colors)] if data.colors else [])]
     settings = (tuple(data), task, trained if task == "segmentation" else None)
     out, line = keep(
-        cache, f"{task}-{key}", sources, settings, lambda folder: write(data, module, splits, folder, trained)
+        cache,
+        f"{task}-{key}",
+        sources,
+        settings,
+        lambda folder: write(data, module, splits, folder, trained) + _others(data, task, module),
     )
     return out, f"{data.path}: {line} The converted annotations are in {out}."
+
+
+def _others(data: DataFolder, task: str, module: ModuleType) -> str:
+    """Return a sentence about the other formats that a folder has files of; empty if there are none."""
+    found = []
+    for key, other in FORMATS[task].items():
+        with contextlib.suppress(UserError):
+            if other is not module and other.find_splits(Path(data.path)):
+                found.append(key)
+    names = " or ".join(found)
+    return f" It also has files of other formats, which --data-format {names} reads instead." if found else ""
 
 
 def _write_objects(data: DataFolder, module: ModuleType, splits: list[str], out: Path, _: Any) -> str:
@@ -75,11 +93,20 @@ def _write_objects(data: DataFolder, module: ModuleType, splits: list[str], out:
     found, held_line = _held_out(data, found)
     for split, annotations in found.items():
         annotations.write(out / f"instances_{split}.json", names)
+    read = {os.path.join(each.root, image["file_name"]) for each in found.values() for image in each.images}
+    _count_unread(data, read, next(iter(found.values())).left_out)
     images = sum(len(annotations.images) for annotations in found.values())
     objects = sum(len(annotations.objects) for annotations in found.values())
     with_objects = sum(len({item.image_id for item in annotations.objects}) for annotations in found.values())
     empty = f" ({images - with_objects:,} without objects)" if images > with_objects else ""
     return _summary(module.NAME, found, f"{images:,} images{empty}, {objects:,} objects") + held_line
+
+
+def _count_unread(data: DataFolder, read: set[str], left_out: Counter[str]) -> None:
+    """Count the images of a folder that nothing names."""
+    number = sum(os.fspath(path) not in read for path in walk(Path(data.path), IMAGE_SUFFIXES))
+    if number:
+        left_out["images of the folder that are not read"] += number
 
 
 def _ignored_names(data: DataFolder, names: Sequence[str]) -> set[str]:

@@ -62,7 +62,7 @@ _EXPORTS = (
     Split("annotations/instances_{}.json", "images"),
 )
 
-_HEAD = '{"images_in": '  # the beginning of a converted file, see ``formats.annotations``
+_HEAD = b'{"images_in": '  # the beginning of a converted file, see ``formats.annotations``
 _State = tuple[Path, int, int]  # path, size and time of the last change of a file
 _PARSED: dict[_State, Any] = {}
 _REPAIRS: dict[_State, Repairs] = {}  # of the parsed files whose content was repaired
@@ -168,12 +168,12 @@ def read_annotations(
 
 def read_head(path: Path) -> dict[str, Any] | None:
     """Read images and categories of a converted file, whose annotations follow on other lines; None for other files."""
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         if file.read(len(_HEAD)) != _HEAD:
             return None
         first = file.readline()
     with contextlib.suppress(ValueError, KeyError):  # changed by hand
-        content = json.loads(f"{_HEAD}{first}]}}")
+        content = json.loads(_HEAD + first + b"]}")
         return content if content["annotations"] == [] else None
     return None
 
@@ -303,6 +303,7 @@ def present_split(root: Path, name: str) -> Split | None:
     layouts = [Split(*(part.format(name) for part in layout)) for layout in _LAYOUTS]
     aliases = [alias for folder in SPLIT_FOLDERS[name] for alias in (folder, folder.capitalize())]
     exports = [Split(*(part.format(alias) for part in layout)) for alias in aliases for layout in _EXPORTS]
+    exports += [Split(f"instances_{alias}.json", alias) for alias in aliases if alias != name]
     listed = next((split for split in layouts if (root / split.annotations).is_file()), None)
     listed = next((split for split in exports if all((root / part).exists() for part in split)), listed)
     folder = next((split.images for split in layouts if (root / split.images).is_dir()), None)
