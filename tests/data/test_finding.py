@@ -107,3 +107,12 @@ def test_processes_that_start_together_convert_once(tmp_path):
     assert outputs[0] == outputs[1]
     assert [process.returncode for process in processes] == [0, 0]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_image_beside_other_annotations_is_another_image(tmp_path):
+    image(tmp_path / "b/0001.jpg")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "0001.json").touch()
+    assert not ImageIndex(tmp_path).find("0001.jpg", tmp_path / "a/0001.json", "train").exists()
+    assert ImageIndex(tmp_path).find("0001.jpg", tmp_path / "b/0001.json", "train").exists()

@@ -91,7 +91,9 @@ def _located(entry: Any, path: Path, images: ImageIndex, split: str) -> Any:
         return entry  # the check says what is wrong with it
     found = images.find(name, path, split)
     if not found.is_file():
-        raise UserError(f"Annotation file {path} names the image {name!r}, which is not in {images.root}.")
+        raise UserError(
+            f"Annotation file {path} names the image {name!r}, which {images.root} does not have for {split}."
+        )
     if split_of(found, images.root) not in (None, split):
         raise UserError(
             f"Annotation file {path} has images of several splits, such as {found}: write one annotation file for each."

@@ -107,6 +107,7 @@ class ImageIndex:
         self.root = root
         self._by_name: dict[str, list[Path]] | None = None
         self._folders: set[Path] = set()
+        self._annotated: dict[tuple[Path, str], bool] = {}
 
     def find(self, name: str, near: Path, split: str) -> Path:
         """Return the path of an image; one that does not exist if it is nowhere.
@@ -130,7 +131,10 @@ class ImageIndex:
         candidates = self._candidates(PurePosixPath(name))
         if "/" not in name and near.parent in self._folders:  # the images of this folder are beside their annotations
             candidates = [path for path in candidates if path.parent == near.parent]
-        # An image of another split is another image.
+        # An image beside other annotations, or of another split, is another image.
+        candidates = [
+            path for path in candidates if path.parent == near.parent or not self._has(path.parent, near.suffix)
+        ]
         found = [path for path in candidates if split_of(path, self.root) in (None, split)]
         if len(found) > 1:
             found = [path for path in found if path.as_posix().endswith(f"/{name.lstrip('./')}")] or found
@@ -139,6 +143,12 @@ class ImageIndex:
                 f"{near} names the image {name}, and there are several: {quote([str(each) for each in found])}."
             )
         return found[0] if found else near.parent / PurePosixPath(name).name
+
+    def _has(self, folder: Path, suffix: str) -> bool:
+        """Whether a folder has files of this ending."""
+        if (folder, suffix) not in self._annotated:
+            self._annotated[folder, suffix] = any(folder.glob(f"*{suffix}"))
+        return self._annotated[folder, suffix]
 
     def _candidates(self, name: PurePosixPath) -> list[Path]:
         if self._by_name is None:
