@@ -93,9 +93,7 @@ def test_test_split_that_is_named_and_not_there_is_left_out(root):
     image(root / "train/images/a.jpg")
     (root / "train/labels").mkdir()
     (root / "train/labels/a.txt").write_text("0 0.5 0.5 0.2 0.5\n")
-    (root / "data.yaml").write_text(
-        "train: train/images\nval: train/images\ntest: ../test/images\nnames: ['cat']\n"
-    )
+    (root / "data.yaml").write_text("train: train/images\nval: train/images\ntest: ../test/images\nnames: ['cat']\n")
     assert "2 splits (train, val)" in boxes(root)[0]
 
 
