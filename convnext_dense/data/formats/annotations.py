@@ -45,7 +45,6 @@ class Annotations:
 
     Args:
         root: Folder that the file names of images are relative to.
-        names: Class names by label; None collects them as they come, and sorts them at the end.
 
     Attributes:
         left_out: How many objects were left out, by reason.
@@ -53,9 +52,8 @@ class Annotations:
         objects: The objects of all images.
     """
 
-    def __init__(self, root: Path, names: Sequence[str] | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.names = names
         self.left_out: Counter[str] = Counter()
         self.images: list[dict[str, Any]] = []
         self.objects: list[StoredObject] = []
@@ -161,7 +159,7 @@ class Annotations:
 
     def part(self, places: Collection[int]) -> "Annotations":
         """Return the images at some places of the list, with their objects."""
-        part = Annotations(self.root, self.names)
+        part = Annotations(self.root)
         part.images = [image for place, image in enumerate(self.images) if place in places]
         ids = {image["id"] for image in part.images}
         part.objects = [found for found in self.objects if found.image_id in ids]

@@ -58,7 +58,7 @@ def read(folder: Path, splits: list[str], _: Path) -> tuple[dict[str, Annotation
         if names and sorted(category_names(content)) != sorted(names):
             raise UserError(f"{path} has the classes {category_names(content)}, but another split has {names}.")
         names = names or category_names(content)
-        found[split] = _collect(content, root, names, path)
+        found[split] = _collect(content, root, path)
         found[split].left_out.update({f"repaired ({kind})": times for kind, (times, _) in repairs.found.items()})
     return found, names
 
@@ -101,8 +101,8 @@ def _located(entry: Any, path: Path, images: ImageIndex, split: str) -> Any:
     return dict(entry, file_name=found.relative_to(images.root).as_posix())
 
 
-def _collect(content: dict[str, Any], root: Path, names: list[str], path: Path) -> Annotations:
-    annotations = Annotations(root, names)
+def _collect(content: dict[str, Any], root: Path, path: Path) -> Annotations:
+    annotations = Annotations(root)
     annotations.images = content["images"]
     ids = {image["id"] for image in content["images"]}
     by_id = {category["id"]: category["name"] for category in content["categories"]}

@@ -237,7 +237,7 @@ def _read_split(export: _Export, split: str) -> Annotations:
     if not images:
         raise UserError(f"There is no image in the {split} split of {export.file.parent}: {places[0]}.")
     root = Path(os.path.commonpath([path.parent for path, _ in images]))
-    annotations = Annotations(root, names)
+    annotations = Annotations(root)
     for path, source in images:
         image = annotations.add_image(path, source)
         labels = label_file(path)
