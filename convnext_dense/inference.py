@@ -26,6 +26,7 @@ from convnext_dense.config.class_counts import num_classes, set_num_classes, tas
 from convnext_dense.config.coco_objects import drop_stuff
 from convnext_dense.config.datasets import config_dicts, leaf_datasets
 from convnext_dense.config.device import fit_to_device
+from convnext_dense.config.finetuning import use_trained_image_size
 from convnext_dense.config.mask_heads import can_drop_masks, drop_masks
 from convnext_dense.config.options import apply_options
 from convnext_dense.config.pipelines import image_step, loads_annotations
@@ -263,6 +264,7 @@ def _read_both(
     def fit_images(cfg: Config) -> None:
         init_default_scope(cfg.get("default_scope", "mmengine"))
         found.append(Checkpoint(checkpoint))
+        use_trained_image_size(cfg, found[0].dataset_meta)
         for line in use_trained_bands(cfg, found[0].dataset_meta, str(checkpoint)):
             print_log(line)
 

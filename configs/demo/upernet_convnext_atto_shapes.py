@@ -7,27 +7,12 @@ Results here: see README.md
 """
 
 _base_ = [
-    "../_base_/models/upernet_convnext.py",
+    "../_base_/models/upernet_convnext_atto.py",
     "../_base_/datasets/ade20k.py",
     "../_base_/schedules/adamw_160k.py",
 ]
 
-model = dict(
-    # In a corner padded with zeros, all channels are equal: each LayerNorm multiplies gradients there by
-    # 1 / sqrt(eps) = 1000 until the biases of random weights have moved.
-    data_preprocessor=dict(pad_val=1.0, size=(128, 128)),
-    backbone=dict(
-        arch="atto",
-        # The paper's standard deviation of .02 suits 300 epochs; at these widths, blocks would start as identities and
-        # learn slowly.
-        init_cfg=dict(
-            type="Kaiming", layer=["Conv2d", "Linear"], mode="fan_in", nonlinearity="linear", distribution="normal"
-        ),
-    ),
-    decode_head=dict(in_channels=[40, 80, 160, 320], channels=64, num_classes=7),
-    auxiliary_head=dict(in_channels=160, channels=32, num_classes=7),
-    test_cfg=dict(crop_size=(128, 128), stride=(96, 96)),
-)
+model = dict(decode_head=dict(num_classes=7), auxiliary_head=dict(num_classes=7))
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),

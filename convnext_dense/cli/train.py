@@ -16,15 +16,16 @@ from convnext_dense.cli.command_line import (
     data_folder,
     set_local_rank,
 )
+from convnext_dense.config.finetuning import Choices
 from convnext_dense.engine import train_model
-from convnext_dense.plug import diff_configs, parse_backbone, plug_backbone
+from convnext_dense.plug import default_weights, diff_configs, has_weights, parse_backbone, plug_backbone
 
 
 def main() -> None:
     """Read the arguments and train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="path of the config")
-    parser.add_argument("--backbone", metavar="NAME", help="convnext-ARCH or convnextv2-ARCH, such as convnext-tiny")
+    parser.add_argument("--backbone", metavar="NAME", help="convnext-ARCH, convnextv2-ARCH or dinov3-convnext-ARCH")
     parser.add_argument("--backbone-weights", metavar="SRC", help="file, address or timm:NAME of its weights")
     parser.add_argument(
         "--init-from", metavar="SRC", help="file or address of a trained model to start from, whatever its classes"
@@ -37,6 +38,7 @@ def main() -> None:
         help="resume from this checkpoint, or without a value from the newest in the work dir",
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision, in bfloat16 if the device supports it")
+    _add_choices(parser)
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the actual batch size")
     add_road_arguments(parser)
     add_run_arguments(parser)
@@ -54,6 +56,7 @@ def main() -> None:
         data=data_folder(args),
         channels=args.channels,
         bands=args.bands,
+        choices=Choices(args.epochs, args.batch, args.early_stop, args.freeze, args.augment),
         work_dir=args.work_dir,
         init_from=args.init_from,
         resume=args.resume,
@@ -63,11 +66,35 @@ def main() -> None:
     )
 
 
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training data; the schedule follows")
+    parser.add_argument(
+        "--batch",
+        type=_batch,
+        metavar="N|auto",
+        help="images per process; auto takes what fits a GPU and accumulates to the batch of the recipe",
+    )
+    parser.add_argument(
+        "--early-stop", type=int, metavar="N", help="end after N evaluations without a better one; 0 for never"
+    )
+    parser.add_argument("--freeze", type=int, metavar="N", help="keep the first N of the backbone's four stages fixed")
+    parser.add_argument("--augment", metavar="NAME", help="augmentation of the config, such as light or strong")
+
+
+def _batch(value: str) -> int | str:
+    if value == "auto":
+        return value
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"'{value}' must be a number of images, or auto")
+    return int(value)
+
+
 def _plug(backbone: str, weights: str | None) -> Callable[[Config], Config]:
     arch, kwargs = parse_backbone(backbone)
 
     def change(cfg: Config) -> Config:
-        plugged = plug_backbone(cfg, arch, weights, **kwargs)
+        needs_weights = weights is None and "finetune" in cfg and has_weights(cfg.model)
+        plugged = plug_backbone(cfg, arch, default_weights(backbone) if needs_weights else weights, **kwargs)
         print(diff_configs(cfg, plugged))
         return plugged
 

@@ -30,10 +30,10 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
     effective = cfg.get("effective_batch")
     if effective is None:
         return []
-    world_size = int(os.environ[_WORLD_SIZE[cfg.launcher]]) if cfg.launcher in _WORLD_SIZE else 1
+    num_processes = count_processes(cfg.launcher)
     batch_size = cfg.train_dataloader.batch_size
-    processes = f"{world_size} process{'' if world_size == 1 else 'es'}"
-    counts, rest = divmod(effective, world_size * batch_size)
+    processes = f"{num_processes} process{'' if num_processes == 1 else 'es'}"
+    counts, rest = divmod(effective, num_processes * batch_size)
     if rest or not counts:
         raise UserError(
             f"effective_batch={effective} cannot be met: it is not a multiple of {processes} x {batch_size} "
@@ -45,6 +45,11 @@ def accumulate_to_effective_batch(cfg: Config) -> list[str]:
         # mmengine updates the average after every batch. It counts from 0, so it sees each step one batch later.
         hook["interval"] = counts
     return [f"Effective batch {effective} = {processes} x {batch_size} x {counts}."]
+
+
+def count_processes(launcher: str) -> int:
+    """Return the number of processes that a launcher has started."""
+    return int(os.environ[_WORLD_SIZE[launcher]]) if launcher in _WORLD_SIZE else 1
 
 
 def moving_averages(cfg: Config) -> Iterator[Any]:

@@ -20,6 +20,7 @@ _MORE_KEYS = {
     "activation_checkpointing",
     "find_unused_parameters",
     "effective_batch",
+    "finetune",
     "strategy",
 }
 _ABSENT = object()

@@ -5,6 +5,7 @@ from convnext_dense.engine.batch_sampler import PositionedBatchSampler
 from convnext_dense.engine.checkpoint_guard import CheckpointGuardHook
 from convnext_dense.engine.checkpoint_hook import CheckpointHook
 from convnext_dense.engine.compile_hook import CompileBackboneHook
+from convnext_dense.engine.early_stopping_hook import EarlyStoppingHook
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.launch import evaluate_model, train_model
 from convnext_dense.engine.local_checkpoints import read_local_checkpoint
@@ -18,6 +19,7 @@ __all__ = [
     "CheckpointGuardHook",
     "CheckpointHook",
     "CompileBackboneHook",
+    "EarlyStoppingHook",
     "EpochBasedTrainLoop",
     "InterruptHook",
     "IterBasedTrainLoop",

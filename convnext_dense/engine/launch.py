@@ -16,10 +16,12 @@ from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
 
 from convnext_dense.checkpoints import Checkpoint, fetch
 from convnext_dense.config.datasets import leaf_datasets
+from convnext_dense.config.finetuning import Choices
 from convnext_dense.config.options import check_flag, option_value
 from convnext_dense.config.predicting import check_is_written, only_predicts
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.image_reader import reader_of
+from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
 from convnext_dense.engine.faults import RunningHook, check_widths, name_config_faults, name_run_faults
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.preparing import (
@@ -48,6 +50,7 @@ def train_model(
     data: str | DataFolder | None = None,
     channels: int | None = None,
     bands: Sequence[int] | None = None,
+    choices: Choices | None = None,
     work_dir: str | None = None,
     init_from: str | None = None,
     resume: str | None = None,
@@ -64,6 +67,7 @@ def train_model(
         data: Folder of your own data, which replaces the data of the config, and how it is read.
         channels: Number of channels of images that are not RGB of 8 bits, see ``use_measured_bands``; None for RGB.
         bands: The channels that pictures show as red, green and blue, counted from 1; by default the first three.
+        choices: Length, batch, early stopping, frozen stages and augmentation, if they are not the config's.
         work_dir: Folder for checkpoints and logs; by default that of the config, or ``work_dirs/NAME OF CONFIG``.
         init_from: Source of the weights of a whole model to start from, see ``checkpoints.fetch``. If it was trained on
             other classes, those of the same name start from their rows and all others from random values. Ignored if
@@ -85,6 +89,7 @@ def train_model(
         change=change,
         data=data,
         fit_images=measured_bands(channels, bands, options),
+        choices=choices or Choices(),
         work_dir=work_dir,
         launcher=launcher,
         amp=amp,
@@ -110,7 +115,11 @@ def train_model(
             if isinstance(hook, InterruptHook):
                 hook.release()
     if is_main_process():
-        runner.logger.info(f"Last checkpoint: {find_latest_checkpoint(cfg.work_dir)}. Log: {runner.log_dir}")
+        best = getattr(checkpoint_hook_of(runner), "best_ckpt_path", None)
+        runner.logger.info(
+            f"{f'Best checkpoint: {best}. ' if best else ''}Last checkpoint: {find_latest_checkpoint(cfg.work_dir)}. "
+            f"Log: {runner.log_dir}"
+        )
 
 
 def evaluate_model(

@@ -18,12 +18,14 @@ from convnext_dense.config.channels import fit_to_channels
 from convnext_dense.config.class_counts import task_of
 from convnext_dense.config.datasets import TRAINING_SPLITS, class_names, leaf_datasets, quote
 from convnext_dense.config.device import fit_to_device, fit_to_strategy
+from convnext_dense.config.finetuning import Choices, describe_recipe, record_image_size, use_trained_image_size
 from convnext_dense.config.option_pairs import check_units, fit_loaders
 from convnext_dense.config.options import check_flag, option_value
 from convnext_dense.config.reading import read_config
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.own.bands import use_measured_bands
 from convnext_dense.data.own.tasks import check_data, use_folder
+from convnext_dense.engine.fitting import augment, fit_recipe
 from convnext_dense.errors import UserError
 
 Preparation = Callable[[Config], list[str]]
@@ -40,6 +42,7 @@ def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation
         fit_to_strategy,
         fit_to_channels,
         record_bands,
+        record_image_size,
         partial(add_hooks, names=["CheckpointGuardHook"]),
         *([scale_learning_rate] if auto_scale_lr else []),
         make_resumable,
@@ -47,6 +50,7 @@ def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation
         partial(fit_loaders, loaders=("train", "val")),
         accumulate_to_effective_batch,
         partial(check_data, loaders=("train", "val")),
+        describe_recipe,
     ]
 
 
@@ -82,6 +86,7 @@ def read_run(
     splits: Mapping[str, str] = TRAINING_SPLITS,
     trained: Sequence[str] | None = None,
     fit_images: FitImages | None = None,
+    choices: Choices | None = None,
     work_dir: str | None,
     launcher: str,
     amp: bool = False,
@@ -89,7 +94,7 @@ def read_run(
     """Read the config of a run, and set its data, launcher and work dir.
 
     For the arguments see ``read_config``, ``tasks.use_folder`` and ``launch.train_model``; ``fit_images`` lets the
-    config read images that are not RGB, once its data is known.
+    config read images that are not RGB, once its data is known. ``choices`` are those of a training.
 
     Returns:
         The config, and lines for the log.
@@ -104,13 +109,17 @@ def read_run(
 
     def use_data(cfg: Config) -> None:
         keep_in = work_dir_of(cfg)
+        if choices is not None:
+            augment(cfg, choices)
         if data is not None:
             names = use_folder(cfg, data, trained, splits=splits, work_dir=keep_in)
             notes.append(f"Classes of {DataFolder.of(data).path}: {quote(names)}.")
         if fit_images is not None:
             notes.extend(fit_images(cfg, keep_in))
+        if choices is not None:
+            notes.extend(fit_recipe(cfg, choices, options, launcher=launcher, amp=amp))
 
-    is_changed = data is not None or fit_images is not None
+    is_changed = data is not None or fit_images is not None or choices is not None
     cfg = read_config(config, options, change, use_data=use_data if is_changed else None)
     init_default_scope(cfg.get("default_scope", "mmengine"))  # names such as CocoDataset are looked up in it
     _check_run_flags(options, launcher=launcher, work_dir=work_dir, amp=amp)
@@ -138,7 +147,12 @@ def trained_bands(
     metainfo: Mapping[str, Any], checkpoint: str, channels: int | None, bands: Sequence[int] | None
 ) -> FitImages:
     """Return what lets a test read images as the checkpoint's training did. See ``use_trained_bands``."""
-    return lambda cfg, _: use_trained_bands(cfg, metainfo, checkpoint, channels=channels, shown=bands)
+
+    def fit_images(cfg: Config, _: str) -> list[str]:
+        use_trained_image_size(cfg, metainfo)
+        return use_trained_bands(cfg, metainfo, checkpoint, channels=channels, shown=bands)
+
+    return fit_images
 
 
 def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_dir: str | None, amp: bool) -> None:

@@ -1,7 +1,15 @@
 """Replace the backbone of any mmdet or mmseg config by ConvNeXt."""
 
 from convnext_dense.config.differences import ConfigDiff, diff_configs
-from convnext_dense.plug.plugging import parse_backbone, plug_backbone
+from convnext_dense.plug.plugging import default_weights, has_weights, parse_backbone, plug_backbone
 from convnext_dense.plug.road import take_step
 
-__all__ = ["ConfigDiff", "diff_configs", "parse_backbone", "plug_backbone", "take_step"]
+__all__ = [
+    "ConfigDiff",
+    "default_weights",
+    "diff_configs",
+    "has_weights",
+    "parse_backbone",
+    "plug_backbone",
+    "take_step",
+]

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import timm
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
@@ -22,10 +23,35 @@ from convnext_dense.models import ConvNeXt
 from convnext_dense.plug.levels import ForeignOutputsError, Wiring, match_stages, measure_backbone
 from convnext_dense.plug.rewiring import rewire_heads, rewire_necks
 
+_OURS = "convnext_dense.ConvNeXt"
 # ImageNet's mean and deviation times 255, in RGB, with which every ConvNeXt checkpoint was trained.
 _MEAN = [123.675, 116.28, 103.53]
 _STD = [58.395, 57.12, 57.375]
-_PREFIXES: dict[str, dict[str, Any]] = {"convnext-": {}, "convnextv2-": dict(use_grn=True, layer_scale_init_value=0.0)}
+_PREFIXES: dict[str, dict[str, Any]] = {
+    "convnext-": {},
+    "convnextv2-": dict(use_grn=True, layer_scale_init_value=0.0),
+    "dinov3-convnext-": {},
+}
+# What else another ConvNeXt of ours takes over.
+_KEPT = ("drop_path_rate", "layer_scale_init_value", "output_norms", "frozen_stages", "with_cp", "contiguous_outputs")
+# timm's tags of the weights to start from, by prefix and variant; "" is for all others. The first trained on the most images.
+_TAGS = {
+    "convnext-": {
+        "atto": "d2_in1k",
+        "femto": "d1_in1k",
+        "pico": "d1_in1k",
+        "nano": "in12k",
+        "": "fb_in22k",
+    },
+    "convnextv2-": {
+        "atto": "fcmae_ft_in1k",
+        "femto": "fcmae_ft_in1k",
+        "pico": "fcmae_ft_in1k",
+        "huge": "fcmae_ft_in22k_in1k_384",
+        "": "fcmae_ft_in22k_in1k",
+    },
+    "dinov3-convnext-": {"": "dinov3_lvd1689m"},
+}
 
 
 def plug_backbone(
@@ -61,10 +87,11 @@ def plug_backbone(
     _import_custom_modules(plugged)
 
     # The heads were written for backbones with contiguous outputs, and some rely on it.
-    backbone = dict(type="convnext_dense.ConvNeXt", arch=arch, contiguous_outputs=True, **backbone_kwargs)
+    backbone = dict(type=_OURS, arch=arch, contiguous_outputs=True, **backbone_kwargs)
+    if owner.backbone["type"] == _OURS:
+        backbone = _take_over(owner.backbone, backbone)
     wiring = _replace_backbone(owner, backbone, place)
-    if weights is not None:
-        owner.backbone.init_cfg = dict(type="Pretrained", checkpoint=weights)
+    _set_weights(owner, weights)
 
     wiring = rewire_necks(owner, wiring, place.removesuffix("backbone"))
     if not wiring.is_unchanged:
@@ -77,8 +104,29 @@ def plug_backbone(
     return plugged
 
 
+def default_weights(name: str) -> str:
+    """Return the source of the weights to start from for a name such as ``convnext-tiny``.
+
+    Raises:
+        UserError: timm has none.
+    """
+    prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
+    arch = name.removeprefix(prefix)
+    family = prefix.removesuffix("-").rpartition("-")[2]
+    model = f"{family}_{arch}.{_TAGS[prefix].get(arch, _TAGS[prefix][''])}"
+    if not timm.is_model_pretrained(model):
+        raise UserError(f"timm has no weights of {name}: name some with --backbone-weights SRC.")
+    return f"timm:{model}"
+
+
+def has_weights(model: Mapping[str, Any]) -> bool:
+    """Whether the config of a model starts from the weights of a trained backbone."""
+    holders = [model, _descend(model, _find_owner(model)).backbone]
+    return any((holder.get("init_cfg") or {}).get("type") == "Pretrained" for holder in holders)
+
+
 def parse_backbone(name: str) -> tuple[str, dict[str, Any]]:
-    """Split a name such as ``convnext-tiny`` or ``convnextv2-base`` into ``arch`` and arguments of ``ConvNeXt``.
+    """Split a name such as ``convnext-tiny``, ``convnextv2-base`` or ``dinov3-convnext-tiny`` into ``arch`` and arguments of ``ConvNeXt``.
 
     Raises:
         UserError: The name has another form; the message suggests the nearest one.
@@ -88,8 +136,30 @@ def parse_backbone(name: str) -> tuple[str, dict[str, Any]]:
             arch = name.removeprefix(prefix)
             get_variant(arch)
             return arch, dict(kwargs)
-    family = difflib.get_close_matches(name.split("-")[0], ["convnext", "convnextv2"], n=1, cutoff=0.0)[0]
-    raise UserError(f"backbone '{name}' must be convnext-ARCH or convnextv2-ARCH. Did you mean {family}-...?")
+    families = [prefix.removesuffix("-") for prefix in _PREFIXES]
+    family = difflib.get_close_matches(name.rpartition("-")[0] or name, families, n=1, cutoff=0.0)[0]
+    raise UserError(
+        f"backbone '{name}' must be convnext-ARCH, convnextv2-ARCH or dinov3-convnext-ARCH. Did you mean {family}-...?"
+    )
+
+
+def _take_over(old: Mapping[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return the new backbone with the arguments of an old one of ours that do not depend on the variant."""
+    kept = {key: old[key] for key in _KEPT if key in old}
+    if not kept.get("layer_scale_init_value"):
+        kept.pop("layer_scale_init_value", None)  # V2's 0 means none
+    init_cfg = old.get("init_cfg")
+    if init_cfg and init_cfg.get("type") != "Pretrained":
+        kept["init_cfg"] = init_cfg
+    return {**kept, **{key: value for key, value in new.items() if key != "contiguous_outputs"}}
+
+
+def _set_weights(owner: Any, weights: str | None) -> None:
+    """Set the source of the backbone's weights; classifiers of ours have it in their own ``init_cfg``."""
+    if (owner.get("init_cfg") or {}).get("type") == "Pretrained" and owner["type"].endswith("ImageClassifier"):
+        owner.init_cfg = None if weights is None else dict(type="Pretrained", checkpoint=weights)
+    elif weights is not None:
+        owner.backbone.init_cfg = dict(type="Pretrained", checkpoint=weights)
 
 
 def _check_names(backbone_kwargs: Mapping[str, Any]) -> None:

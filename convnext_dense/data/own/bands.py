@@ -8,13 +8,10 @@ from typing import Any
 from mmengine.config import Config
 
 from convnext_dense.config.bands import STEP, set_statistics, use_bands
-from convnext_dense.config.class_counts import task_of
 from convnext_dense.config.options import option_value
 from convnext_dense.data.band_statistics import Statistics, measure_files
-from convnext_dense.data.checks.coco import coco_splits
-from convnext_dense.data.checks.segmentation import find_pairs, label_splits
 from convnext_dense.data.image_reader import ImageReader
-from convnext_dense.data.own.detection import read_annotations
+from convnext_dense.data.training_images import training_images
 from convnext_dense.errors import UserError
 
 _KEYS = ("model.data_preprocessor.mean", "model.data_preprocessor.std")
@@ -49,7 +46,13 @@ def use_measured_bands(
         set_statistics(cfg, _as_list(mean), _as_list(std))
         return [f"Images have {channels} channels; mean and std are those of --cfg-options.", *notes]
     reader = ImageReader(dict(type=STEP, channels=channels))
-    found = measure_files(_training_images(cfg), reader, Path(work_dir, "statistics"), channels=channels)
+    files = training_images(cfg)
+    if not files:
+        raise UserError(
+            "The mean and the deviation of the channels cannot be measured on this config's training data: give them "
+            f"with --cfg-options {_KEYS[0]}=[...] {_KEYS[1]}=[...]."
+        )
+    found = measure_files(files, reader, Path(work_dir, "statistics"), channels=channels)
     constant = [number for number, value in enumerate(found.std, start=1) if value == 0]
     set_statistics(cfg, found.mean, [value or 1.0 for value in found.std])
     notes.insert(0, _describe(found))
@@ -70,19 +73,3 @@ def _describe(found: Statistics) -> str:
         f"Images have {channels}, with values from {min(found.low):.5g} to {max(found.high):.5g} and per channel the "
         f"mean {mean} and the deviation {std}, measured on {images} of train."
     )
-
-
-def _training_images(cfg: Config) -> list[Path]:
-    files: list[Path] = []
-    if task_of(cfg) == "segmentation":
-        files = [image for split in label_splits(cfg, ["train"]) for image, _ in find_pairs(split)]
-    else:
-        for split in coco_splits(cfg, ["train"]):
-            content = read_annotations(split.path, needs_objects=False)
-            files += [split.folder / image["file_name"] for image in content["images"]]
-    if not files:
-        raise UserError(
-            "The mean and the deviation of the channels cannot be measured on this config's training data: give them "
-            f"with --cfg-options {_KEYS[0]}=[...] {_KEYS[1]}=[...]."
-        )
-    return files

@@ -48,8 +48,8 @@ def use_image_folder(
                 f"--data {root} has no folder {split}{f'; it has {quote(there)}' if there else ''}. Expected:\n{LAYOUT}"
             )
         samples, names = find_samples(root / split, names)
-        if splits.get("train") == split and len(samples) < cfg.train_dataloader.batch_size:
-            raise UserError(_too_few(str(root / split), len(samples), cfg))
+        if splits.get("train") == split:
+            _check_batch(cfg, len(samples), str(root / split))
     assert names is not None
     for loader, dataset in loaded_datasets(cfg, splits):
         dataset.update(
@@ -85,17 +85,19 @@ def _use_lists(cfg: Config, root: Path, description: dict[str, Any], splits: Map
         )
         _leave_shards(cfg, loader, dataset)
         samples, _ = find_samples(Path(dataset.root), names, dataset.ann_file)
-        if loader == "train" and len(samples) < cfg.train_dataloader.batch_size:
-            raise UserError(_too_few("The train split", len(samples), cfg))
+        if loader == "train":
+            _check_batch(cfg, len(samples), "The train split")
     set_num_classes(cfg.model, len(names))
     return names
 
 
-def _too_few(what: str, number: int, cfg: Config) -> str:
-    return (
-        f"{what} has {number} images, fewer than one batch: lower train_dataloader.batch_size="
-        f"{cfg.train_dataloader.batch_size} and effective_batch."
-    )
+def _check_batch(cfg: Config, number: int, what: str) -> None:
+    """Raise ``UserError`` if there are fewer images than in a batch, unless the config fits its batch to the data."""
+    if number < cfg.train_dataloader.batch_size and "finetune" not in cfg:
+        raise UserError(
+            f"{what} has {number} images, fewer than one batch: lower train_dataloader.batch_size="
+            f"{cfg.train_dataloader.batch_size} and effective_batch."
+        )
 
 
 def is_plain(folder: Path) -> bool:

@@ -1,0 +1,206 @@
+"""Fits the recipe of a fine-tuning config to the data and the batch, and says what came out.
+
+Such a config has ``finetune``, a dict with
+
+- ``batch_size``: images per optimizer step that the learning rate is for;
+- ``epochs``: passes over the training data, and ``steps``, the least and the largest number of optimizer steps;
+- ``evaluations``: the largest number of evaluations, of which there are fewer where they would take long;
+- ``object_size`` and ``image_size``, if images are resized so that the median object has that side in pixels; the
+  latter is the size that the pipelines name, see ``set_image_size``;
+- ``augmentation``: name of the augmentation in use.
+
+The rest of the schedule, warm-up and intervals, is written for some length and keeps its share of the run.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from mmengine.config import Config
+
+from convnext_dense.config.batch import count_processes, moving_averages
+from convnext_dense.config.datasets import config_dicts, loaded_datasets
+from convnext_dense.config.optimizers import wrapper_configs
+from convnext_dense.config.schedule import schedule_end, set_epochs, set_iterations
+from convnext_dense.errors import UserError
+
+# A moving average over the last twentieth of the steps follows the weights closely, and smooths the noise of batches.
+_AVERAGED_SHARE = 0.05
+_LARGEST_MOMENTUM = 0.1
+# Evaluating an image costs about a third of training on it: with this share of the images, about a tenth of the time.
+_EVALUATED_SHARE = 0.3
+_LEAST_EVALUATIONS = 3
+_EARLY_STOPPING = "EarlyStoppingHook"
+# A median object is resized to `object_size`, but an image never to a long side beyond these pixels.
+_IMAGE_SIZES = (256, 512)
+_SIZE_STEP = 32  # the stride of the deepest stage
+
+
+class Choices(NamedTuple):
+    """What a user chose about a training; None leaves it to the config.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch: Images per process; ``'auto'`` for as many as fit, accumulated to the batch of the recipe.
+        early_stop: Evaluations without a better one that end the run; 0 for none.
+        freeze: Number of stages of the backbone, counted from the stem, that do not learn.
+        augment: Name of an augmentation of the config.
+    """
+
+    epochs: int | None = None
+    batch: int | Literal["auto"] | None = None
+    early_stop: int | None = None
+    freeze: int | None = None
+    augment: str | None = None
+
+
+def fit_length(
+    cfg: Config, choices: Choices, num_images: int, *, num_evaluated: int = 0, given_iters: int | None = None
+) -> list[str]:
+    """Fit the length of a training, and what depends on it, to the number of its images, in place.
+
+    A config with ``finetune`` gets its number of steps, learning rate and moving average; any other one changes only
+    with ``choices.epochs``.
+
+    Args:
+        cfg: The config of a training, whose batch size is final.
+        choices: See ``Choices``.
+        num_images: Number of training images.
+        num_evaluated: Number of images of an evaluation.
+        given_iters: Number of iterations that the user gave.
+
+    Returns:
+        Lines for the log.
+
+    Raises:
+        UserError: ``choices.epochs`` is below 1, or does not go with ``given_iters``.
+    """
+    recipe = cfg.get("finetune")
+    per_iteration = cfg.train_dataloader.batch_size * count_processes(cfg.get("launcher", "none"))
+    if recipe is None:
+        if choices.epochs is None:
+            return []
+        return set_epochs(cfg, choices.epochs, iterations_per_epoch=max(round(num_images / per_iteration), 1))
+    batch = cfg.get("effective_batch") or per_iteration
+    if choices.epochs is not None:
+        if choices.epochs < 1:
+            raise UserError(f"--epochs {choices.epochs} must be 1 or more.")
+        recipe.epochs, recipe.steps = choices.epochs, (1, None)
+    least, largest = recipe.steps
+    steps = max(round(recipe.epochs * num_images / batch), least)
+    steps = steps if largest is None else min(steps, largest)
+    accumulated = max(batch // per_iteration, 1)
+    set_iterations(cfg, given_iters or steps * accumulated, before=schedule_end(cfg))
+    evaluations = _EVALUATED_SHARE * cfg.train_cfg.max_iters * per_iteration / max(num_evaluated, 1)
+    evaluations = min(max(round(evaluations), _LEAST_EVALUATIONS), recipe.evaluations)
+    interval = -(-cfg.train_cfg.max_iters // evaluations)
+    cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = interval
+    for wrapper in wrapper_configs(cfg):
+        wrapper.optimizer.lr *= (batch / recipe.batch_size) ** 0.5
+    for hook in moving_averages(cfg):
+        hook.momentum = min(1 / (_AVERAGED_SHARE * cfg.train_cfg.max_iters / accumulated), _LARGEST_MOMENTUM)
+    recipe.base_batch_size, recipe.batch_size, recipe.num_images = recipe.batch_size, batch, num_images
+    return []
+
+
+def fit_image_size(cfg: Config, object_share: float | None, longest: int | None) -> None:
+    """Resize images so that the median object has the ``object_size`` of the recipe, in place.
+
+    Args:
+        cfg: The config of a training; unchanged without ``finetune.object_size``.
+        object_share: See ``training_images.object_share``.
+        longest: Median long side of the training images in pixels. Images up to 256 pixels are never made smaller.
+    """
+    recipe = cfg.get("finetune") or {}
+    if not recipe.get("object_size") or object_share is None or longest is None:
+        return
+    smallest, largest = min(longest, _IMAGE_SIZES[0]), _IMAGE_SIZES[1]
+    size = min(max(recipe.object_size / object_share, smallest), largest)
+    set_image_size(cfg, max(round(size / _SIZE_STEP), 1) * _SIZE_STEP)
+
+
+def set_image_size(cfg: Config, size: int) -> None:
+    """Replace the size that the pipelines of a config name, ``finetune.image_size``, by another one, in place."""
+    before, cfg.finetune.image_size = cfg.finetune.image_size, size
+    for node in config_dicts([cfg[key] for key in cfg if key != "model"]):
+        if "type" in node and list(node.get("scale") or ()) == [before, before]:
+            node["scale"] = (size, size)
+
+
+def record_image_size(cfg: Config) -> list[str]:
+    """Write the size into the training data's metainfo, which mmengine stores in every checkpoint, in place."""
+    size = (cfg.get("finetune") or {}).get("image_size")
+    for _, dataset in loaded_datasets(cfg, ["train"] if size else []):
+        dataset.metainfo = dict(dataset.get("metainfo") or {}, image_size=size)
+    return []
+
+
+def use_trained_image_size(cfg: Config, metainfo: Mapping[str, Any]) -> None:
+    """Let a config resize images as a checkpoint was trained to, in place, whose ``dataset_meta`` is given."""
+    recipe = cfg.get("finetune") or {}
+    if recipe.get("image_size") and metainfo.get("image_size"):
+        set_image_size(cfg, int(metainfo["image_size"]))
+
+
+def set_early_stopping(cfg: Config, patience: int) -> None:
+    """End a training after that many evaluations without a better one, in place; 0 for never.
+
+    Raises:
+        UserError: ``patience`` is negative.
+    """
+    if patience < 0:
+        raise UserError(f"--early-stop {patience} must be 0, for never, or more.")
+    hooks = [hook for hook in cfg.get("custom_hooks") or () if not str(hook.get("type")).endswith(_EARLY_STOPPING)]
+    if patience:
+        hooks.append(dict(type=f"convnext_dense.{_EARLY_STOPPING}", patience=patience))
+    cfg.custom_hooks = hooks
+
+
+def freeze_stages(cfg: Config, number: int) -> None:
+    """Freeze the first stages of the backbone, in place.
+
+    Raises:
+        UserError: The config has no backbone, or the number is not in 0..4.
+    """
+    backbone = cfg.model.get("backbone")
+    if backbone is None:
+        raise UserError("--freeze needs a config with model.backbone.")
+    if number not in range(5):
+        raise UserError(f"--freeze {number} must be a number of stages in 0..4.")
+    backbone.frozen_stages = number
+
+
+def describe_recipe(cfg: Config) -> list[str]:
+    """Return four lines about the recipe of a config with ``finetune``: length, learning rate, evaluation, weights."""
+    recipe = cfg.get("finetune")
+    if recipe is None or "num_images" not in recipe:
+        return []
+    iters, images, batch = cfg.train_cfg.max_iters, recipe.num_images, recipe.batch_size
+    counts = max(next(wrapper_configs(cfg)).get("accumulative_counts", 1), 1)
+    lr = next(wrapper_configs(cfg)).optimizer.lr
+    steps = iters // counts
+    least, largest = recipe.steps
+    bounds = f", within {least:,} to {largest:,} steps" if largest else ""
+    warm_up = next((part.end for part in cfg.param_scheduler if str(part.type).startswith("Linear")), 0)
+    size = f"; images are resized to {recipe.image_size}" if recipe.get("object_size") else ""
+    stop = next((hook for hook in cfg.custom_hooks if str(hook.type).endswith(_EARLY_STOPPING)), None)
+    ends = f"; {stop.patience} in a row without a better one end the run" if stop else ""
+    average = next(moving_averages(cfg), None)
+    averaged = f"an average over about {1 / average.momentum:.0f} steps" if average else "no average"
+    frozen = cfg.model.backbone.get("frozen_stages") or 0
+    return [
+        f"Length: {steps:,} steps of {batch} images, {steps * batch / images:.1f} epochs of {images:,} images "
+        f"({recipe.epochs} epochs{bounds}; --epochs N){size}.",
+        f"Learning rate: {lr:.3g}, by the square root of the batch ({recipe.base_batch_size} in the recipe; --batch N), "
+        f"after a warm-up of {warm_up // counts:,} steps (--cfg-options optim_wrapper.optimizer.lr=X "
+        "param_scheduler.0.end=N).",
+        f"Evaluation: every {cfg.train_cfg.val_interval:,} iterations (--cfg-options train_cfg.val_interval=N); the best "
+        f"{_best_metric(cfg)} is kept{ends} (--early-stop N).",
+        f"Weights: {averaged} is evaluated and saved; {frozen} of 4 stages are frozen (--freeze N); augmentation "
+        f"{recipe.get('augmentation', 'of the config')} (--augment NAME: {', '.join(cfg.get('augmentations') or ())}).",
+    ]
+
+
+def _best_metric(cfg: Config) -> str | None:
+    best = ((cfg.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best")
+    best = best[0] if isinstance(best, list | tuple) and best else best
+    return best if isinstance(best, str) and best != "auto" else None

@@ -1,0 +1,119 @@
+"""Changes the length of a training schedule, and everything in the config that is measured along it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+
+from convnext_dense.config.datasets import config_dicts
+from convnext_dense.errors import UserError
+
+# Arguments of schedulers that are positions in the run.
+_POSITIONS = ("begin", "end", "T_max", "total_steps")
+# Arguments of hooks that are numbers of epochs.
+_HOOK_EPOCHS = ("switch_epoch", "num_last_epochs", "begin_epoch")
+# An epoch-based schedule warms up for a number of iterations; a much shorter one would be nothing but warm-up.
+_LONGEST_WARM_UP = 0.1
+
+
+def counts_iterations(cfg: Config) -> bool:
+    """Whether the length of the training is a number of iterations, not of epochs."""
+    loop = cfg.get("train_cfg") or {}
+    return "max_iters" in loop and loop.get("max_iters") is not None
+
+
+def set_iterations(cfg: Config, length: int, before: int | None = None) -> None:
+    """Give a schedule that counts iterations another length, in place.
+
+    Warm-up, decay, milestones, and the intervals of evaluations and checkpoints keep their share of the run.
+
+    Args:
+        cfg: A config with ``train_cfg.max_iters``.
+        length: The number of iterations.
+        before: The number that everything else in the config is for; by default ``train_cfg.max_iters``.
+    """
+    ratio = length / (before or cfg.train_cfg.max_iters)
+    cfg.train_cfg.max_iters = length
+    _scale(cfg.train_cfg, ("val_interval", "val_begin"), ratio)
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
+    if checkpoint and not checkpoint.get("by_epoch", True):
+        _scale(checkpoint, ("interval", "save_begin"), ratio)
+    for scheduler in _schedulers(cfg):
+        _scale(scheduler, _POSITIONS, ratio)
+        _scale_milestones(scheduler, ratio)
+
+
+def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[str]:
+    """Give any schedule the length of that many passes over the training data, in place.
+
+    Args:
+        cfg: The config of a training.
+        epochs: The number of passes.
+        iterations_per_epoch: Iterations, that is batches, of one pass.
+
+    Returns:
+        One sentence, if a warm-up became shorter.
+
+    Raises:
+        UserError: ``epochs`` is below 1, or the config says no length.
+    """
+    if epochs < 1:
+        raise UserError(f"--epochs {epochs} must be 1 or more.")
+    if counts_iterations(cfg):
+        set_iterations(cfg, epochs * iterations_per_epoch)
+        return []
+    before = (cfg.get("train_cfg") or {}).get("max_epochs")
+    if not before:
+        raise UserError("--epochs needs a config with train_cfg.max_epochs or train_cfg.max_iters.")
+    ratio = epochs / before
+    cfg.train_cfg.max_epochs = epochs
+    _scale(cfg.train_cfg, ("val_begin",), ratio)
+    for pair in cfg.train_cfg.get("dynamic_intervals") or ():
+        pair[0] = max(round(pair[0] * ratio), 1)
+    if "val_interval" in cfg.train_cfg:
+        cfg.train_cfg.val_interval = min(cfg.train_cfg.val_interval, epochs)
+    for hook in cfg.get("custom_hooks") or ():
+        _scale(hook, _HOOK_EPOCHS, ratio)
+    limit = max(round(_LONGEST_WARM_UP * epochs * iterations_per_epoch), 1)
+    notes = []
+    for scheduler in _schedulers(cfg):
+        if scheduler.get("by_epoch", True):
+            _scale(scheduler, _POSITIONS, ratio)
+            _scale_milestones(scheduler, ratio)
+        elif not _is_warm_up(scheduler):
+            _scale(scheduler, _POSITIONS, ratio)
+            _scale_milestones(scheduler, ratio)
+        elif ratio < 1 and limit < scheduler.get("end", 0):
+            notes.append(
+                f"The warm-up takes {limit} iterations instead of {scheduler['end']}, a tenth of the {epochs} epochs."
+            )
+            scheduler["end"] = limit
+    return notes
+
+
+def _is_warm_up(scheduler: Mapping[str, Any]) -> bool:
+    return scheduler.get("begin", 0) == 0 and str(scheduler["type"]).rpartition(".")[2].startswith(
+        ("Linear", "Constant")
+    )
+
+
+def schedule_end(cfg: Config) -> int:
+    """Return the iteration at which the last scheduler of a schedule that counts iterations ends."""
+    ends = [scheduler["end"] for scheduler in _schedulers(cfg) if type(scheduler.get("end")) is int]
+    return max(ends, default=cfg.train_cfg.max_iters)
+
+
+def _scale(node: Any, keys: tuple[str, ...], ratio: float) -> None:
+    for key in keys:
+        value = node.get(key)
+        if type(value) in (int, float) and 0 < value < float("inf"):
+            node[key] = max(round(value * ratio), 1)
+
+
+def _scale_milestones(scheduler: Any, ratio: float) -> None:
+    if isinstance(milestones := scheduler.get("milestones"), list | tuple):
+        scheduler["milestones"] = [max(round(value * ratio), 1) for value in milestones]
+
+
+def _schedulers(cfg: Config) -> Iterator[Mapping[str, Any]]:
+    yield from (node for node in config_dicts(cfg.get("param_scheduler")) if "type" in node)
