@@ -110,8 +110,8 @@ def fit_image_size(cfg: Config, object_share: float | None, longest: int | None)
         object_share: See ``training_images.object_share``.
         longest: Median long side of the training images in pixels. Images up to 256 pixels are never made smaller.
     """
-    recipe = cfg.get("finetune") or {}
-    if not recipe.get("object_size") or object_share is None or longest is None:
+    recipe = cfg.get("finetune")
+    if recipe is None or not recipe.get("object_size") or object_share is None or longest is None:
         return
     smallest, largest = min(longest, _IMAGE_SIZES[0]), _IMAGE_SIZES[1]
     size = min(max(recipe.object_size / object_share, smallest), largest)
@@ -187,16 +187,17 @@ def describe_recipe(cfg: Config) -> list[str]:
     average = next(moving_averages(cfg), None)
     averaged = f"an average over about {1 / average.momentum:.0f} steps" if average else "no average"
     frozen = cfg.model.backbone.get("frozen_stages") or 0
+    names = ", ".join(cfg.get("augmentations") or ())
     return [
         f"Length: {steps:,} steps of {batch} images, {steps * batch / images:.1f} epochs of {images:,} images "
         f"({recipe.epochs} epochs{bounds}; --epochs N){size}.",
-        f"Learning rate: {lr:.3g}, by the square root of the batch ({recipe.base_batch_size} in the recipe; --batch N), "
-        f"after a warm-up of {warm_up // counts:,} steps (--cfg-options optim_wrapper.optimizer.lr=X "
+        f"Learning rate: {lr:.3g}, by the square root of the batch ({recipe.base_batch_size} in the recipe; "
+        f"--batch N), after a warm-up of {warm_up // counts:,} steps (--cfg-options optim_wrapper.optimizer.lr=X "
         "param_scheduler.0.end=N).",
-        f"Evaluation: every {cfg.train_cfg.val_interval:,} iterations (--cfg-options train_cfg.val_interval=N); the best "
-        f"{_best_metric(cfg)} is kept{ends} (--early-stop N).",
+        f"Evaluation: every {cfg.train_cfg.val_interval:,} iterations (--cfg-options train_cfg.val_interval=N); the "
+        f"best {_best_metric(cfg)} is kept{ends} (--early-stop N).",
         f"Weights: {averaged} is evaluated and saved; {frozen} of 4 stages are frozen (--freeze N); augmentation "
-        f"{recipe.get('augmentation', 'of the config')} (--augment NAME: {', '.join(cfg.get('augmentations') or ())}).",
+        f"{recipe.get('augmentation', 'of the config')} (--augment NAME: {names}).",
     ]
 
 

@@ -77,10 +77,7 @@ def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[s
     limit = max(round(_LONGEST_WARM_UP * epochs * iterations_per_epoch), 1)
     notes = []
     for scheduler in _schedulers(cfg):
-        if scheduler.get("by_epoch", True):
-            _scale(scheduler, _POSITIONS, ratio)
-            _scale_milestones(scheduler, ratio)
-        elif not _is_warm_up(scheduler):
+        if scheduler.get("by_epoch", True) or not _is_warm_up(scheduler):
             _scale(scheduler, _POSITIONS, ratio)
             _scale_milestones(scheduler, ratio)
         elif ratio < 1 and limit < scheduler.get("end", 0):
@@ -115,5 +112,5 @@ def _scale_milestones(scheduler: Any, ratio: float) -> None:
         scheduler["milestones"] = [max(round(value * ratio), 1) for value in milestones]
 
 
-def _schedulers(cfg: Config) -> Iterator[Mapping[str, Any]]:
+def _schedulers(cfg: Config) -> Iterator[Any]:
     yield from (node for node in config_dicts(cfg.get("param_scheduler")) if "type" in node)

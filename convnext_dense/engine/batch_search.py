@@ -36,8 +36,8 @@ class FoundBatch(NamedTuple):
     def describe(self, target: int) -> str:
         """Return a line for the log; ``target`` is the batch of the recipe."""
         return (
-            f"--batch auto: {self.batch_size} images fit ({self.peak_bytes / 2**30:.1f} of {self.total_bytes / 2**30:.1f} "
-            f"GiB), accumulated to the {target} of the recipe."
+            f"--batch auto: {self.batch_size} images fit ({self.peak_bytes / 2**30:.1f} of "
+            f"{self.total_bytes / 2**30:.1f} GiB), accumulated to the {target} of the recipe."
         )
 
 
@@ -69,11 +69,9 @@ def find_batch(cfg: Config, target: int, *, amp: bool = False) -> FoundBatch | N
             return None
         return torch.cuda.max_memory_allocated()
 
-    try:
-        return search(peak_of, target, total)
-    finally:
-        del step
-        torch.cuda.empty_cache()
+    found = search(peak_of, target, total)
+    torch.cuda.empty_cache()
+    return found
 
 
 def search(peak_of: Callable[[int], int | None], target: int, total: int) -> FoundBatch:

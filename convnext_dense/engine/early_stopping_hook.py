@@ -25,6 +25,7 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         **kwargs: As in mmengine.
     """
 
+    monitor: str
     priority = "LOW"  # before the best checkpoint is written, which stores the count
 
     def __init__(self, patience: int, *, monitor: str | None = None, min_delta: float = 0.001, **kwargs: Any) -> None:

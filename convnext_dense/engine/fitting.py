@@ -45,7 +45,7 @@ def fit_recipe(
         UserError: A choice is out of its range or contradicts an option, or the config cannot follow it.
     """
     cfg.launcher = launcher
-    notes = []
+    notes: list[str] = []
     if choices.freeze is not None:
         check_flag(options, "model.backbone.frozen_stages", choices.freeze, f"--freeze {choices.freeze}")
         freeze_stages(cfg, choices.freeze)

@@ -1,7 +1,8 @@
 """Replace the backbone of any mmdet or mmseg config by ConvNeXt."""
 
 from convnext_dense.config.differences import ConfigDiff, diff_configs
-from convnext_dense.plug.plugging import default_weights, has_weights, parse_backbone, plug_backbone
+from convnext_dense.plug.default_weights import default_weights
+from convnext_dense.plug.plugging import has_weights, parse_backbone, plug_backbone
 from convnext_dense.plug.road import take_step
 
 __all__ = [

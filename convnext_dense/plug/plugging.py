@@ -12,7 +12,6 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import timm
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
@@ -34,24 +33,6 @@ _PREFIXES: dict[str, dict[str, Any]] = {
 }
 # What else another ConvNeXt of ours takes over.
 _KEPT = ("drop_path_rate", "layer_scale_init_value", "output_norms", "frozen_stages", "with_cp", "contiguous_outputs")
-# timm's tags of the weights to start from, by prefix and variant; "" is for all others. The first trained on the most images.
-_TAGS = {
-    "convnext-": {
-        "atto": "d2_in1k",
-        "femto": "d1_in1k",
-        "pico": "d1_in1k",
-        "nano": "in12k",
-        "": "fb_in22k",
-    },
-    "convnextv2-": {
-        "atto": "fcmae_ft_in1k",
-        "femto": "fcmae_ft_in1k",
-        "pico": "fcmae_ft_in1k",
-        "huge": "fcmae_ft_in22k_in1k_384",
-        "": "fcmae_ft_in22k_in1k",
-    },
-    "dinov3-convnext-": {"": "dinov3_lvd1689m"},
-}
 
 
 def plug_backbone(
@@ -104,21 +85,6 @@ def plug_backbone(
     return plugged
 
 
-def default_weights(name: str) -> str:
-    """Return the source of the weights to start from for a name such as ``convnext-tiny``.
-
-    Raises:
-        UserError: timm has none.
-    """
-    prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
-    arch = name.removeprefix(prefix)
-    family = prefix.removesuffix("-").rpartition("-")[2]
-    model = f"{family}_{arch}.{_TAGS[prefix].get(arch, _TAGS[prefix][''])}"
-    if not timm.is_model_pretrained(model):
-        raise UserError(f"timm has no weights of {name}: name some with --backbone-weights SRC.")
-    return f"timm:{model}"
-
-
 def has_weights(model: Mapping[str, Any]) -> bool:
     """Whether the config of a model starts from the weights of a trained backbone."""
     holders = [model, _descend(model, _find_owner(model)).backbone]
@@ -126,7 +92,7 @@ def has_weights(model: Mapping[str, Any]) -> bool:
 
 
 def parse_backbone(name: str) -> tuple[str, dict[str, Any]]:
-    """Split a name such as ``convnext-tiny``, ``convnextv2-base`` or ``dinov3-convnext-tiny`` into ``arch`` and arguments of ``ConvNeXt``.
+    """Split a name such as ``convnext-tiny`` or ``dinov3-convnext-tiny`` into ``arch`` and arguments of ``ConvNeXt``.
 
     Raises:
         UserError: The name has another form; the message suggests the nearest one.

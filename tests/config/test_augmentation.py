@@ -18,7 +18,7 @@ def config(dataset=None, **augmentations):
     return Config(
         dict(
             model=dict(type="X"),
-            finetune=dict(),
+            finetune={},
             augmentations=augmentations,
             train_dataloader=dict(dataset=dataset),
         )
@@ -72,7 +72,7 @@ def test_classifiers_take_arguments_of_a_transform():
 
 
 def test_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match="has light, strong. Did you mean strong"):
-        use_augmentation(config(light=LIGHT, strong=STRONG), "strng")
+    with pytest.raises(UserError, match=r"has light, strong\. Did you mean strong"):
+        use_augmentation(config(light=LIGHT, strong=STRONG), "strongs")
     with pytest.raises(UserError, match="which has none"):
         use_augmentation(config(), "light")

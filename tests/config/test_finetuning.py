@@ -61,7 +61,8 @@ def test_iterations_follow_from_the_number_of_images_within_bounds(num_images, i
 def test_epochs_replace_the_bounds():
     cfg = recipe()
     fit_length(cfg, Choices(epochs=20), 300)
-    assert cfg.train_cfg.max_iters == 1500 and cfg.param_scheduler[0].end == 75
+    assert cfg.train_cfg.max_iters == 1500
+    assert cfg.param_scheduler[0].end == 75
 
 
 def test_learning_rate_follows_the_square_root_of_the_batch():
@@ -102,7 +103,8 @@ def test_given_iterations_set_the_length():
     cfg = recipe()
     cfg.train_cfg.max_iters = 200
     fit_length(cfg, Choices(), 300, given_iters=200)
-    assert cfg.train_cfg.max_iters == 200 and cfg.param_scheduler[0].end == 10
+    assert cfg.train_cfg.max_iters == 200
+    assert cfg.param_scheduler[0].end == 10
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,8 @@ def test_config_without_a_recipe_changes_only_with_epochs():
     cfg = recipe()
     cfg.pop("finetune")
     before = cfg.to_dict()
-    assert fit_length(cfg, Choices(), 300) == [] and cfg.to_dict() == before
+    assert fit_length(cfg, Choices(), 300) == []
+    assert cfg.to_dict() == before
     fit_length(cfg, Choices(epochs=10), 300)
     assert cfg.train_cfg.max_iters == 750
 
@@ -135,9 +138,15 @@ def test_four_lines_say_what_will_run():
     fit_length(cfg, Choices(), 300, num_evaluated=60)
     length, rate, evaluation, weights = describe_recipe(cfg)
     assert "3,750 steps of 4 images, 50.0 epochs of 300 images (50 epochs, within 1,000 to 30,000 steps" in length
-    assert "5e-05" in rate and "16 in the recipe" in rate and "188 steps" in rate
-    assert "every 188 iterations" in evaluation and "coco/bbox_mAP" in evaluation and "6 in a row" in evaluation
-    assert "about 188 steps" in weights and "0 of 4 stages" in weights and "light, strong" in weights
+    assert "5e-05" in rate
+    assert "16 in the recipe" in rate
+    assert "188 steps" in rate
+    assert "every 188 iterations" in evaluation
+    assert "coco/bbox_mAP" in evaluation
+    assert "6 in a row" in evaluation
+    assert "about 188 steps" in weights
+    assert "0 of 4 stages" in weights
+    assert "light, strong" in weights
 
 
 def test_lines_say_what_options_changed_last():
@@ -145,7 +154,8 @@ def test_lines_say_what_options_changed_last():
     fit_length(cfg, Choices(), 300)
     cfg.optim_wrapper.optimizer.lr, cfg.train_cfg.val_interval = 3e-4, 77
     _, rate, evaluation, _ = describe_recipe(cfg)
-    assert "0.0003" in rate and "every 77 iterations" in evaluation
+    assert "0.0003" in rate
+    assert "every 77 iterations" in evaluation
 
 
 def test_config_without_a_recipe_has_no_lines():
@@ -169,7 +179,8 @@ def test_images_are_resized_so_that_the_median_object_has_32_pixels(share, longe
     cfg = recipe(object_size=32, image_size=320)
     fit_image_size(cfg, share, longest)
     steps = cfg.train_dataloader.dataset.pipeline
-    assert steps[0].scale == (size, size) and steps[1].crop_size == (256, 256)
+    assert steps[0].scale == (size, size)
+    assert steps[1].crop_size == (256, 256)
     assert cfg.finetune.image_size == size
 
 

@@ -40,7 +40,8 @@ def test_epochs_move_milestones_and_hooks_and_keep_a_short_warm_up():
     cfg = by_epochs()
     assert set_epochs(cfg, 12, iterations_per_epoch=7330) == []
     assert cfg.train_cfg.max_epochs == 12
-    assert cfg.param_scheduler[1].milestones == [9, 11] and cfg.param_scheduler[1].end == 12
+    assert cfg.param_scheduler[1].milestones == [9, 11]
+    assert cfg.param_scheduler[1].end == 12
     assert cfg.param_scheduler[0].end == 500
     assert cfg.custom_hooks[0].switch_epoch == 10
 
@@ -49,13 +50,15 @@ def test_warm_up_takes_at_most_a_tenth_of_a_shorter_run():
     cfg = by_epochs()
     notes = set_epochs(cfg, 4, iterations_per_epoch=75)
     assert cfg.param_scheduler[0].end == 30
-    assert len(notes) == 1 and "30 iterations instead of 500" in notes[0]
+    assert len(notes) == 1
+    assert "30 iterations instead of 500" in notes[0]
 
 
 def test_longer_run_keeps_its_warm_up():
     cfg = by_epochs()
     assert set_epochs(cfg, 72, iterations_per_epoch=5) == []
-    assert cfg.param_scheduler[0].end == 500 and cfg.param_scheduler[1].milestones == [54, 66]
+    assert cfg.param_scheduler[0].end == 500
+    assert cfg.param_scheduler[1].milestones == [54, 66]
 
 
 def test_schedule_by_iterations_inside_epochs_is_scaled_if_it_is_not_a_warm_up():
@@ -82,7 +85,8 @@ def test_dynamic_intervals_begin_at_the_same_share():
 def test_iterations_keep_every_share():
     cfg = by_iterations()
     set_iterations(cfg, 40000)
-    assert cfg.train_cfg.max_iters == 40000 and cfg.train_cfg.val_interval == 4000
+    assert cfg.train_cfg.max_iters == 40000
+    assert cfg.train_cfg.val_interval == 4000
     assert cfg.default_hooks.checkpoint.interval == 1000
     assert [(part.begin, part.end) for part in cfg.param_scheduler] == [(0, 375), (375, 40000)]
 
@@ -108,5 +112,5 @@ def test_no_epochs_are_refused(epochs):
 
 
 def test_config_without_a_length_is_refused():
-    with pytest.raises(UserError, match="max_epochs or train_cfg.max_iters"):
+    with pytest.raises(UserError, match=r"max_epochs or train_cfg\.max_iters"):
         set_epochs(Config(dict(train_cfg=dict(type="Mine"))), 5, iterations_per_epoch=10)

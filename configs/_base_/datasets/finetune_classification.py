@@ -1,7 +1,7 @@
 """Your own class folders, named with --data DIR, at 224 pixels; top-1 and top-5 accuracy.
 
-`light` crops, flips and jitters colours. `strong` is RandAugment and random erasing, as in pre-training. Both are arguments
-of timm's create_transform.
+`light` crops, flips and jitters colours. `strong` is RandAugment and random erasing, as in pre-training. Both are
+arguments of timm's create_transform.
 """
 
 _base_ = "imagenet_1k.py"

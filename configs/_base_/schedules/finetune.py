@@ -1,9 +1,10 @@
 """The schedule of fine-tuning on one's own data: AdamW, cosine after a warm-up, a moving average, early stopping.
 
 The length follows from the number of images: `finetune.epochs` passes, but within `finetune.steps` optimizer steps.
-The schedule below is written for 1000 iterations and keeps its shape: the warm-up is 5 %. There are `evaluations`, or fewer
-if these would take more than about a tenth of the time. The schedule of each task says by what metric the best checkpoint
-is kept. The learning rate is for `finetune.batch_size` images per step, and follows the square root of the batch.
+The schedule below is written for 1000 iterations and keeps its shape: the warm-up is 5 %. There are `evaluations`, or
+fewer if these would take more than about a tenth of the time. The schedule of each task says by what metric the best
+checkpoint is kept. The learning rate is for `finetune.batch_size` images per step, and follows the square root of the
+batch.
 
 Source of the rule for the learning rate: arXiv:2205.10287, for Adam. The rest is our own.
 """
