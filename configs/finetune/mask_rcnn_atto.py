@@ -15,8 +15,7 @@ _base_ = [
 
 model = dict(
     rpn_head=dict(anchor_generator=dict(scales=[4])),  # anchors of 16 to 256 pixels
-    train_cfg=dict(rpn_proposal=dict(nms_pre=1000, max_per_img=300), rcnn=dict(sampler=dict(num=128))),
-    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=400)),
+    test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300)),  # an image may have a hundred objects
 )
 default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"), visualization=dict(type="mmdet.DetVisualizationHook"))
 # Images are resized so that the median object has the size that COCO calls medium.

@@ -20,17 +20,18 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         patience: Number of evaluations in a row without a better one that end the run.
         monitor: Name of the metric, such as ``'coco/bbox_mAP'``; by default the one by which the checkpoint hook keeps
             the best checkpoint.
-        min_delta: By how much an evaluation must be better to count; the default, a tenth of a point of AP, is below
-            what differs between two runs.
+        min_gain: By how much an evaluation must be better to count, as a share of the best one: 0.002 is a tenth of a
+            point at an AP of 50.
         **kwargs: As in mmengine.
     """
 
     monitor: str
     priority = "LOW"  # before the best checkpoint is written, which stores the count
 
-    def __init__(self, patience: int, *, monitor: str | None = None, min_delta: float = 0.001, **kwargs: Any) -> None:
+    def __init__(self, patience: int, *, monitor: str | None = None, min_gain: float = 0.002, **kwargs: Any) -> None:
         rule = kwargs.pop("rule", "greater" if monitor is None else None)
-        super().__init__(monitor or "", rule=rule, patience=patience, min_delta=min_delta, **kwargs)
+        super().__init__(monitor or "", rule=rule, patience=patience, min_delta=0.0, **kwargs)
+        self.min_gain = min_gain
 
     def before_run(self, runner: Any) -> None:
         """Do nothing: mmengine looks into the training loop, which a test would build for that alone."""
@@ -63,10 +64,13 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         runner.message_hub.update_info(f"{_KEY}_best", self.best_score)
 
     def _check_stop_condition(self, current_score: float) -> tuple[bool, str]:
+        if math.isfinite(self.best_score):
+            gain = self.min_gain * abs(self.best_score)
+            self.min_delta = gain if self.rule == "greater" else -gain
         stops, reason = super()._check_stop_condition(current_score)
         if stops and math.isfinite(current_score):
             reason = (
-                f"Early stopping: {self.monitor} has not been above {self.best_score:.4f} by {self.min_delta:g} in the "
-                f"last {self.wait_count} evaluations."
+                f"Early stopping: {self.monitor} has not been better than {self.best_score:.4f} in the last "
+                f"{self.wait_count} evaluations."
             )
         return stops, reason

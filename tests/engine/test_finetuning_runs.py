@@ -1,0 +1,178 @@
+"""Fine-tuning configs on a user's way: one option, four lines, early stopping, resuming, a test, a prediction."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from convnext_dense.checkpoints import read_checkpoint
+from convnext_dense.config.finetuning import Choices
+from convnext_dense.engine import evaluate_model, train_model
+from convnext_dense.errors import UserError
+from convnext_dense.inference import predict
+
+ROOT = Path(__file__).parents[2]
+FORMATS = ROOT / "tests/fixtures/formats"
+OBJECTS = FORMATS / "original"
+LABELS = FORMATS / "camvid_kaggle"
+CLASSES = FORMATS / "fiftyone_folders"
+CONFIGS = ROOT / "configs/finetune"
+LOADERS = {
+    f"{loader}_dataloader.{key}": value
+    for loader in ("train", "val", "test")
+    for key, value in dict(num_workers=0, persistent_workers=False).items()
+}
+QUIET = {**LOADERS, "default_hooks.logger.interval": 1}
+NAMES = ("Length:", "Learning rate: ", "Evaluation:", "Weights:")
+
+
+def lines_of(work_dir):
+    """The four lines of the newest log."""
+    log = max(Path(work_dir).glob("*/*.log"), key=lambda path: path.stat().st_mtime).read_text()
+    found = [line.split(" - INFO - ")[1] for line in log.splitlines() if " - INFO - " in line]
+    return [line for name in NAMES for line in found if line.startswith(name) and "decay" not in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "data", "images"),
+    [
+        ("mask_rcnn_atto.py", OBJECTS, 6),
+        ("upernet_atto.py", LABELS, 6),
+        ("classifier_atto.py", CLASSES, 6),
+    ],
+)
+def test_config_takes_a_folder_and_nothing_else(tmp_path, config, data, images):
+    train_model(CONFIGS / config, QUIET, data=str(data), choices=Choices(epochs=2), work_dir=str(tmp_path))
+    length, rate, evaluation, weights = lines_of(tmp_path)
+    batch = min(images, Config.fromfile(CONFIGS / config).train_dataloader.batch_size)
+    steps = round(2 * images / batch)
+    assert f"{steps} steps of {batch} images" in length
+    assert f"of {images} images (2 epochs; --epochs N)" in length
+    assert "warm-up" in rate
+    assert "is kept; 3 in a row" in evaluation
+    assert "augmentation light" in weights
+    assert (tmp_path / f"iter_{steps}.pth").is_file()
+    metrics = evaluate_model(
+        CONFIGS / config, str(tmp_path / f"iter_{steps}.pth"), LOADERS, data=str(data), work_dir=str(tmp_path / "test")
+    )
+    assert metrics
+
+
+@pytest.mark.slow
+def test_images_of_a_test_and_a_prediction_have_the_size_of_the_training(tmp_path, monkeypatch):
+    train_model(
+        CONFIGS / "mask_rcnn_atto.py", QUIET, data=str(OBJECTS), choices=Choices(epochs=1), work_dir=str(tmp_path)
+    )
+    checkpoint = next(tmp_path.glob("iter_*.pth"))
+    size = read_checkpoint(checkpoint)["meta"]["dataset_meta"]["image_size"]
+    assert size != 320  # what the config says before it has seen any data
+    seen = []
+    original = torch.nn.Conv2d.forward
+
+    def forward(self, x):
+        if self.in_channels == 3:
+            seen.append(max(x.shape[-2:]))
+        return original(self, x)
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    options = {**LOADERS, "model.test_cfg.rcnn.score_thr": 0.0}
+    evaluate_model(CONFIGS / "mask_rcnn_atto.py", str(checkpoint), options, data=str(OBJECTS), work_dir=str(tmp_path))
+    predict(CONFIGS / "mask_rcnn_atto.py", checkpoint, sorted((OBJECTS / "val").iterdir())[:1])
+    assert set(seen) == {size}
+
+
+@pytest.mark.slow
+def test_early_stopping_ends_a_run_and_a_resumed_one_at_the_same_iteration(tmp_path):
+    options = {
+        **QUIET,
+        "train_cfg.max_iters": 12,
+        "train_cfg.val_interval": 2,
+        "default_hooks.checkpoint.interval": 2,
+        "default_hooks.checkpoint.max_keep_ckpts": -1,
+        "+custom_hooks.1.min_gain": 1e6,  # nothing is an improvement
+    }
+    arguments = dict(data=str(LABELS), choices=Choices(early_stop=3))
+    train_model(CONFIGS / "upernet_atto.py", options, work_dir=str(tmp_path / "whole"), **arguments)
+    # the first evaluation is the best, and three more end the run
+    assert not (tmp_path / "whole" / "iter_10.pth").exists()
+    assert (tmp_path / "whole" / "iter_8.pth").is_file()
+    log = next((tmp_path / "whole").glob("*/*.log")).read_text()
+    assert "Early stopping: mIoU has not been better than" in log
+    assert "in the last 3 evaluations" in log
+
+    (tmp_path / "resumed").mkdir()
+    for name in ("iter_4.pth", "converted"):
+        source = tmp_path / "whole" / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy
+        copy(source, tmp_path / "resumed" / name)
+    checkpoint = str(tmp_path / "resumed/iter_4.pth")
+    train_model(
+        CONFIGS / "upernet_atto.py", options, work_dir=str(tmp_path / "resumed"), resume=checkpoint, **arguments
+    )
+    assert (tmp_path / "resumed" / "iter_8.pth").is_file()
+    assert not (tmp_path / "resumed" / "iter_10.pth").exists()
+
+
+@pytest.mark.slow
+def test_config_that_a_run_wrote_starts_the_same_run(tmp_path):
+    choices = Choices(epochs=2, augment="strong", early_stop=2)
+    train_model(CONFIGS / "upernet_atto.py", QUIET, data=str(LABELS), choices=choices, work_dir=str(tmp_path / "first"))
+    train_model(tmp_path / "first/upernet_atto.py", QUIET, data=str(LABELS), work_dir=str(tmp_path / "second"))
+    first, second = (lines_of(tmp_path / name) for name in ("first", "second"))
+    assert first[0] == second[0]
+    assert first[2:] == second[2:]
+    assert first[1].split(",")[0] == second[1].split(",")[0]  # the rate; the batch that it was for is another one
+    a, b = (read_checkpoint(next((tmp_path / name).glob("iter_*.pth")))["state_dict"] for name in ("first", "second"))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.slow
+def test_frozen_stages_do_not_learn(tmp_path):
+    train_model(CONFIGS / "upernet_atto.py", QUIET, data=str(LABELS), choices=Choices(epochs=1), work_dir=str(tmp_path))
+    start = next(tmp_path.glob("iter_*.pth"))
+    train_model(
+        CONFIGS / "upernet_atto.py",
+        QUIET,
+        data=str(LABELS),
+        choices=Choices(epochs=1, freeze=2),
+        init_from=str(start),
+        work_dir=str(tmp_path / "frozen"),
+    )
+    before = read_checkpoint(start)["state_dict"]
+    after = read_checkpoint(next((tmp_path / "frozen").glob("iter_*.pth")))["state_dict"]
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in changed if name.startswith(("backbone.stages.0", "backbone.stages.1."))]
+    assert [name for name in changed if name.startswith("backbone.stages.2")]
+
+
+def test_epochs_and_the_same_key_in_options_contradict_each_other(tmp_path):
+    with pytest.raises(UserError, match=r"--epochs 2 and train_cfg\.max_iters=9"):
+        train_model(
+            CONFIGS / "upernet_atto.py",
+            {"train_cfg.max_iters": 9},
+            data=str(LABELS),
+            choices=Choices(epochs=2),
+            work_dir=str(tmp_path),
+        )
+
+
+def test_automatic_batch_is_for_gpus_and_a_single_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="in a single process"):
+        train_model(
+            CONFIGS / "upernet_atto.py",
+            data=str(LABELS),
+            choices=Choices(batch="auto"),
+            work_dir=str(tmp_path),
+            launcher="pytorch",
+        )
+
+
+def test_unknown_augmentation_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has light, strong\. Did you mean strong"):
+        train_model(
+            CONFIGS / "upernet_atto.py", data=str(LABELS), choices=Choices(augment="stronger"), work_dir=str(tmp_path)
+        )
