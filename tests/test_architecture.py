@@ -37,6 +37,7 @@ ALLOWED = {
 ALLOWED_FILES = {
     "models/segmentor.py": {"mmseg"},
     "models/detector_input.py": {"mmdet"},
+    "models/linear_head.py": {"mmcv", "mmseg"},
     "models/roi_heads.py": {"mmdet"},
 }
 FORBIDDEN_NAMES = {"utils", "misc", "common", "core", "helpers"}

@@ -1,6 +1,7 @@
 """Match a checkpoint of any layout with a model: which tensors fit, and which do not."""
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from typing import NamedTuple
@@ -16,6 +17,8 @@ from convnext_dense.checkpoints.shapes import fit_input_channels
 # Tensors of a classifier beside its backbone, which is under `backbone.` in convnext_dense.ImageClassifier.
 _CLASSIFIER = ("norm.weight", "norm.bias", "head.weight", "head.bias")
 _STEM = "downsample_layers.0.0.weight"
+# In the last two parts of a source: the name of a file, or that of a model's folder in a cache.
+_TRAINED_ON_MAPS = re.compile(r"(dinov3|eupe)[^/\\]*([/\\][^/\\]*)?$")
 
 
 class _Renamed(NamedTuple):
@@ -87,7 +90,7 @@ def _rename(
     official = to_official(in_file, match, with_outer=model.prefix == "" or bool(classifier))
     in_model = {name[len(model.prefix) :]: tensor for name, tensor in wanted.items() if name.startswith(model.prefix)}
     tensors, reshaped = dict(official.tensors), list(official.reshaped)
-    if match.norm_on_map and "norm3.weight" in in_model and "norm3.weight" not in tensors:
+    if _has_norm_on_map(match, tensors, source) and "norm3.weight" in in_model and "norm3.weight" not in tensors:
         norm = {name: tensors.pop(name) for name in ("norm.weight", "norm.bias") if name in tensors}
         tensors |= {name.replace("norm", "norm3"): tensor for name, tensor in norm.items()}
     if _STEM in tensors and _STEM in in_model and _differ_in_channels(tensors[_STEM], in_model[_STEM]):
@@ -100,6 +103,15 @@ def _rename(
     tensors |= {name: tensor for name, tensor in others.items() if name not in tensors}
     variants = (describe(official.tensors), describe(in_model))
     return _Renamed(tensors, match.name, {model.prefix + name for name in reshaped}, variants)
+
+
+def _has_norm_on_map(match: Match, official: Mapping[str, Tensor], source: str | os.PathLike) -> bool:
+    """Whether the final norm of a file was trained at each position of the last map.
+
+    timm's names do not tell. Its copies of DINOv3's and EUPE's weights have the name of the method, and no classifier.
+    """
+    named = match.name == "timm" and _TRAINED_ON_MAPS.search(os.fspath(source)) is not None
+    return match.norm_on_map or (named and "head.weight" not in official)
 
 
 def _differ_in_channels(in_file: Tensor, in_model: Tensor) -> bool:

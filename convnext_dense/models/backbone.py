@@ -109,6 +109,7 @@ class StagedBackbone(Backbone):
         channels: Number of output channels of all four stages.
         output_norms: See ``ConvNeXt``.
         frozen_stages: See ``ConvNeXt``.
+        frozen_output_norms: See ``ConvNeXt``.
         **kwargs: See ``Backbone``.
     """
 
@@ -121,10 +122,12 @@ class StagedBackbone(Backbone):
         channels: tuple[int, ...],
         output_norms: str,
         frozen_stages: int,
+        frozen_output_norms: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.depths, self.channels, self.frozen_stages = depths, channels, max(frozen_stages, 0)
+        self.frozen_output_norms = frozen_output_norms
         self.downsample_layers = nn.ModuleList(downsample_layers)
         self.stages = nn.ModuleList(stages)
         self._add_output_norms(output_norms)
@@ -146,10 +149,11 @@ class StagedBackbone(Backbone):
         """
         self._check_images(x_nchw)
         if self.training and self._frozen_at_random and torch.is_grad_enabled():
+            norms = " and frozen_output_norms=True" if self.frozen_output_norms else ""
             raise UserError(
-                f"frozen_stages={self.frozen_stages} would keep {len(self._frozen_at_random)} tensors at their random "
-                f"initial values, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or "
-                "load_weights) or set frozen_stages=0."
+                f"frozen_stages={self.frozen_stages}{norms} would keep {len(self._frozen_at_random)} tensors at their "
+                f"random initial values, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or "
+                "load_weights) or freeze less."
             )
         outputs = []
         for stage, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
@@ -174,11 +178,16 @@ class StagedBackbone(Backbone):
         }
 
     def _freeze_stages(self) -> set[str]:
-        """Freeze the first ``frozen_stages`` stages, and return the names of all frozen parameters."""
+        """Freeze the first ``frozen_stages`` stages and perhaps the output norms, and return all frozen parameters."""
         frozen = zip(self.downsample_layers[: self.frozen_stages], self.stages[: self.frozen_stages], strict=True)
         for modules in frozen:
             for module in modules:
                 module.eval().requires_grad_(False)
+        if self.frozen_output_norms:
+            for level in self.out_indices:
+                norm = getattr(self, f"norm{level}", None)
+                if norm is not None:
+                    norm.requires_grad_(False)
         return {name for name, param in self.named_parameters() if not param.requires_grad}
 
     def get_layer_depth(self, name: str, prefix: str = "") -> tuple[int, int]:

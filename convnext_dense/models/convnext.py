@@ -39,6 +39,8 @@ class ConvNeXt(StagedBackbone):
             ``'none'`` returns raw features.
         frozen_stages: Number of stages, counted from the stem, that neither learn nor drop paths; 0 freezes nothing.
             Their weights must have been loaded, in any way, when training starts. -1 means 0, as in mmpretrain.
+        frozen_output_norms: Whether the output norms do not learn either; all weights of a frozen network that has its
+            own norm, such as DINOv3's, are then as loaded.
         with_cp: Whether the backward pass recomputes activations to save memory: True recomputes whole blocks,
             ``'mlp'`` only their norm and hidden layer, which saves most of the memory in less time.
         contiguous_outputs: Whether to copy outputs from channels-last memory, in which the network works, to the
@@ -75,6 +77,7 @@ class ConvNeXt(StagedBackbone):
         out_indices: int | Sequence[int] = (0, 1, 2, 3),
         output_norms: str = "all",
         frozen_stages: int = 0,
+        frozen_output_norms: bool = False,
         with_cp: bool | str = False,
         contiguous_outputs: bool = False,
         gap_before_final_norm: bool = False,
@@ -114,6 +117,7 @@ class ConvNeXt(StagedBackbone):
             channels=channels,
             output_norms=output_norms,
             frozen_stages=frozen_stages,
+            frozen_output_norms=frozen_output_norms,
             in_channels=in_channels,
             out_indices=levels,
             with_cp=bool(with_cp) and with_cp != "mlp",

@@ -19,6 +19,7 @@ from documented_names import (
     timm_names,
     to_minkowski,
 )
+from safetensors.torch import save_file
 
 from convnext_dense.checkpoints import WRITABLE, convert_state_dict, detect_layout, load_weights, read_checkpoint
 from convnext_dense.models import ConvNeXt
@@ -219,6 +220,29 @@ def test_norm_that_was_trained_on_patches_is_the_output_norm_of_the_last_stage(l
     model = ConvNeXt(SMALL, output_norms="last")
     assert load_weights(model, tmp_path / "weights.pth").new == ()
     assert torch.equal(model.norm3.weight, official_v1["norm.weight"])
+
+
+@pytest.mark.parametrize(
+    ("place", "has_head", "is_trained_on_map"),
+    [
+        ("convnext_tiny.dinov3_lvd1689m.safetensors", False, True),
+        ("models--timm--convnext_tiny.dinov3_lvd1689m/model.safetensors", False, True),
+        ("convnext_tiny.eupe_lvd1689m/model.safetensors", False, True),
+        ("convnext_tiny.dinov3_lvd1689m.safetensors", True, False),  # a classifier that was trained on top
+        ("convnext_tiny.fb_in22k.safetensors", False, False),
+        ("dinov3/work_dirs/run/model.safetensors", False, False),
+    ],
+)
+def test_timms_copies_of_weights_trained_on_patches_are_known_by_their_source(
+    official_v1, tmp_path, place, has_head, is_trained_on_map
+):
+    weights = rename(official_v1, timm_names())
+    kept = {name: tensor for name, tensor in weights.items() if has_head or not name.startswith("head.fc.")}
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    save_file(kept, tmp_path / place)
+    model = ConvNeXt(SMALL, output_norms="last")
+    assert load_weights(model, tmp_path / place).new == (() if is_trained_on_map else ("norm3.weight", "norm3.bias"))
+    assert torch.equal(model.norm3.weight, official_v1["norm.weight"]) == is_trained_on_map
 
 
 def test_norm_that_was_trained_on_pooled_vectors_is_not_an_output_norm(tmp_path):
