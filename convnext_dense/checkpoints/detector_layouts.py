@@ -95,9 +95,7 @@ def check_settings(model: nn.Module, name: str) -> None:
         for path, value in layout.settings.items() if layout.name == name else ():
             in_model = reduce(lambda part, key: getattr(part, key, None), path.split("."), model)
             if in_model != value:
-                raise UserError(
-                    f"The model has {path}={in_model}, a {name} file is trained with {value}. {layout.advice}"
-                )
+                raise UserError(f"The model has {path}={in_model}; {name} files need {value}. {layout.advice}")
 
 
 def to_mmdet(tensors: Mapping[str, Tensor], layout: DetectorLayout) -> tuple[dict[str, Tensor], tuple[str, ...]]:

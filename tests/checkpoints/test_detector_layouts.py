@@ -3,48 +3,21 @@
 Names and outputs are those of detrex' own code, see tests/fixtures/detrex/README.md."""
 
 import copy
-import gzip
-import json
 import sys
 from pathlib import Path
 
-import mmdet
 import pytest
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from safetensors.torch import load_file
 
 from convnext_dense.checkpoints import convert_state_dict, detect_layout, load_weights
 from convnext_dense.checkpoints.matching import match_weights
-from convnext_dense.plug import plug_backbone
 
-FOLDER = Path(__file__).parents[1] / "fixtures" / "detrex"
-sys.path.append(str(FOLDER))
-from drawn import draw, images  # noqa: E402
-
-NAMES = json.loads(gzip.decompress((FOLDER / "dino_names.json.gz").read_bytes()))
-SMALL = dict(depths=(1, 1, 2, 1), channels=(8, 16, 24, 32))
-
-
-def dino(arch):
-    """mmdet's config of DINO with the settings in which detrex' differs."""
-    cfg = Config.fromfile(Path(mmdet.__file__).parent / ".mim/configs/dino/dino-4scale_r50_8xb2-12e_coco.py")
-    model = plug_backbone(cfg, arch).model
-    model.neck.bias = True
-    model.positional_encoding.update(offset=-0.5, temperature=10000)
-    return model
-
-
-def small_dino():
-    model = dino(SMALL)
-    model.encoder.num_layers, model.decoder.num_layers = 1, 2
-    for part in (model.encoder, model.decoder):
-        part.layer_cfg.ffn_cfg.feedforward_channels = 64
-    model.num_queries = model.test_cfg.max_per_img = 20
-    model.bbox_head.num_classes = 5
-    return model
+sys.path.append(str(Path(__file__).parents[1] / "fixtures" / "detrex"))
+from drawn import images
+from small_dino import FOLDER, NAMES, SMALL, dino_config, drawn_weights, small_config
 
 
 def build(model):
@@ -54,11 +27,7 @@ def build(model):
 
 @pytest.fixture(scope="module")
 def weights():
-    """A file as detrex writes it: the heads of its decoder are those of the detector, under a second name."""
-    return {
-        name: torch.from_numpy(draw(name.removeprefix("transformer.decoder.") if "_embed" in name else name, shape))
-        for name, shape in NAMES["small_numbers"].items()
-    }
+    return drawn_weights()
 
 
 @pytest.fixture
@@ -78,7 +47,7 @@ def prepare(model, batch):
 
 
 def test_detrex_dino_gives_the_boxes_of_its_own_code(file):
-    model, expected = build(small_dino()), load_file(FOLDER / "dino_outputs.safetensors")
+    model, expected = build(small_config().model), load_file(FOLDER / "dino_outputs.safetensors")
     load_weights(model, file)
     with torch.no_grad():
         found = model(**prepare(model, images()[:1]), mode="predict")[0].pred_instances
@@ -88,7 +57,7 @@ def test_detrex_dino_gives_the_boxes_of_its_own_code(file):
 
 
 def test_detrex_dino_gives_the_outputs_of_every_layer_in_a_padded_batch(file):
-    model, expected = build(small_dino()), load_file(FOLDER / "dino_outputs.safetensors")
+    model, expected = build(small_config().model), load_file(FOLDER / "dino_outputs.safetensors")
     load_weights(model, file)
     data = prepare(model, images())
     with torch.no_grad():
@@ -101,7 +70,7 @@ def test_detrex_dino_gives_the_outputs_of_every_layer_in_a_padded_batch(file):
 
 
 def test_report_counts_every_tensor_of_the_file(file, weights):
-    model = build(small_dino())
+    model = build(small_config().model)
     report = load_weights(model, file)
     assert report.layout == detect_layout(weights) == "detrex_dino"
     assert (report.missing, report.new, report.mismatched, report.unexpected) == ((), (), (), ())
@@ -118,7 +87,7 @@ def test_file_with_each_head_once_is_as_good(weights, tmp_path, left):
     heads = ("class_embed.", "bbox_embed.")
     dropped = heads if left else tuple(f"transformer.decoder.{head}" for head in heads)
     torch.save({n: tensor for n, tensor in weights.items() if not n.startswith(dropped)}, tmp_path / "once.pth")
-    model = build(small_dino())
+    model = build(small_config().model)
     assert load_weights(model, tmp_path / "once.pth").repeated == ()
     assert torch.equal(model.bbox_head.reg_branches[2][4].bias, weights["bbox_embed.2.layers.2.bias"])
 
@@ -130,12 +99,12 @@ def test_heads_that_differ_between_their_two_names_are_an_error(weights, tmp_pat
         match=r"transformer\.decoder\.class_embed\.1\.bias and class_embed\.1\.bias are both "
         r"bbox_head\.cls_branches\.1\.bias in mmdet, but their values differ",
     ):
-        load_weights(build(small_dino()), tmp_path / "torn.pth")
+        load_weights(build(small_config().model), tmp_path / "torn.pth")
 
 
 def test_model_without_biases_in_its_neck_is_an_error_that_names_them(file):
     """mmdet's own config has none beside a norm."""
-    model = small_dino()
+    model = small_config().model
     model.neck.bias = "auto"
     with pytest.raises(
         ValueError, match=r"4 in the file are not used.*do not fit: neck\.convs\.0\.conv\.bias, .* with neck\.bias=True"
@@ -145,11 +114,9 @@ def test_model_without_biases_in_its_neck_is_an_error_that_names_them(file):
 
 @pytest.mark.parametrize(("setting", "value"), [("temperature", 20), ("offset", 0.0)])
 def test_model_with_another_positional_encoding_is_an_error(file, setting, value):
-    model = small_dino()
+    model = small_config().model
     model.positional_encoding[setting] = value
-    with pytest.raises(
-        ValueError, match=rf"positional_encoding\.{setting}={value}; detrex_dino files need "
-    ):
+    with pytest.raises(ValueError, match=rf"positional_encoding\.{setting}={value}; detrex_dino files need "):
         load_weights(build(model), file)
     load_weights(build(model), file, allow_partial=True)
 
@@ -159,14 +126,14 @@ def test_tensor_that_no_rule_knows_is_named(weights, tmp_path):
     with pytest.raises(
         ValueError, match=r"1 in the file are .* fit: transformer\.encoder\.post_norm_layer\.weight\. detr"
     ):
-        load_weights(build(small_dino()), tmp_path / "more.pth")
+        load_weights(build(small_config().model), tmp_path / "more.pth")
 
 
 def test_moving_average_is_selected_by_its_prefix(weights, tmp_path):
     """detrex/modeling/ema.py"""
     average = {name: tensor + 1 for name, tensor in weights.items()}
     torch.save({"model": weights, "ema_state": average}, tmp_path / "ema.pth")
-    model = build(small_dino())
+    model = build(small_config().model)
     load_weights(model, tmp_path / "ema.pth")
     assert torch.equal(model.level_embed, weights["transformer.level_embeds"])
     assert len(load_weights(model, tmp_path / "ema.pth", prefix="ema_state.").loaded) == len(model.state_dict())
@@ -175,7 +142,7 @@ def test_moving_average_is_selected_by_its_prefix(weights, tmp_path):
 
 def test_names_under_a_prefix_are_found(weights, tmp_path):
     torch.save({f"detector.{name}": tensor for name, tensor in weights.items()}, tmp_path / "prefixed.pth")
-    report = load_weights(build(small_dino()), tmp_path / "prefixed.pth")
+    report = load_weights(build(small_config().model), tmp_path / "prefixed.pth")
     assert (report.layout, report.unexpected) == ("detrex_dino", ())
 
 
@@ -197,7 +164,7 @@ def test_released_sizes_have_the_names_and_shapes_of_mmdets_dino(size):
     """Every tensor of detrex' configs of ConvNeXt has its place, and every place its tensor."""
     in_file = {name: torch.zeros(()).expand(shape) for name, shape in NAMES[size].items()}
     with torch.device("meta"):
-        model = MODELS.build(dino(size))
+        model = MODELS.build(dino_config(size).model)
     report, _tensors = match_weights(model.state_dict(), in_file, size)
     assert (report.missing, report.new, report.mismatched, report.unexpected) == ((), (), (), ())
     assert str(report.file_variant).startswith(f"ConvNeXt {size} (")
