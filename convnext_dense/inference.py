@@ -20,11 +20,12 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.checkpoints import Checkpoint, load_weights
+from convnext_dense.checkpoints.detector_layouts import find_detector_layout
 from convnext_dense.config.bands import check_shown, use_trained_bands
 from convnext_dense.config.channels import fit_to_channels
 from convnext_dense.config.class_counts import num_classes, set_num_classes, task_of
 from convnext_dense.config.coco_objects import drop_stuff
-from convnext_dense.config.datasets import config_dicts, leaf_datasets
+from convnext_dense.config.datasets import class_names, config_dicts, leaf_datasets
 from convnext_dense.config.device import fit_to_device
 from convnext_dense.config.finetuning import use_trained_image_size
 from convnext_dense.config.mask_heads import can_drop_masks, drop_masks
@@ -121,6 +122,8 @@ class Predictor:
         cfg, opened = _read_both(config, checkpoint, options)
         meta, known = opened.content.get("meta") or {}, opened.dataset_meta
         names = opened.class_names
+        if names is None and find_detector_layout(opened.tensors):  # no other code base stores the names of classes
+            names = tuple(class_names(_test_dataset(cfg)) or ()) or None
         if names is None:
             raise UserError(
                 f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta)."

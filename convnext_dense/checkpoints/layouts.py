@@ -12,6 +12,7 @@ from functools import cache
 
 from torch import Tensor
 
+from convnext_dense.checkpoints.detector_layouts import find_detector_layout
 from convnext_dense.checkpoints.layout_tables import LAYOUTS, ORIGINS, PARTS, Layout, Origin
 from convnext_dense.checkpoints.shapes import to_layout_shape, to_model_shape, unroll_kernel
 from convnext_dense.checkpoints.wrappers import sample_names, unwrap
@@ -77,7 +78,9 @@ def detect_layout(state_dict: Mapping[str, object]) -> str:
     Raises:
         UserError: There is no ConvNeXt in it, or more than one.
     """
-    return find_layout(unwrap(state_dict)).name
+    names = unwrap(state_dict)
+    match, detector = find_layout(names), find_detector_layout(names)
+    return detector.name if detector else match.name
 
 
 def find_layout(names: Iterable[str]) -> Match:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from convnext_dense.checkpoints.architecture import Architecture
 from convnext_dense.checkpoints.class_rows import ClassRows
+from convnext_dense.checkpoints.detector_layouts import find_advice
 from convnext_dense.checkpoints.new_tensors import may_stay_new
 from convnext_dense.errors import UserError
 
@@ -29,6 +30,7 @@ class LoadReport:
         unexpected: Tensors of the file that the model does not have.
         reshaped: Those of ``loaded`` that the file stores in another shape, or that were adapted to another number of
             input channels.
+        repeated: Names in the file that repeat a loaded tensor under a second name, with equal values.
         left_new: Tensors with entries per class that keep their initial values because the file has none of the
             classes.
         classes: The classes that start from their rows in the file, as text; see ``ClassRows``.
@@ -45,6 +47,7 @@ class LoadReport:
     mismatched: tuple[str, ...]
     unexpected: tuple[str, ...]
     reshaped: tuple[str, ...]
+    repeated: tuple[str, ...]
     left_new: tuple[str, ...]
     classes: str
     file_variant: Architecture | None
@@ -52,11 +55,12 @@ class LoadReport:
 
     def __str__(self) -> str:
         total = sum(map(len, (self.loaded, self.new, self.missing, self.mismatched, self.left_new)))
+        repeated = f"{len(self.repeated)} repeat others, " if self.repeated else ""
         classes = f"{self.classes}; " if self.classes else ""
         return (
             f"Loaded {len(self.loaded)} of {total} tensors from {self.source}: {len(self.new)} output norms are new, "
             f"{len(self.missing)} missing, {len(self.mismatched)} of another shape, {len(self.reshaped)} reshaped, "
-            f"{len(self.unexpected)} in the file are not used; {classes}layout {self.layout}, sha256 "
+            f"{repeated}{len(self.unexpected)} in the file are not used; {classes}layout {self.layout}, sha256 "
             f"{self.sha256 or 'not known'}."
         )
 
@@ -66,19 +70,25 @@ class LoadReport:
         return self.digest.result() if self.digest else ""
 
     def raise_if_incomplete(self) -> None:
-        """Raise a ``UserError`` that names up to ten tensors if any is missing or has another shape in the file."""
-        names = [*self.mismatched, *self.missing]
+        """Raise a ``UserError`` that names up to ten tensors if any is missing or has another shape in the file.
+
+        Of a whole detector in another code base's names, no tensor may be left unused either.
+        """
+        advice = find_advice(self.layout)
+        names = [*self.mismatched, *self.missing, *(self.unexpected if advice else ())]
         if not names:
             return
         listing = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
         text = str(self).replace("Loaded ", "Could load only ", 1)
-        raise UserError(f"{text} Nothing was loaded, because these do not fit: {listing}. {self._cause()}")
+        raise UserError(f"{text} Nothing was loaded, because these do not fit: {listing}. {self._cause(advice)}")
 
-    def _cause(self) -> str:
+    def _cause(self, advice: str | None) -> str:
         if self.file_variant and self.model_variant and not self.file_variant.fits(self.model_variant):
             return f"The file is a {self.file_variant}, the model a {self.model_variant}."
         if self.mismatched and self.file_variant:
             return "The ConvNeXt is the same, but these tensors were changed or the heads are for other classes."
+        if advice and not self.mismatched:
+            return advice
         if self.mismatched:
             return "The file is for another model size than the config, or for another number of classes."
         if self.file_variant:
@@ -96,6 +106,7 @@ def compare(
     is_backbone: bool,
     layout: str,
     reshaped: Collection[str],
+    repeated: Collection[str],
     variants: tuple[Architecture | None, Architecture | None],
 ) -> LoadReport:
     """Compare the tensors of a model with those of a file.
@@ -128,6 +139,7 @@ def compare(
         mismatched=tuple(differing.values()),
         unexpected=tuple(name for name in in_file if name not in wanted),
         reshaped=tuple(name for name in matching if name in reshaped),
+        repeated=tuple(repeated),
         left_new=tuple(left_new),
         classes=str(classes or ""),
         file_variant=variants[0],

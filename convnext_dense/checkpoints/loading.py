@@ -8,6 +8,7 @@ from torch import nn
 
 from convnext_dense.checkpoints.checkpoint import Checkpoint
 from convnext_dense.checkpoints.class_rows import ClassRows
+from convnext_dense.checkpoints.detector_layouts import check_settings
 from convnext_dense.checkpoints.load_report import LoadReport
 
 logger = logging.getLogger("mmengine")
@@ -46,13 +47,15 @@ def load_weights(
 
     Raises:
         UserError: A tensor of the model is missing or has another shape in the file; then nothing is loaded. The
-            message names up to ten of these tensors and the likely cause.
+            message names up to ten of these tensors and the likely cause. The same for a whole detector of another code
+            base (``detector_layouts``) that has a tensor or a setting which the model has not.
     """
     checkpoint = Checkpoint(source)
     wanted = model.state_dict()
     report, tensors = checkpoint.fit(wanted, prefix=prefix, classes=classes)
     if not allow_partial:
         report.raise_if_incomplete()
+        check_settings(model, report.layout)
     sizes = {name: tensors[name].nbytes for name in report.loaded}
     for names in _groups(sizes) if checkpoint.is_mapped else [list(sizes)]:
         if not tensors:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from convnext_dense.checkpoints.architecture import Architecture, describe
 from convnext_dense.checkpoints.class_rows import ClassRows
+from convnext_dense.checkpoints.detector_layouts import find_detector_layout, to_mmdet
 from convnext_dense.checkpoints.layouts import Match, choose_layout, find_layouts, to_official
 from convnext_dense.checkpoints.load_report import LoadReport, compare
 from convnext_dense.checkpoints.shapes import fit_input_channels
@@ -27,6 +28,7 @@ class _Renamed(NamedTuple):
     tensors: dict[str, Tensor]
     layout: str = "own names"
     reshaped: Collection[str] = ()
+    repeated: Collection[str] = ()
     variants: tuple[Architecture | None, Architecture | None] = (None, None)
 
 
@@ -41,7 +43,8 @@ def match_weights(
     """Find the tensors of a model in a checkpoint.
 
     A backbone takes the one ConvNeXt in the file, in any layout and under any prefix. A whole model takes the tensors
-    of its ConvNeXt in the same way, and all others by their own names.
+    of its ConvNeXt in the same way, and all others by their own names or, if the file has a layout of
+    ``detector_layouts``, by mmdet's.
 
     Args:
         wanted: State dict of the model.
@@ -74,6 +77,7 @@ def match_weights(
         is_backbone=is_backbone,
         layout=renamed.layout,
         reshaped=renamed.reshaped,
+        repeated=renamed.repeated,
         variants=renamed.variants,
     )
     return report, {name: tensors[name] for name in report.loaded}
@@ -82,7 +86,7 @@ def match_weights(
 def _rename(
     wanted: Mapping[str, Tensor], model: Match, in_file: Mapping[str, Tensor], source: str | os.PathLike
 ) -> _Renamed:
-    """Bring the ConvNeXt of a file to the names and shapes of the model's ConvNeXt; keep the names of all others."""
+    """Bring the ConvNeXt of a file to the names and shapes of the model's ConvNeXt, and a detector to mmdet's names."""
     match = choose_layout(in_file, model, source)
     if match is None:
         return _Renamed(dict(in_file))
@@ -100,9 +104,14 @@ def _rename(
     # All names of a whole model's file may be under a prefix, which that of the backbone shows.
     outer = match.prefix.removesuffix(model.prefix) if match.prefix.endswith(model.prefix) else ""
     others = {name.removeprefix(outer): in_file[name] for name in official.left_out}
+    detector = find_detector_layout(others) if model.prefix else None
+    repeated: tuple[str, ...] = ()
+    if detector:
+        others, repeated = to_mmdet(others, detector)
     tensors |= {name: tensor for name, tensor in others.items() if name not in tensors}
+    layout = detector.name if detector else match.name
     variants = (describe(official.tensors), describe(in_model))
-    return _Renamed(tensors, match.name, {model.prefix + name for name in reshaped}, variants)
+    return _Renamed(tensors, layout, {model.prefix + name for name in reshaped}, repeated, variants)
 
 
 def _has_norm_on_map(match: Match, official: Mapping[str, Tensor], source: str | os.PathLike) -> bool:

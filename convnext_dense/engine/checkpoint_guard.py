@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from convnext_dense.checkpoints import Checkpoint, ClassDim, ClassRows, measure_class_dims
+from convnext_dense.checkpoints.detector_layouts import check_settings
 from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.engine.optimizer_state import fit_optimizer_state
 from convnext_dense.engine.resuming import check_schedule
@@ -44,6 +45,7 @@ class CheckpointGuardHook(Hook):
         wanted = _whole_state_dict(runner.model)
         report, tensors = opened.fit(wanted, classes=_class_rows(runner, opened))
         report.raise_if_incomplete()
+        check_settings(_unwrapped(runner.model), report.layout)
         checkpoint["state_dict"] = wanted | tensors if report.left_new else tensors
         runner.logger.info(str(report))
         if runner._resume:
@@ -85,12 +87,18 @@ def _shapes(model: ConfigDict) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in built.state_dict().items()}
 
 
-def _whole_state_dict(model: Any) -> dict[str, Tensor]:
-    """Return the full state dict of the model inside its wrappers, in every process even if it is sharded."""
+def _unwrapped(model: Any) -> Any:
+    """Return the model inside its wrappers, or its wrapper that shards it, which passes attributes on."""
     while not isinstance(model, FullyShardedDataParallel) and (
         is_model_wrapper(model) or isinstance(model, BaseTTAModel)
     ):
         model = model.module
+    return model
+
+
+def _whole_state_dict(model: Any) -> dict[str, Tensor]:
+    """Return the full state dict of the model inside its wrappers, in every process even if it is sharded."""
+    model = _unwrapped(model)
     if not isinstance(model, FullyShardedDataParallel):
         return model.state_dict()
     whole = StateDictType.FULL_STATE_DICT
