@@ -11,7 +11,6 @@ mmdet/models/detectors/dino.py and mmdet/models/layers/transformer/*.py for thos
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ class DetectorLayout:
         rules: Pairs of a regular expression and its replacement. All are applied to a name in turn, so that one rule
             names the module and another its part.
         settings: Attributes of mmdet's detector that have no tensor and decide whether it gives the same outputs, with
-            the values of the other code base.
+            the values of the other code base, as ``part.attribute``.
         advice: How a config of mmdet has to differ, for messages.
     """
 
@@ -93,7 +92,8 @@ def check_settings(model: nn.Module, name: str) -> None:
     """
     for layout in DETECTOR_LAYOUTS:
         for path, value in layout.settings.items() if layout.name == name else ():
-            in_model = reduce(lambda part, key: getattr(part, key, None), path.split("."), model)
+            part, _, attribute = path.rpartition(".")
+            in_model = getattr(getattr(model, part, None), attribute, None)
             if in_model != value:
                 raise UserError(f"The model has {path}={in_model}; {name} files need {value}. {layout.advice}")
 
