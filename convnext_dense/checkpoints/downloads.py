@@ -51,8 +51,11 @@ def cached_path(address: str) -> Path:
     Raises:
         UserError: The address does not end with the name of a file.
     """
-    name = Path(unquote(urlparse(address).path)).name
-    if name in ("", ".."):
+    try:
+        name = unquote(urlparse(address).path).rpartition("/")[2]
+    except ValueError as error:
+        raise UserError(f"Checkpoint {address} is not an address: {first_line(error)}.") from error
+    if name in ("", ".", ".."):
         raise UserError(f"Checkpoint {address} is an address without the name of a file at its end.")
     return cache_folder() / name
 
