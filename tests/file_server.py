@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class FileServer:
     """Sends ``content`` for every path.
 
-    ``ranges`` says whether parts are sent; the first answer ends after ``cut`` bytes; every answer has ``status``, comes
-    after ``delay`` seconds, and pauses for ``stall`` seconds in the middle. ``requests`` are the ranges asked for.
+    ``ranges`` says whether parts are sent; the first answer ends after ``cut`` bytes; every answer has ``status``,
+    comes after ``delay`` seconds, and pauses for ``stall`` seconds in the middle. ``requests`` are the ranges that were
+    asked for.
     """
 
     def __init__(self, content, *, ranges=True, cut=None, status=200, delay=0.0, stall=0.0, tag='"1"', sized=True):

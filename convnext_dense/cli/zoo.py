@@ -130,7 +130,7 @@ def verify_entries(
     for entry in entries:
         folder = {} if data is None else _DATA_OPTIONS[entry.task](data)
         measured = evaluate_model(
-            ROOT / entry.config,
+            ROOT / str(entry.config),
             f"{PREFIX}{entry.name}",
             {**folder, **(options or {})},
             work_dir=str(Path(work_dir, entry.name)),

@@ -27,9 +27,9 @@ by `python tools/write_docs.py` from `convnext_dense/description/bad_inputs.json
 _ZOO_HEAD = """\
 # The zoo
 
-Public weights that `zoo:NAME` names wherever weights are named; `python tools/zoo.py show NAME` prints the config or the
-backbone that they fill, the address, and where the numbers were read. Numbers are percentages. This page is written by
-`python tools/write_docs.py` from `convnext_dense/checkpoints/zoo.json`.
+Public weights, which `zoo:NAME` names wherever a command or a config names weights. `python tools/zoo.py show NAME`
+prints the config or the backbone that they fill, their address, and where the numbers were read. Numbers are
+percentages. This page is written by `python tools/write_docs.py` from `convnext_dense/checkpoints/zoo.json`.
 """
 
 
