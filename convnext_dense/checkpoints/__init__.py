@@ -10,6 +10,7 @@ from convnext_dense.checkpoints.load_report import LoadReport
 from convnext_dense.checkpoints.loading import load_weights
 from convnext_dense.checkpoints.sources import fetch
 from convnext_dense.checkpoints.variants import ISOTROPIC_VARIANTS, VARIANTS, Variant
+from convnext_dense.checkpoints.zoo import ZooEntry, find_entry, read_zoo
 
 __all__ = [
     "ISOTROPIC_VARIANTS",
@@ -21,11 +22,14 @@ __all__ = [
     "ClassRows",
     "LoadReport",
     "Variant",
+    "ZooEntry",
     "convert_checkpoint",
     "convert_state_dict",
     "detect_layout",
     "fetch",
+    "find_entry",
     "load_weights",
     "measure_class_dims",
     "read_checkpoint",
+    "read_zoo",
 ]

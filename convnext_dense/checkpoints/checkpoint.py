@@ -11,12 +11,13 @@ from torch import Tensor
 
 from convnext_dense.checkpoints.architecture import Architecture, describe
 from convnext_dense.checkpoints.class_rows import ClassRows, read_class_names
+from convnext_dense.checkpoints.digests import hash_in_background
 from convnext_dense.checkpoints.layouts import Match, OfficialWeights, find_layout, to_official
 from convnext_dense.checkpoints.load_report import LoadReport
 from convnext_dense.checkpoints.matching import match_weights
 from convnext_dense.checkpoints.reading import is_mapped, read_files, read_metadata
 from convnext_dense.checkpoints.shapes import flatten_grn
-from convnext_dense.checkpoints.sources import fetch, hash_in_background, list_parts
+from convnext_dense.checkpoints.sources import fetch, list_parts
 from convnext_dense.checkpoints.wrappers import select_weights, unwrap
 
 

@@ -7,6 +7,8 @@ research licence as timm states it.
 
 import re
 
+from convnext_dense.checkpoints.zoo import PREFIX, find_entry
+
 UNKNOWN = "unknown"
 
 _FOLDER = r"(?:.*[/\\])?"
@@ -39,12 +41,14 @@ def find_licence(source: str, layout: str) -> str:
     """Return the licence of the weights.
 
     Args:
-        source: Path, address or ``timm:`` / ``hf:`` name of the file.
+        source: Path, address or ``zoo:``, ``timm:`` or ``hf:`` name of the file.
         layout: Name of the layout, from ``detect_layout``.
 
     Returns:
         The licence, or ``'unknown'``: a layout that many programs write does not tell who trained the weights.
     """
+    if source.startswith(PREFIX):
+        return find_entry(source).licence
     for pattern, licence in _BY_SOURCE:
         if pattern.fullmatch(source):
             return licence

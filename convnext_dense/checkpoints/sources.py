@@ -1,16 +1,12 @@
 """Find or download the file that a source of weights names."""
 
-import hashlib
-import io
 import json
 import os
 import re
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlparse
 
-import torch
-
+from convnext_dense.checkpoints.downloads import OPEN_SECONDS, cache_folder, download, within
+from convnext_dense.checkpoints.zoo import PREFIX, find_entry
 from convnext_dense.errors import UserError, first_line
 
 # File names of weights in a repository or a folder of the Hugging Face hub, in the order in which they are tried.
@@ -20,6 +16,7 @@ _HUB_FILES = (
     "open_clip_model.safetensors",
     "open_clip_pytorch_model.bin",
 )
+_ADDRESSES = ("http://", "https://")
 _PART = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
 _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".pth.tar", ".index.json")
 
@@ -29,16 +26,19 @@ def fetch(source: str | os.PathLike) -> Path:
 
     Args:
         source: The path of a file, or of a folder with one checkpoint in it, whole or in parts with an index; an
-            ``http(s)://`` address, cached by ``torch.hub`` (``TORCH_HOME``); ``timm:NAME`` for a model of timm with its
-            tag, such as ``timm:convnext_tiny.fb_in1k``; or ``hf:OWNER/NAME`` for a repository on the Hugging Face hub.
-            The last two are cached by the hub (``HF_HOME``).
+            ``http(s)://`` address, cached where ``torch.hub`` does (``TORCH_HOME``); ``zoo:NAME`` for an entry of the
+            zoo; ``timm:NAME`` for a model of timm with its tag, such as ``timm:convnext_tiny.fb_in1k``; or
+            ``hf:OWNER/NAME`` for a repository on the Hugging Face hub. The last two are cached by the hub
+            (``HF_HOME``).
 
     Raises:
         UserError: The file does not exist or cannot be downloaded; the message says where to put it.
     """
     source = os.fspath(source)
-    if source.startswith(("http://", "https://")):
-        return _download(source)
+    if source.startswith(_ADDRESSES):
+        return download(source)
+    if source.startswith(PREFIX):
+        return _fetch_from_zoo(source)
     if source.startswith("timm:"):
         return _fetch_from_hub(source, f"timm/{source.removeprefix('timm:')}")
     if source.startswith("hf:"):
@@ -67,26 +67,6 @@ def list_parts(path: Path) -> dict[Path, list[str] | None]:
         return {path.parent / file: names for file, names in _read_index(path).items()}
     _check_whole(path)
     return {path: None}
-
-
-def hash_in_background(path: Path) -> Future[str]:
-    """Compute the sha256 of a file in a thread, because for an xlarge it takes longer than loading.
-
-    The file is opened before this function returns, so it may be moved or deleted afterwards.
-    """
-    pool = ThreadPoolExecutor(max_workers=1)
-    future = pool.submit(_hash, path.open("rb", buffering=0))
-    pool.shutdown(wait=False)
-    return future
-
-
-def _hash(file: io.FileIO) -> str:
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(1 << 22))  # few large pieces, because each read waits for the GIL
-    with file:
-        while num_bytes := file.readinto(buffer):
-            digest.update(buffer[:num_bytes])
-    return digest.hexdigest()
 
 
 def _read_index(path: Path) -> dict[str, list[str]]:
@@ -134,36 +114,42 @@ def _find_in_folder(folder: Path) -> Path:
     )
 
 
-def _download(address: str) -> Path:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / Path(urlparse(address).path).name
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(address, str(path))
-        except OSError as error:
-            raise UserError(
-                f"Checkpoint {address} could not be downloaded ({error}). Put the file at {path}, or name a local file."
-            ) from error
-    return path
+def _fetch_from_zoo(name: str) -> Path:
+    entry = find_entry(name)
+    if entry.address.startswith(_ADDRESSES):
+        return download(entry.address, digest=entry.digest, page=entry.page)
+    return fetch(entry.address)
 
 
 def _fetch_from_hub(source: str, repository: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    """Return a file of a repository on the Hugging Face hub: from its cache, from a folder of ours, or downloaded."""
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError
 
-    for file in _HUB_FILES:
-        try:
-            return Path(hf_hub_download(repository, file))
-        except LocalEntryNotFoundError as error:
-            reason: Exception = error  # the hub cannot be reached or is off; another file may be in the cache
-        except EntryNotFoundError as error:
-            reason = error
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            reason = error
-            break
+    by_hand = cache_folder() / repository.replace("/", "--")
+    cause: Exception | None = None
+    try:
+        for file in _HUB_FILES:
+            cached = try_to_load_from_cache(repository, file)
+            if isinstance(cached, str):
+                return Path(cached)
+        if by_hand.is_dir():
+            return _find_in_folder(by_hand)
+        # One question instead of a download of each name, which is tried again and again without a network.
+        info = within(OPEN_SECONDS, lambda: HfApi().model_info(repository, timeout=OPEN_SECONDS))
+        names = {file.rfilename for file in info.siblings or ()}
+        found = [file for file in _HUB_FILES if file in names]
+        if found:
+            return Path(hf_hub_download(repository, found[0]))
+        reason = f"it has none of {', '.join(_HUB_FILES)}"
+    except UserError:
+        raise
+    except GatedRepoError:
+        reason = "it is gated: accept its licence there, and log in with `hf auth login`"
+    except Exception as error:  # of the hub, or of its library for HTTP, which has changed before
+        reason, cause = first_line(error), error
     raise UserError(
-        f"Checkpoint {source} cannot be downloaded from https://huggingface.co/{repository} ({first_line(reason)}). "
-        "Name a repository that has weights (a model of timm with its tag), log in if its licence requires it, or name "
-        "a local file."
-    ) from reason
+        f"Checkpoint {source} cannot be downloaded from https://huggingface.co/{repository} ({reason}). Name a "
+        "repository that has weights (a model of timm with its tag), or put its file at "
+        f"{by_hand / _HUB_FILES[0]}, or name a local file."
+    ) from cause

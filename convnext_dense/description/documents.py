@@ -1,16 +1,20 @@
-"""Write the computed parts of the documentation: tables between markers, the roadmap picture, bad inputs."""
+"""Write the computed parts of the documentation: tables between markers, the roadmap picture, bad inputs, the zoo."""
 
 from pathlib import Path
 
+from convnext_dense.checkpoints import read_zoo
+from convnext_dense.checkpoints.zoo import TASKS
 from convnext_dense.description.markdown import format_table
 from convnext_dense.description.picture import draw_roadmap
 from convnext_dense.description.published import read_bad_inputs, read_published
 from convnext_dense.description.tables import TABLES, build_table, roadmap_gmacs
+from convnext_dense.description.zoo_table import list_zoo
 from convnext_dense.errors import UserError
 
 # Document -> its tables, each between `<!-- table NAME -->` and `<!-- end of table NAME -->`.
 DOCUMENTS = {"docs/roadmap.md": ("roadmap",), "docs/tables.md": tuple(name for name in TABLES if name != "roadmap")}
 BAD_INPUTS = "docs/bad_inputs.md"
+ZOO = "docs/zoo.md"
 
 _BAD_INPUTS_HEAD = """\
 # Bad inputs and their messages
@@ -18,6 +22,14 @@ _BAD_INPUTS_HEAD = """\
 Every row is a test (`tests/test_bad_inputs.py`), which makes the input and runs the command; it must end with this
 message and a nonzero exit code. Three dots stand for a path, a number or the rest of the message. This page is written
 by `python tools/write_docs.py` from `convnext_dense/description/bad_inputs.json`.
+"""
+
+_ZOO_HEAD = """\
+# The zoo
+
+Public weights, which `zoo:NAME` names wherever a command or a config names weights. `python tools/zoo.py show NAME`
+prints the config or the backbone that they fill, their address, and where the numbers were read. Numbers are
+percentages. This page is written by `python tools/write_docs.py` from `convnext_dense/checkpoints/zoo.json`.
 """
 
 
@@ -33,7 +45,9 @@ def write_documents(root: Path) -> list[Path]:
         (root / document).write_text(text, encoding="utf-8")
     bad_inputs = root / BAD_INPUTS
     bad_inputs.write_text(describe_bad_inputs(), encoding="utf-8")
-    return [picture, bad_inputs, *(root / document for document in DOCUMENTS)]
+    zoo = root / ZOO
+    zoo.write_text(describe_zoo(), encoding="utf-8")
+    return [picture, bad_inputs, zoo, *(root / document for document in DOCUMENTS)]
 
 
 def describe_bad_inputs() -> str:
@@ -42,6 +56,15 @@ def describe_bad_inputs() -> str:
     header = ("input", "message", "met by")
     cells = [(row["input"], row["message"].replace("|", "\\|"), f"`{row['command']}`") for row in rows]
     return f"{_BAD_INPUTS_HEAD}\n{format_table(header, cells)}\n"
+
+
+def describe_zoo() -> str:
+    """Return the page of public weights, a table for each task."""
+    parts = [_ZOO_HEAD]
+    for task in TASKS:
+        entries = [entry for entry in read_zoo().values() if entry.task == task]
+        parts.append(f"## {task.capitalize()}\n\n{list_zoo(entries)}\n")
+    return "\n".join(parts)
 
 
 def replace_table(text: str, name: str, table: str) -> str:

@@ -1,8 +1,6 @@
 """The official COCO and ADE20K releases, with the head names of mmdet 2.x and mmseg 0.x, fill our models.
 
-The names are written out here as mmdet 2.x (necks/fpn.py, dense_heads/rpn_head.py, roi_heads/) and mmseg 0.x
-(decode_heads/uper_head.py, fcn_head.py) built them for the configs of facebookresearch/ConvNeXt@048efcea. None of them
-changed in mmdet 3.x and mmseg 1.x. Files hold one number per tensor, spread over its shape."""
+The names are those of released_tensors.py."""
 
 from pathlib import Path
 
@@ -10,104 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from released_tensors import cascade_mask_rcnn, mask_rcnn, upernet
 
 from convnext_dense.checkpoints import convert_state_dict, load_weights
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "detection"
-DEPTHS = (3, 3, 9, 3)
-CHANNELS = (96, 192, 384, 768)
-
-
-def spread(*shape):
-    return torch.full((1,), 0.5).expand(shape)
-
-
-def convolution(name, out_channels, in_channels, size, *, bias=True):
-    weights = {f"{name}.weight": spread(out_channels, in_channels, size, size)}
-    return weights | ({f"{name}.bias": spread(out_channels)} if bias else {})
-
-
-def linear(name, out_features, in_features):
-    return {f"{name}.weight": spread(out_features, in_features), f"{name}.bias": spread(out_features)}
-
-
-def batch_norm(name, channels):
-    parts = {part: spread(channels) for part in ("weight", "bias", "running_mean", "running_var")}
-    return {f"{name}.{part}": tensor for part, tensor in parts.items()} | {
-        f"{name}.num_batches_tracked": torch.tensor(1)
-    }
-
-
-def conv_module(name, out_channels, in_channels, size):
-    """mmcv's ConvModule with a norm: no bias."""
-    return convolution(f"{name}.conv", out_channels, in_channels, size, bias=False) | batch_norm(
-        f"{name}.bn", out_channels
-    )
-
-
-def backbone():
-    weights = {}
-    for stage, width in enumerate(CHANNELS):
-        weights |= {f"norm{stage}.weight": spread(width), f"norm{stage}.bias": spread(width)}
-        norm, conv = (1, 0) if stage == 0 else (0, 1)
-        before = 3 if stage == 0 else CHANNELS[stage - 1]
-        normed = width if stage == 0 else before
-        weights |= {f"downsample_layers.{stage}.{norm}.{kind}": spread(normed) for kind in ("weight", "bias")}
-        weights |= convolution(f"downsample_layers.{stage}.{conv}", width, before, 4 if stage == 0 else 2)
-        for block in range(DEPTHS[stage]):
-            name = f"stages.{stage}.{block}"
-            weights |= {f"{name}.gamma": spread(width)} | convolution(f"{name}.dwconv", width, 1, 7)
-            weights |= {f"{name}.norm.{kind}": spread(width) for kind in ("weight", "bias")}
-            weights |= linear(f"{name}.pwconv1", 4 * width, width) | linear(f"{name}.pwconv2", width, 4 * width)
-    return {f"backbone.{name}": tensor for name, tensor in weights.items()}
-
-
-def pyramid_and_proposals():
-    weights = {}
-    for level, width in enumerate(CHANNELS):
-        weights |= convolution(f"neck.lateral_convs.{level}.conv", 256, width, 1)
-        weights |= convolution(f"neck.fpn_convs.{level}.conv", 256, 256, 3)
-    weights |= convolution("rpn_head.rpn_conv", 256, 256, 3)
-    return weights | convolution("rpn_head.rpn_cls", 3, 256, 1) | convolution("rpn_head.rpn_reg", 12, 256, 1)
-
-
-def mask_head(name):
-    weights = {}
-    for number in range(4):
-        weights |= convolution(f"{name}.convs.{number}.conv", 256, 256, 3)
-    return weights | convolution(f"{name}.upsample", 256, 256, 2) | convolution(f"{name}.conv_logits", 80, 256, 1)
-
-
-def mask_rcnn():
-    head = "roi_head.bbox_head"
-    weights = backbone() | pyramid_and_proposals() | mask_head("roi_head.mask_head")
-    weights |= linear(f"{head}.shared_fcs.0", 1024, 256 * 7 * 7) | linear(f"{head}.shared_fcs.1", 1024, 1024)
-    return weights | linear(f"{head}.fc_cls", 81, 1024) | linear(f"{head}.fc_reg", 320, 1024)
-
-
-def cascade_mask_rcnn():
-    weights = backbone() | pyramid_and_proposals()
-    for stage in range(3):
-        head = f"roi_head.bbox_head.{stage}"
-        for number in range(4):
-            weights |= conv_module(f"{head}.shared_convs.{number}", 256, 256, 3)
-        weights |= linear(f"{head}.shared_fcs.0", 1024, 256 * 7 * 7)
-        weights |= linear(f"{head}.fc_cls", 81, 1024) | linear(f"{head}.fc_reg", 320, 1024)
-        weights |= mask_head(f"roi_head.mask_head.{stage}")
-    return weights
-
-
-def upernet():
-    weights, head = backbone(), "decode_head"
-    for level in range(4):
-        weights |= conv_module(f"{head}.psp_modules.{level}.1", 512, 768, 1)
-    weights |= conv_module(f"{head}.bottleneck", 512, 768 + 4 * 512, 3)
-    for level in range(3):
-        weights |= conv_module(f"{head}.lateral_convs.{level}", 512, CHANNELS[level], 1)
-        weights |= conv_module(f"{head}.fpn_convs.{level}", 512, 512, 3)
-    weights |= conv_module(f"{head}.fpn_bottleneck", 512, 4 * 512, 3) | convolution(f"{head}.conv_seg", 150, 512, 1)
-    weights |= conv_module("auxiliary_head.convs.0", 256, 384, 3)
-    return weights | convolution("auxiliary_head.conv_seg", 150, 256, 1)
 
 
 def release(weights, path):
@@ -151,7 +56,7 @@ def segmenter():
         backbone=dict(type="convnext_dense.ConvNeXt", arch="tiny"),
         decode_head=dict(
             type="UPerHead",
-            in_channels=list(CHANNELS),
+            in_channels=[96, 192, 384, 768],
             in_index=[0, 1, 2, 3],
             channels=512,
             pool_scales=(1, 2, 3, 6),
