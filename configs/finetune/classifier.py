@@ -1,7 +1,7 @@
 """ConvNeXt-T with ImageNet-22K weights, for your own classes of images.
 
-Run: python tools/train.py configs/finetune/classifier.py --data DIR [--backbone NAME --backbone-weights SRC]
-     or from a trained model: ... --init-from zoo:convnext_tiny_22k_1k_224
+Run: python tools/train.py configs/finetune/classifier.py --data DIR [--backbone NAME]
+     or from a trained model: ... --init-from zoo:convnext_t_22k_ft_224
 Batch: 1 GPU x 32 images; --batch auto finds what fits
 Source: our own; there is no published counterpart
 Results here: not measured
@@ -15,6 +15,6 @@ _base_ = [
 
 model = dict(
     backbone=dict(drop_path_rate=0.1),
-    init_cfg=dict(type="Pretrained", checkpoint="https://dl.fbaipublicfiles.com/convnext/convnext_tiny_22k_224.pth"),
+    init_cfg=dict(type="Pretrained", checkpoint="zoo:convnext_t_22k"),
 )
 finetune = dict(batch_size=32, epochs=30, steps=(500, 30000))

@@ -1,7 +1,7 @@
 """UperNet on ConvNeXt-T with ImageNet-22K weights, for your own label images.
 
-Run: python tools/train.py configs/finetune/upernet.py --data DIR [--backbone NAME --backbone-weights SRC]
-     or from a trained model: ... --init-from zoo:upernet_convnext_tiny_1k_512x512
+Run: python tools/train.py configs/finetune/upernet.py --data DIR [--backbone NAME]
+     or from a trained model: ... --init-from zoo:upernet_convnext_t_160k
 Batch: 1 GPU x 4 images; --batch auto finds what fits
 Source: our own; there is no published counterpart
 Results here: not measured
@@ -17,7 +17,7 @@ model = dict(
     backbone=dict(
         drop_path_rate=0.2,
         init_cfg=dict(
-            type="Pretrained", checkpoint="https://dl.fbaipublicfiles.com/convnext/convnext_tiny_22k_224.pth"
+            type="Pretrained", checkpoint="zoo:convnext_t_22k"
         ),
     ),
 )

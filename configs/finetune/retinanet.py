@@ -1,0 +1,20 @@
+"""RetinaNet on ConvNeXt-T with ImageNet-22K weights, for your own boxes: fast, with one stage.
+
+Run: python tools/train.py configs/finetune/retinanet.py --data DIR [--backbone NAME]
+Batch: 1 GPU x 4 images; --batch auto finds what fits
+Source: our own; there is no published counterpart
+Results here: not measured
+"""
+
+_base_ = [
+    "../_base_/models/retinanet_convnext.py",
+    "../_base_/datasets/finetune_boxes.py",
+    "../_base_/schedules/finetune_boxes.py",
+]
+
+model = dict(
+    backbone=dict(
+        drop_path_rate=0.2,
+        init_cfg=dict(type="Pretrained", checkpoint="zoo:convnext_t_22k"),
+    ),
+)
