@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--init-from",
         metavar="SRC",
-        help="file, address or zoo:NAME of a trained model to start from, whatever its classes",
+        help="file, address or zoo:NAME of a trained model to start from, of any classes",
     )
     parser.add_argument(
         "--resume",

@@ -127,9 +127,9 @@ def test_training_starts_from_a_name(way, detector_in_zoo, detector, shapes_fold
 def test_init_from_of_the_command_takes_a_name(detector_in_zoo, monkeypatch, capsys, shapes_folder, tmp_path):
     code, _, err = run_tool(
         monkeypatch, capsys, "train.py", ROOT / DETECTOR, "--data", shapes_folder, "--work-dir", tmp_path,
-        "--init-from", "zoo:smal",
+        "--init-from", "zoo:smaller",
     )  # fmt: skip
-    assert (code, "The zoo has no 'smal'; the nearest name is 'small'" in err) == (1, True)
+    assert (code, "The zoo has no 'smaller'; the nearest name is 'small'" in err) == (1, True)
 
 
 def test_backbone_starts_from_a_name(zoo):
