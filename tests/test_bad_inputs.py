@@ -3,6 +3,7 @@
 Each function below creates one bad input and returns the command line that meets it; its name is the key.
 """
 
+import contextlib
 import json
 import pickle
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from file_server import serving
 from PIL import Image
 
 from convnext_dense.description.documents import BAD_INPUTS, describe_bad_inputs
@@ -39,8 +41,9 @@ def case(function):
 class Place:
     """Folders of valid data, which tests may damage, and files beside them."""
 
-    def __init__(self, folder, sources):
-        self.folder, self.sources = folder, sources
+    def __init__(self, folder, sources, patch, servers):
+        self.folder, self.sources, self.patch, self.servers = folder, sources, patch, servers
+        patch.setenv("TORCH_HOME", str(folder / "torch"))
 
     def copy(self, name):
         return Path(shutil.copytree(self.sources[name], self.folder / name))
@@ -49,6 +52,10 @@ class Place:
         path = self.folder / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
+
+    def served(self, content, name, **behaviour):
+        """Return the address of a file that a local server sends."""
+        return self.servers.enter_context(serving(content, **behaviour)).address(name)
 
     def detect(self, change, split="train"):
         """Change the content of an annotation file, and train."""
@@ -575,6 +582,41 @@ def resume_from_a_missing_file(place):
 
 
 @case
+def zoo_name_unknown(place):
+    return place.test("zoo:cascade_convnext_t")
+
+
+@case
+def download_without_network(place):
+    return place.test("http://127.0.0.1:1/none.pth")
+
+
+@case
+def download_of_the_hub_without_network(place):
+    place.patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place.folder))
+    place.patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return place.test("timm:convnext_tiny.fb_in1k")
+
+
+@case
+def download_of_another_file(place):
+    return place.test(place.served(b"another file", "net-d4731b3d.pth"))
+
+
+@case
+def download_damaged_in_the_cache(place):
+    cache = place.folder / "torch/hub/checkpoints"
+    cache.mkdir(parents=True)
+    (cache / "net-d4731b3d.pth").write_bytes(b"another file")
+    return place.test("http://127.0.0.1:1/net-d4731b3d.pth")
+
+
+@case
+def download_truncated(place):
+    return place.test(place.served(bytes(5000), "net.pth", cut=1000))
+
+
+@case
 def output_of_an_unknown_kind(place):
     return place.convert(OFFICIAL, "out.onnx")
 
@@ -756,6 +798,12 @@ def sources(shapes_folder, ade_folder, tmp_path_factory):
     return found
 
 
+@pytest.fixture
+def servers():
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
 def as_pattern(message):
     """Return a pattern in which three dots match any text."""
     return ".*?".join(map(re.escape, message.split("...")))
@@ -771,8 +819,8 @@ def test_table_matches_the_cases():
 
 
 @pytest.mark.parametrize("key", CASES)
-def test_bad_input_ends_with_its_sentence(key, sources, tmp_path, monkeypatch, capfd):
-    arguments = CASES[key](Place(tmp_path, sources))
+def test_bad_input_ends_with_its_sentence(key, sources, servers, tmp_path, monkeypatch, capfd):
+    arguments = CASES[key](Place(tmp_path, sources, monkeypatch, servers))
     tool = ROOT / "tools" / arguments[0]
     assert TABLE[key]["command"].startswith(arguments[0].removesuffix(".py"))
     monkeypatch.setattr(sys, "argv", [str(tool), *map(str, arguments[1:])])

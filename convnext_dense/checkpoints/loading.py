@@ -31,7 +31,8 @@ def load_weights(
     Args:
         model: A ConvNeXt backbone, or any model whose own state dict was saved. The weight of the stem is adapted to
             the model's number of input channels, see ``shapes.fit_input_channels``.
-        source: A path, an ``http(s)://`` address, ``timm:NAME`` or ``hf:OWNER/NAME``; see ``sources.fetch``.
+        source: A path, an ``http(s)://`` address, ``zoo:NAME``, ``timm:NAME`` or ``hf:OWNER/NAME``; see
+            ``sources.fetch``.
         prefix: Prefix of the wanted names in the file, such as ``'backbone.'``; by default it is detected. It may begin
             with the key of the state dict: ``'model_ema.'`` takes the moving average of an official training file
             instead of the trained weights; ``'ema_state_dict.'`` takes the trained weights of one of this package's

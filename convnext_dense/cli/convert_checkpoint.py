@@ -13,7 +13,7 @@ from convnext_dense.models.probe import probe_checkpoint
 def main() -> None:
     """Read the arguments, and convert or probe."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="IN", help="path, http(s):// address, timm:NAME or hf:OWNER/NAME")
+    parser.add_argument("source", metavar="IN", help="path, http(s):// address, zoo:NAME, timm:NAME or hf:OWNER/NAME")
     parser.add_argument("out", metavar="OUT", nargs="?", help="file to write: .safetensors, .pth or .pt")
     parser.add_argument("--to", choices=list(WRITABLE), help="layout of OUT")
     parser.add_argument(

@@ -14,7 +14,7 @@ def main() -> None:
     """Read the arguments, predict, and write one picture per image."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="path of the config")
-    parser.add_argument("checkpoint", help="path or address of the weights")
+    parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
     parser.add_argument("images", nargs="+", help="image files, or folders of them")
     parser.add_argument("--out-dir", default="outputs", help="folder for pictures (default: outputs)")
     parser.add_argument(

@@ -17,7 +17,7 @@ def main() -> None:
     )
     parser.add_argument("out", metavar="OUT.py", help="self-contained file to write")
     parser.add_argument("--arch", default="tiny", help="variant of ConvNeXt (default: tiny)")
-    parser.add_argument("--weights", metavar="SRC", help="file, address or timm:NAME of the backbone's weights")
+    parser.add_argument("--weights", metavar="SRC", help="file, address or zoo:NAME of the backbone's weights")
     parser.add_argument("--layer-decay", type=float, metavar="RATE", help="train with AdamW and this layer decay")
     args = parser.parse_args()
 

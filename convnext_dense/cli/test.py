@@ -10,7 +10,7 @@ def main() -> None:
     """Read the arguments and test."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="path of the config")
-    parser.add_argument("checkpoint", help="path or address of the weights")
+    parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation, if the config has it")
     parser.add_argument("--show-dir", metavar="D", help="draw predictions beside the ground truth")
     parser.add_argument(

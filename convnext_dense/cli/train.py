@@ -26,9 +26,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="path of the config")
     parser.add_argument("--backbone", metavar="NAME", help="convnext-ARCH, convnextv2-ARCH or dinov3-convnext-ARCH")
-    parser.add_argument("--backbone-weights", metavar="SRC", help="file, address or timm:NAME of its weights")
+    parser.add_argument("--backbone-weights", metavar="SRC", help="file, address, zoo:NAME or timm:NAME of its weights")
     parser.add_argument(
-        "--init-from", metavar="SRC", help="file or address of a trained model to start from, whatever its classes"
+        "--init-from",
+        metavar="SRC",
+        help="file, address or zoo:NAME of a trained model to start from, of any classes",
     )
     parser.add_argument(
         "--resume",
