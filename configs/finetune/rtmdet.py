@@ -13,6 +13,7 @@ _base_ = [
 ]
 
 model = dict(
+    data_preprocessor=dict(pad_size_divisor=32),  # images of any size
     backbone=dict(
         drop_path_rate=0.2,
         init_cfg=dict(type="Pretrained", checkpoint="zoo:convnext_t_22k"),

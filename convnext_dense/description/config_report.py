@@ -1,7 +1,7 @@
 """Describe one config: sizes by part, feature maps, memory, learning rates, recipe, published values."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +61,29 @@ def describe_config(
 def published_image_size(cfg: Config) -> tuple[int, int]:
     """Return the (height, width) at which the papers count FLOPs.
 
-    This is 1280 x 800 for detection, four crops side by side for segmentation, and one crop for classification.
+    This is 1280 x 800 for detection, or the size to which a detector pads every image; four crops side by side for
+    segmentation, and one crop for classification.
     """
     if cfg.get("default_scope") == "mmdet":
-        return 800, 1280
+        return _padded_size(cfg) or (800, 1280)
     height, width = training_size(cfg)
     return (height, 4 * height) if cfg.get("default_scope") == "mmseg" else (height, width)
 
 
 def training_size(cfg: Config) -> tuple[int, int]:
-    """Return the (height, width) of training images: the crop, or 1280 x 800 if sizes vary."""
+    """Return the (height, width) of training images: the crop, the padded size, or 1280 x 800 if sizes vary."""
     crop = cfg.model.get("data_preprocessor", {}).get("size")  # of a segmenter
     if crop:
         return tuple(crop)
     crop = cfg.train_dataloader.dataset.get("transform", {}).get("input_size")  # of a classifier
-    return (crop, crop) if crop else (800, 1280)
+    return (crop, crop) if crop else _padded_size(cfg) or (800, 1280)
+
+
+def _padded_size(cfg: Config) -> tuple[int, int] | None:
+    """Return the (height, width) to which a detector's test pipeline pads every image, if it does."""
+    steps = cfg.get("test_dataloader", {}).get("dataset", {}).get("pipeline", [])
+    sizes = [step.size for step in steps if str(step.get("type")).endswith("Pad") and step.get("size")]
+    return (sizes[0][1], sizes[0][0]) if sizes else None  # mmcv's Pad takes (width, height)
 
 
 def recipe(cfg: Config) -> list[str]:
@@ -122,7 +130,8 @@ def _sizes(model: nn.Module, test_size: tuple[int, int], train_size: tuple[int, 
     return (
         f"{format_table(header, rows)}\n"
         f"Activations: what autograd saves for the backward pass of one {train_size[1]} x {train_size[0]} image in "
-        "float32, without heads on proposals; counted by saved-tensor hooks on the meta device."
+        "float32, without heads on proposals and denoising queries; counted by saved-tensor hooks on the meta device. "
+        "A part without MACs is not counted, and is not in the total."
     )
 
 
@@ -145,15 +154,30 @@ def _learning_rates(cfg: Config, model: nn.Module) -> str:
     """Return the learning rates of the parameter groups that the config's constructor makes."""
     wrapper = cfg.optim_wrapper
     kind = wrapper.get("constructor", "DefaultOptimWrapperConstructor")
-    if not kind.startswith("convnext_dense."):
-        return f"Learning rates: {wrapper.optimizer.lr:g} for every layer (multiplier 1)"
     settings = dict(optim_wrapper_cfg=dict(type="OptimWrapper", optimizer=wrapper.optimizer))
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.build(
-        dict(type=kind, paramwise_cfg=dict(wrapper.get("paramwise_cfg", {})), **settings)
+        dict(type=kind, paramwise_cfg=dict(wrapper.get("paramwise_cfg") or {}), **settings)
     )
-    if not hasattr(constructor, "summary"):
-        return f"Learning rates: {wrapper.optimizer.lr:g}, grouped by {kind}"
-    return constructor.summary(model)
+    if hasattr(constructor, "summary"):
+        return constructor.summary(model)
+    groups: list[dict[str, Any]] = []
+    constructor.add_params(groups, model)
+    return f"Learning rates: groups of {kind}\n" + format_table(
+        ["learning rate", "weight decay", "tensors", "params (M)"], _distinct_groups(groups, wrapper.optimizer)
+    )
+
+
+def _distinct_groups(groups: Iterable[Mapping[str, Any]], optimizer: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row for every pair of learning rate and weight decay of an optimizer's parameters that learn."""
+    found: dict[tuple[float, float], list[int]] = {}
+    for group in groups:
+        key = (group.get("lr", optimizer["lr"]), group.get("weight_decay", optimizer.get("weight_decay", 0.0)))
+        found.setdefault(key, []).extend(param.numel() for param in group["params"] if param.requires_grad)
+    return [
+        [f"{lr:g}", f"{decay:g}", str(len(sizes)), f"{sum(sizes) / 1e6:.2f}"]
+        for (lr, decay), sizes in sorted(found.items())
+        if sizes
+    ]
 
 
 def _published(

@@ -3,11 +3,16 @@
 The papers' GFLOPs come from ``tools/analysis_tools/get_flops.py`` of mmdet 2.x and mmseg 0.x, which runs
 ``forward_dummy``. The counts here cover the same parts:
 - detectors: backbone, neck, proposal head, every box head on 1000 proposals, every mask head on the first 100 of them;
-- segmenters: backbone, neck and decode head, without the auxiliary head, which is used only in training.
+- segmenters: backbone, neck and decode head, without the auxiliary head, which is used only in training;
+- DINO: backbone, neck, transformer and its prediction layers. Sampling in deformable attention counts nothing, and in
+  training the denoising queries are left out, whose number depends on the objects.
+Heads that read data samples, as those of Mask2Former, depend on values and are not counted.
 Source: open-mmlab/mmdetection 2.x mmdet/models/roi_heads/{standard,cascade}_roi_head.py (forward_dummy),
 open-mmlab/mmsegmentation 0.x mmseg/models/segmentors/encoder_decoder.py.
 """
 
+import copy
+import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,6 +24,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from convnext_dense.description.counting import count_macs, count_parameters, count_saved_bytes, image_on_meta
+from convnext_dense.description.transformers import run_dino
 
 NUM_BOX_PROPOSALS = 1000
 NUM_MASK_PROPOSALS = 100
@@ -27,8 +33,11 @@ NUM_MASK_PROPOSALS = 100
 def build_on_meta(cfg: Config) -> nn.Module:
     """Build the model of a config without initializing or loading weights."""
     scope = cfg.get("default_scope", "convnext_dense")
+    model = copy.deepcopy(cfg.model)  # DINO writes into its config
     with DefaultScope.overwrite_default_scope(scope), torch.device("meta"):
-        return MODELS.build(cfg.model).eval()
+        built = MODELS.build(model).eval()
+    built.load_state_dict(built.state_dict())  # frozen weights are refused until they have been loaded
+    return built
 
 
 def macs_by_part(model: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
@@ -74,9 +83,12 @@ def _runs(model: Any, images: Tensor) -> Iterator[tuple[str, Callable[[], object
     if getattr(model, "neck", None) is not None:
         yield "neck", partial(model.neck, features)
         features = model.neck(features)
+    if hasattr(model, "dn_query_generator"):
+        yield "transformer", partial(run_dino, model, features)
+        return
     for name in ("rpn_head", "bbox_head", "decode_head", "auxiliary_head"):
         head = getattr(model, name, None)
-        if head is not None:
+        if head is not None and "batch_data_samples" not in inspect.signature(head.forward).parameters:
             yield name, partial(head, features)
     roi_head = getattr(model, "roi_head", None)
     if roi_head is not None:

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from convnext_dense.checkpoints.licences import find_licence
 from convnext_dense.config.reading import read_config
+from convnext_dense.description.config_report import published_image_size
 from convnext_dense.description.counting import count_macs, count_parameters, image_on_meta
 from convnext_dense.description.dense import build_on_meta, macs_by_part
 from convnext_dense.description.markdown import format_difference, format_table
@@ -20,8 +22,7 @@ from convnext_dense.models import ConvNeXt, IsotropicConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
 
 NUM_CLASSES = 1000
-_DETECTION_SIZE = (800, 1280)  # height, width
-_SEGMENTATION_SIZES = {512: (512, 2048), 640: (640, 2560)}
+_NOT_MEASURED = "not measured"
 _COUNTED = "MACs are those of convolutions and linear layers; one MAC is one FLOP of the papers."
 
 
@@ -143,7 +144,9 @@ def _classification_table(published: Mapping[str, Any], root: Path) -> str:
             continue
         cfg, size = read_config(root / config), (facts["size"], facts["size"])
         known = dict(facts, params_M=_printed_params(published["architectures"][facts["arch"]]))
-        columns = _computed_columns(cfg, known, "gflops", size)
+        model = build_on_meta(cfg)
+        params, gmacs = count_parameters(model) / 1e6, sum(macs_by_part(model, size).values()) / 1e9
+        columns = _computed_columns(params, gmacs, known, "gflops")
         rows.append([Path(config).stem, *columns, f"{facts['top1']}", _recipe(cfg)])
     return (
         f"One image of 224 x 224, or of 384 x 384 where the name has it. {_COUNTED} Top-1 is the papers', not ours.\n\n"
@@ -153,26 +156,25 @@ def _classification_table(published: Mapping[str, Any], root: Path) -> str:
 
 def _detection_table(published: Mapping[str, Any], root: Path) -> str:
     rows = []
-    models = [*published["coco"]["models"].values(), *_with_configs(published["dense_v2"]["mask_rcnn"])]
-    for facts in models:
+    for facts in _detectors(published):
         cfg = read_config(root / facts["config"])
-        result = f"{facts['box_AP']} / {facts['mask_AP']}"
-        columns = _computed_columns(cfg, facts, "gflops_1280x800", _DETECTION_SIZE)
+        result = f"{facts['box_AP']} / {facts.get('mask_AP', '-')}"
+        columns = _computed_columns(*_dense_size(facts["config"], root)[:2], facts, "gflops_1280x800")
         rows.append([Path(facts["config"]).stem, *columns, result, _recipe(cfg)])
     return (
-        f"One image of 1280 x 800. {_COUNTED} As mmdet 2.x counted: backbone, pyramid, proposal head, every box head "
-        "on 1000 proposals and every mask head on 100. AP is the papers', not ours.\n\n"
+        f"One image of 1280 x 800, or of 640 x 640 for RTMDet. {_COUNTED} As mmdet 2.x counted: backbone, pyramid, "
+        "proposal head, every box head on 1000 proposals and every mask head on 100; for DINO, its transformer without "
+        "the sampling of deformable attention. AP is as published, not ours.\n\n"
         + format_table([*_DENSE_HEADER, "box / mask AP", "recipe"], rows)
     )
 
 
 def _segmentation_table(published: Mapping[str, Any], root: Path) -> str:
     rows = []
-    models = [*published["ade20k"]["models"].values(), *_with_configs(published["dense_v2"]["upernet"])]
-    for facts in models:
+    for facts in _segmenters(published):
         cfg = read_config(root / facts["config"])
-        single, multi = facts.get("mIoU_ss", "-"), facts.get("mIoU_ms_flip", facts.get("mIoU_ms"))
-        columns = _computed_columns(cfg, facts, "gflops", _SEGMENTATION_SIZES[facts["crop"]])
+        single, multi = facts.get("mIoU_ss", "-"), facts.get("mIoU_ms_flip", facts.get("mIoU_ms", "-"))
+        columns = _computed_columns(*_dense_size(facts["config"], root)[:2], facts, "gflops")
         rows.append([Path(facts["config"]).stem, *columns, f"{single} / {multi}", _recipe(cfg)])
     return (
         f"One image of 2048 x 512, or of 2560 x 640 where crops are 640. {_COUNTED} As mmseg 0.x counted: backbone and "
@@ -184,28 +186,103 @@ def _segmentation_table(published: Mapping[str, Any], root: Path) -> str:
 _DENSE_HEADER = ["config", "params (M)", "published", "difference", "GMACs", "published", "difference"]
 
 
+@functools.cache
+def _dense_size(config: str, root: Path) -> tuple[float, float, tuple[int, int]]:
+    """Return millions of parameters and GMACs of a config's model, and the (height, width) that these are for."""
+    cfg = read_config(root / config)
+    model, size = build_on_meta(cfg), published_image_size(cfg)
+    return count_parameters(model) / 1e6, sum(macs_by_part(model, size).values()) / 1e9, size
+
+
 def _with_configs(models: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     return [facts for facts in models.values() if "config" in facts]
 
 
-def _computed_columns(cfg: Any, facts: Mapping[str, Any], key: str, image_size: tuple[int, int]) -> list[str]:
-    model = build_on_meta(cfg)
-    params, gmacs = count_parameters(model) / 1e6, sum(macs_by_part(model, image_size).values()) / 1e9
+def _detectors(published: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what is published for every config of a detector."""
+    v2 = published["dense_v2"]
+    return [
+        *published["coco"]["models"].values(),
+        *published["dino"]["models"].values(),
+        published["rtmdet"]["convnext_b"],
+        *_with_configs(v2["mask_rcnn"]),
+        v2["mask_rcnn_openmmlab"],
+    ]
+
+
+def _segmenters(published: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what is published for every config of a segmenter."""
+    return [
+        *published["ade20k"]["models"].values(),
+        *_with_configs(published["dense_v2"]["upernet"]),
+        *published["dinov3"]["linear"].values(),
+        *published["dinov3"]["upernet"].values(),
+    ]
+
+
+def _models_table(published: Mapping[str, Any], root: Path) -> str:
+    rows = []
+    for facts in (*_detectors(published), *_segmenters(published)):
+        cfg = read_config(root / facts["config"])
+        params, gmacs, size = _dense_size(facts["config"], root)
+        memory = f"{facts['train_memory_GB']}" if "train_memory_GB" in facts else "-"
+        sizes = [f"{params:.0f}", f"{gmacs:.0f}", f"{size[1]} x {size[0]}"]
+        weights = (cfg.model.backbone.get("init_cfg") or {}).get("checkpoint", "")
+        rows.append(
+            [Path(facts["config"]).stem, *sizes, _result(facts), memory, _NOT_MEASURED, find_licence(weights, "")]
+        )
+    header = [
+        "config",
+        "params (M)",
+        "GMACs",
+        "image",
+        "published",
+        "memory (GB), OpenMMLab",
+        "memory and time here",
+        "weights",
+    ]
+    return (
+        f"{_COUNTED} Published: box / mask AP on COCO, or mIoU on ADE20K with one scale / several. Memory is what "
+        f"OpenMMLab reports per GPU for its own runs.\n\n{format_table(header, rows)}"
+    )
+
+
+def _peers_table(published: Mapping[str, Any], root: Path) -> str:
+    rows = []
+    for facts in published["comparison"]:
+        sizes = [_text(facts.get(key)) for key in ("params_M", "gflops", "latency_T4_ms")]
+        rows.append([facts["model"], facts["task"], *sizes, _result(facts), facts["source"]])
+    header = ["model", "task", "params (M)", "GFLOPs", "ms on a T4", "published", "source"]
+    return (
+        "As published, by the given source; none of it was measured here. Latencies are with TensorRT and FP16, by "
+        f"the protocol of each source.\n\n{format_table(header, rows)}"
+    )
+
+
+def _result(facts: Mapping[str, Any]) -> str:
+    """Return the published result: box and mask AP, or mIoU with one scale and with several."""
+    if "box_AP" in facts:
+        return " / ".join(f"{facts[key]}" for key in ("box_AP", "mask_AP") if key in facts)
+    values = (facts.get("mIoU_ss"), facts.get("mIoU_ms_flip", facts.get("mIoU_ms")))
+    return "nothing" if values == (None, None) else " / ".join(_text(value) for value in values)
+
+
+def _computed_columns(params: float, gmacs: float, facts: Mapping[str, Any], key: str) -> list[str]:
     known = facts.get("params_M")
     return [
         f"{params:.2f}",
         _text(known),
         format_difference(params, known) if known else "-",
         f"{gmacs:.1f}",
-        _text(facts[key]),
-        format_difference(gmacs, facts[key]),
+        _text(facts.get(key)),
+        format_difference(gmacs, facts[key]) if key in facts else "-",
     ]
 
 
 def _recipe(cfg: Any) -> str:
     """Return the hyperparameters that differ between configs of a task, in one line."""
     wrapper = cfg.optim_wrapper
-    decay = wrapper.get("paramwise_cfg", {}).get("decay_rate", "-")
+    decay = (wrapper.get("paramwise_cfg") or {}).get("decay_rate", "-")
     drop_path = cfg.model.backbone.get("drop_path_rate", 0.0)
     return f"lr {wrapper.optimizer.lr:g}, decay {decay}, drop path {drop_path}"
 
@@ -220,4 +297,6 @@ TABLES: dict[str, Callable[[Mapping[str, Any], Path], str]] = {
     "detection": _detection_table,
     "segmentation": _segmentation_table,
     "classification": _classification_table,
+    "models": _models_table,
+    "peers": _peers_table,
 }

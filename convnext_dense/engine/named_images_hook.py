@@ -14,7 +14,9 @@ _HINT = " Run tools/check_dataset.py --all-images to check every image; checkpoi
 class NamedImagesHook(Hook):
     """Puts ``NamedPipeline`` into the data sets before the workers start."""
 
-    def before_train(self, runner: Any) -> None:
+    priority = "LOW"  # after hooks that switch the pipeline at the beginning of an epoch
+
+    def before_train_epoch(self, runner: Any) -> None:
         """Wrap the pipeline of the training data."""
         name_images_of(runner.train_dataloader.dataset, _HINT)
 

@@ -1,7 +1,7 @@
 """Configs of dense models on ConvNeXt V2 against arXiv 2301.00808, appendices A.3 and A.4 (published.json).
 
 The paper publishes sweeps, not choices: each value must lie in its sweep, and the docstring must say that it was chosen
-here."""
+here. OpenMMLab published the choices of a run of its own, which have a config too."""
 
 import ast
 from pathlib import Path
@@ -25,6 +25,7 @@ LEAVES = {
     if "config" in facts
 }
 DETECTORS = [leaf for leaf in LEAVES if "mask_rcnn" in leaf]
+OPENMMLAB = V2["mask_rcnn_openmmlab"]
 MAX_BODY_LINES = 25
 
 each_leaf = pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: Path(leaf).stem)
@@ -32,7 +33,7 @@ each_leaf = pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: Path(leaf).
 
 def test_configs_and_published_models_are_the_same_set():
     found = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("v2/*.py")}
-    assert found == set(LEAVES)
+    assert found == {*LEAVES, OPENMMLAB["config"]}
 
 
 @each_leaf
@@ -122,3 +123,39 @@ def test_large_scale_jitter_gives_images_of_1024_pixels(tmp_path):
         batch = preprocessor(batch, training=True)
     assert batch["inputs"].shape == (2, 3, 1024, 1024)
     assert batch["data_samples"][0].gt_instances.masks.masks.shape[1:] == (1024, 1024)
+
+
+def test_config_of_openmmlabs_run_has_its_choices():
+    leaf = OPENMMLAB["config"]
+    cfg = Config.fromfile(ROOT / leaf)
+    backbone, wrapper = cfg.model.backbone, cfg.optim_wrapper
+    assert (backbone.arch, backbone.use_grn, backbone.layer_scale_init_value) == (OPENMMLAB["arch"], True, 0.0)
+    assert backbone.drop_path_rate == OPENMMLAB["drop_path"]
+    assert backbone.init_cfg == {"type": "Pretrained", "checkpoint": OPENMMLAB["weights"]}
+    assert (wrapper.type, wrapper.optimizer.lr) == ("AmpOptimWrapper", OPENMMLAB["lr"])
+    assert wrapper.optimizer.weight_decay == OPENMMLAB["wd"]
+    assert wrapper.paramwise_cfg == dict(decay_rate=OPENMMLAB["layer_decay"], decay_type="layer_wise")
+    warmup, steps = cfg.param_scheduler
+    assert dict(iters=warmup.end, ratio=warmup.start_factor) == OPENMMLAB["warmup"]
+    assert (steps.milestones, cfg.train_cfg.max_epochs) == (OPENMMLAB["lr_steps"], OPENMMLAB["epochs"])
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == OPENMMLAB["batch"]
+    assert cfg.model.test_cfg.rcnn.nms.type == OPENMMLAB["nms"]
+    assert cfg.model.test_cfg.rpn.nms.type == "nms"
+    assert cfg.model.data_preprocessor.batch_augments is None
+    docstring = ast.get_docstring(ast.parse((ROOT / leaf).read_text(encoding="utf-8"))) or ""
+    for wanted in (
+        f"tools/dist_train.sh {leaf} 8",
+        "8 GPUs x 4 images = 32",
+        "https://github.com/open-mmlab/mmdetection/tree/v3.3.0/projects/ConvNeXt-V2",
+        "CC-BY-NC 4.0",
+    ):
+        assert wanted in docstring
+
+
+def test_crops_drawn_from_equal_bounds_are_the_same_under_both_names():
+    """OpenMMLab's config crops with `absolute_range`, ours with `absolute`."""
+    from mmdet.datasets.transforms import RandomCrop
+
+    crops = [RandomCrop((1024, 1024), kind) for kind in ("absolute", "absolute_range")]
+    for size in ((512, 2048), (1500, 1200), (300, 400)):
+        assert len({crop._get_crop_size(size) for crop in crops}) == 1

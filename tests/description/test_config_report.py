@@ -71,3 +71,34 @@ def test_config_without_backbone_is_refused(tmp_path):
     (tmp_path / "config.py").write_text("model = dict(type='Nothing')")
     with pytest.raises(ValueError, match=r"has no model\.backbone"):
         describe_config(tmp_path / "config.py", ROOT)
+
+
+def test_detector_with_queries_is_described_with_its_transformer_and_its_two_learning_rates():
+    """detrex: the backbone learns at a tenth of 1e-4, and norms outside of it have no weight decay."""
+    text = describe_config(ROOT / "configs/detection/dino/dino_convnext_t_12e.py", ROOT, image_size=(64, 96))
+    sizes = rows_of(text, "part")
+    # By hand: at 64 x 96 pixels the levels of strides 8 to 64 have 8 x 12 + 4 x 6 + 2 x 3 + 1 x 2 positions. Products per
+    # position of an encoder layer: feed-forward, value and output of attention, offsets and weights of 8 heads, 4 levels
+    # and 4 points; of proposals: a linear layer and the predictions. Decoder layers have 900 queries.
+    positions, queries, c = 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2, 900, 256
+    boxes, classes = 2 * c * c + 4 * c, 80 * c
+    encoder = positions * (2 * c * 2048 + 2 * c * c + c * 3 * 8 * 4 * 4)
+    attention = queries * 4 * c * c + 2 * queries * queries * c
+    deformable = positions * c * c + queries * (c * c + c * 3 * 8 * 4 * 4)
+    decoder = attention + deformable + queries * (2 * c * 2048 + 2 * c * c + c * c + 2 * boxes + classes)
+    wanted = 6 * encoder + positions * (c * c + boxes + classes) + 6 * decoder
+    assert float(sizes["transformer"][1]) == pytest.approx(wanted / 1e9, rel=0.01)
+    rates = re.findall(r"^\| +([\d.e-]+) \| +([\d.e-]+) \| +\d+ \| +[\d.]+ \|$", text, re.M)
+    assert {(float(lr), float(decay)) for lr, decay in rates} == {(1e-5, 1e-4), (1e-4, 1e-4), (1e-4, 0.0)}
+    assert "box_AP 51.4" in text
+
+
+def test_detector_that_pads_its_images_is_described_at_their_size():
+    text = describe_config(ROOT / "configs/detection/rtmdet/rtmdet_l_convnext_b_100e.py", ROOT)
+    assert "GMACs 640 x 640" in text
+    assert "one 640 x 640 image" in text
+
+
+def test_frozen_backbone_keeps_nothing_for_the_gradient():
+    text = describe_config(ROOT / "configs/segmentation/dinov3/linear_dinov3_convnext_t_40k.py", ROOT)
+    assert rows_of(text, "part")["backbone"][2] == "0"

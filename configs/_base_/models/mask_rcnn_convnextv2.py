@@ -1,6 +1,7 @@
 """Mask R-CNN on ConvNeXt V2: the differences from V1, with the widths of ConvNeXt V2-B.
 
-Source: arXiv:2301.00808, appendix A.3. There is no official code for detection with V2.
+Source: arXiv:2301.00808, appendix A.3. There is no official code for detection with V2; OpenMMLab has a config of its
+own, which `configs/detection/v2/mask_rcnn_convnextv2_b_openmmlab_3x.py` follows.
 """
 
 _base_ = "mask_rcnn_convnext.py"

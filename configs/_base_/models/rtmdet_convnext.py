@@ -19,6 +19,7 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
+        pad_size_divisor=32,  # the deepest stage has stride 32; images of 640 x 640 are not padded
     ),
     backbone=dict(
         type="convnext_dense.ConvNeXt",

@@ -1,7 +1,6 @@
 """RTMDet-Ins-l's neck and head, with masks, on ConvNeXt: the differences from `rtmdet_convnext.py`.
 
-Masks are loaded as they are in the annotations: `LoadAnnotations(with_bbox=True, with_mask=True, poly2mask=False)` in the
-training pipeline, which also leaves out objects without a mask.
+The training pipeline loads masks too; polygons may stay polygons (`poly2mask=False` of `LoadAnnotations`).
 
 Source: configs/rtmdet/rtmdet-ins_l_8xb32-300e_coco.py of mmdet 3.3.0
 Differs: group norm as in mmdet's RTMDet on ConvNeXt, which has no masks; nothing is published for this combination.
@@ -10,6 +9,7 @@ Differs: group norm as in mmdet's RTMDet on ConvNeXt, which has no masks; nothin
 _base_ = "rtmdet_convnext.py"
 
 model = dict(
+    data_preprocessor=dict(pad_mask=True),
     bbox_head=dict(
         _delete_=True,  # it takes other arguments than the head without masks
         type="RTMDetInsSepBNHead",

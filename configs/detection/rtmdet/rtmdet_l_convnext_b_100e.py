@@ -4,8 +4,8 @@ Run: tools/dist_train.sh configs/detection/rtmdet/rtmdet_l_convnext_b_100e.py 4
 Batch: 4 GPUs x 32 images = 128
 Source: https://github.com/open-mmlab/mmdetection/tree/v3.3.0/configs/rtmdet, README.md (result) and
 rtmdet_l_convnext_b_4xb32-100e_coco.py (recipe)
-Differs: the weights are the official file, of which mmdet's is a copy under other names; `--auto-scale-lr` scales from a
-batch of 128, mmdet's from 16.
+Differs: the weights are the official file, of which mmdet's is a copy under other names; `--auto-scale-lr` scales from
+a batch of 128, mmdet's from 16.
 """
 
 _base_ = [

@@ -5,7 +5,7 @@ Batch: 8 GPUs x 4 images = 32
 Source: arXiv:2301.00808, Table 6 (result) and Appendix A.3 (recipe); the weights are CC-BY-NC 4.0
 Chosen here, within the published sweeps: decay rate 0.95 (of 0.9, 0.95), drop path 0.3 (of 0.2 to 0.5)
 Chosen here, where nothing is published: mixed precision, 500 warm-up iterations, steps after epochs 27 and 33, the
-initial weights
+initial weights. OpenMMLab published other choices for a run of its own: `mask_rcnn_convnextv2_b_openmmlab_3x.py`
 """
 
 _base_ = [
