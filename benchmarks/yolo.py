@@ -13,11 +13,13 @@ validation included. YOLO's counts the call of ``train()`` up to the end of the 
 imports, nor the conversion of the annotations, nor validation. A probe of two epochs, which does not count either,
 gives the number of epochs to start with; after each epoch the number is fitted to the seconds that are left, so that
 learning rate, warm-up and the epochs without mosaic follow the schedule of a run that ends in time. Ultralytics' own
-``time`` argument does the same by the clock on the wall.
+``time`` argument does the same by the clock on the wall. A processor second is worth less on a busy machine, and
+something else on another one: compare what was measured together.
 
 YOLO: the model file without weights; Ultralytics' defaults for batch, optimizer, schedule, augmentation, mask size and
-EMA; images cached in memory; float32. The weights are those of the last epoch. Detections are those of its own
-validation: scores from 0.001, several classes per object, its NMS, 300 per image; masks at the size of the image.
+EMA, unless ``--batch-size`` is given; images cached in memory; float32. The weights are those of the last epoch, which
+no validation chooses. Detections are those of its own validation: scores from 0.001, several classes per object, its
+NMS, 300 per image; masks at the size of the image.
 
 Annotations: one polygon per object. Parts of an object are joined where they are closest, as Ultralytics' converter
 does. Run lengths are traced along the outer edges of the pixels, and holes are filled. Crowds are left out.
@@ -66,6 +68,9 @@ def main() -> None:
     parser.add_argument("--config", help="config to train on the folder first; its processor seconds are YOLO's")
     parser.add_argument("--seconds", type=float, help="processor seconds of YOLO; default: those of --config")
     parser.add_argument("--image-size", type=int, required=True, help="longer side of YOLO's images, in pixels")
+    parser.add_argument(
+        "--batch-size", type=int, help="images per step of YOLO's optimizer; default: Ultralytics', 4 batches of 16"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="default: %(default)s")
     parser.add_argument("--name", help="name of the data in the result; default: that of the folder")
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/yolo"), help="default: %(default)s")
@@ -87,11 +92,13 @@ def main() -> None:
             if ours not in result["runs"]:
                 add_run(result, args.json, ours, run_config(args.config, args.data, args.work_dir / ours, seed=seed))
             seconds = seconds or result["runs"][ours]["seconds"]
-        theirs = f"{name} {MODEL} {seed}"
+        theirs, options = f"{name} {MODEL} {seed}", dict(imgsz=args.image_size, seed=seed)
+        if args.batch_size is not None:
+            # nbs is the number of images up to which gradients are accumulated.
+            theirs = f"{name} {MODEL} batch {args.batch_size} {seed}"
+            options |= dict(batch=args.batch_size, nbs=args.batch_size)
         if theirs not in result["runs"]:
-            work_dir = args.work_dir / theirs
-            values = run_yolo(args.data, work_dir, seconds=seconds, image_size=args.image_size, seed=seed)
-            add_run(result, args.json, theirs, values)
+            add_run(result, args.json, theirs, run_yolo(args.data, args.work_dir / theirs, seconds, options))
     print(json.dumps(result, indent=2))
 
 
@@ -135,17 +142,17 @@ def _seconds_of_children() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def run_yolo(data: Path, work_dir: Path, *, seconds: float, image_size: int, seed: int) -> dict[str, float]:
-    """Train YOLO for a number of processor seconds, and return AP, seconds and epochs."""
+def run_yolo(data: Path, work_dir: Path, seconds: float, options: dict[str, Any]) -> dict[str, float]:
+    """Train YOLO for a number of processor seconds with some options, and return AP, seconds and epochs."""
     work_dir = work_dir.resolve()
     with tempfile.TemporaryDirectory() as folder:
         dataset = convert(data, Path(folder))
         # With two epochs, mosaic would be off from the start.
-        probe = train_yolo(dataset, work_dir / "probe", epochs=2, image_size=image_size, seed=seed, close_mosaic=0)
+        probe = train_yolo(dataset, work_dir / "probe", dict(options, epochs=2, close_mosaic=0))
         epochs = max(1, round(seconds / (probe.ends[1] - probe.ends[0])))
-        clock = train_yolo(dataset, work_dir, epochs=epochs, image_size=image_size, seed=seed, seconds=seconds)
+        clock = train_yolo(dataset, work_dir, dict(options, epochs=epochs), seconds=seconds)
     content, images = read_split(data, "val")
-    detections = detect(work_dir / "weights/last.pt", content, images, image_size=image_size)
+    detections = detect(work_dir / "weights/last.pt", content, images, image_size=options["imgsz"])
     (work_dir / "detections.json").write_text(json.dumps(detections))
     values = score(content, detections, detections)
     return values | {"seconds": round(clock.ends[-1], 1), "epochs": len(clock.ends), "epochs_of_probe": epochs}
@@ -172,25 +179,15 @@ class ProcessorClock:
 
 
 def train_yolo(
-    dataset: Path,
-    work_dir: Path,
-    *,
-    epochs: int,
-    image_size: int,
-    seed: int,
-    seconds: float | None = None,
-    **options: Any,
+    dataset: Path, work_dir: Path, options: Mapping[str, Any], *, seconds: float | None = None
 ) -> ProcessorClock:
     """Train YOLO from random weights; the last weights are in ``work_dir/weights/last.pt``.
 
     Args:
         dataset: Ultralytics' description of the data, as ``convert`` returns it.
         work_dir: Folder for logs and weights.
-        epochs: Number of epochs to start with.
-        image_size: Longer side of an image.
-        seed: Of weights and augmentation.
+        options: Ultralytics' options: ``imgsz``, ``seed``, ``epochs`` (those to start with) and more.
         seconds: Processor seconds after which training ends; None for exactly ``epochs``.
-        options: More of Ultralytics' options.
     """
     model = import_ultralytics().YOLO(f"{MODEL}.yaml", task="segment")
     clock = ProcessorClock(seconds)
@@ -198,9 +195,8 @@ def train_yolo(
     model.add_callback("on_train_start", lambda _: torch.set_num_threads(1))
     model.add_callback("on_train_epoch_end", clock.end_epoch)
     model.train(
-        data=str(dataset), epochs=epochs, imgsz=image_size, seed=seed, device="cpu", workers=0, cache="ram", amp=False,
-        pretrained=False, val=False, save=False, plots=False, project=str(work_dir.parent), name=work_dir.name,
-        exist_ok=True, **options,
+        data=str(dataset), device="cpu", workers=0, cache="ram", amp=False, pretrained=False, val=False, save=False,
+        plots=False, project=str(work_dir.parent), name=work_dir.name, exist_ok=True, **options,
     )  # fmt: skip
     return clock
 
