@@ -77,9 +77,9 @@ def test_detector_with_queries_is_described_with_its_transformer_and_its_two_lea
     """detrex: the backbone learns at a tenth of 1e-4, and norms outside of it have no weight decay."""
     text = describe_config(ROOT / "configs/detection/dino/dino_convnext_t_12e.py", ROOT, image_size=(64, 96))
     sizes = rows_of(text, "part")
-    # By hand: at 64 x 96 pixels the levels of strides 8 to 64 have 8 x 12 + 4 x 6 + 2 x 3 + 1 x 2 positions. Products per
-    # position of an encoder layer: feed-forward, value and output of attention, offsets and weights of 8 heads, 4 levels
-    # and 4 points; of proposals: a linear layer and the predictions. Decoder layers have 900 queries.
+    # By hand: at 64 x 96 pixels the levels of strides 8 to 64 have 8 x 12 + 4 x 6 + 2 x 3 + 1 x 2 positions. Products
+    # per position of an encoder layer: feed-forward, value and output of attention, offsets and weights of 8 heads,
+    # 4 levels and 4 points; of proposals: a linear layer and the predictions. Decoder layers have 900 queries.
     positions, queries, c = 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2, 900, 256
     boxes, classes = 2 * c * c + 4 * c, 80 * c
     encoder = positions * (2 * c * 2048 + 2 * c * c + c * 3 * 8 * 4 * 4)
