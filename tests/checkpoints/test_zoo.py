@@ -142,7 +142,7 @@ def released(entry):
     if kind in ("dino", "rtmdet_l"):  # as the code of detrex and mmdet builds them, see the README of each folder
         file, key = ("detrex/dino_names", ARCHS[arch]) if kind == "dino" else ("mmpretrain/names", "rtmdet")
         shapes = json.loads(gzip.decompress((FIXTURES / f"{file}.json.gz").read_bytes()))[key]
-        return {key: torch.empty(()).expand(shape) for key, shape in shapes.items()}
+        return {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
     arch, v2 = ARCHS.get(arch, arch), "convnextv2" in name
     if kind == "mask_rcnn":
         weights = mask_rcnn(arch, v2=v2)
