@@ -90,7 +90,8 @@ def main() -> None:
         if args.config is not None:
             ours = f"{name} {Path(args.config).stem} {seed}"
             if ours not in result["runs"]:
-                add_run(result, args.json, ours, run_config(args.config, args.data, args.work_dir / ours, seed=seed))
+                values = run_config(args.config, args.data, args.work_dir / ours, seed=seed)
+                write_result(result, args.json, ours, values, "ultralytics")
             seconds = seconds or result["runs"][ours]["seconds"]
         theirs, options = f"{name} {MODEL} {seed}", dict(imgsz=args.image_size, seed=seed)
         if args.batch_size is not None:
@@ -98,16 +99,17 @@ def main() -> None:
             theirs = f"{name} {MODEL} batch {args.batch_size} {seed}"
             options |= dict(batch=args.batch_size, nbs=args.batch_size)
         if theirs not in result["runs"]:
-            add_run(result, args.json, theirs, run_yolo(args.data, args.work_dir / theirs, seconds, options))
+            values = run_yolo(args.data, args.work_dir / theirs, seconds, options)
+            write_result(result, args.json, theirs, values, "ultralytics")
     print(json.dumps(result, indent=2))
 
 
-def add_run(result: dict[str, Any], path: Path, name: str, values: dict[str, float]) -> None:
-    """Add a run to the result, and write it."""
+def write_result(result: dict[str, Any], path: Path, name: str, values: dict[str, float], *packages: str) -> None:
+    """Add a run to the result, with the versions of further packages that were used, and write it."""
     result["runs"][name] = values
     result["summary"] = summarise(result["runs"])
     result |= {"date": str(datetime.date.today()), "cpu": cpu_name(), "threads": 1}
-    result["versions"] = {package: version(package) for package in ("ultralytics", "torch", "faster-coco-eval")}
+    result["versions"] = {package: version(package) for package in ("torch", "faster-coco-eval", *packages)}
     path.write_text(json.dumps(result, indent=2) + "\n")
 
 
@@ -125,10 +127,10 @@ def summarise(runs: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, An
 
 def run_config(config: str, data: Path, work_dir: Path, *, seed: int) -> dict[str, float]:
     """Train a config by its own schedule, and return AP and the processor seconds of training."""
-    start = _seconds_of_children()
+    start = seconds_of_children()
     options = ["--cfg-options", f"randomness.seed={seed}"]
     command("tools/train.py", config, "--data", str(data), "--work-dir", str(work_dir), *options)
-    seconds = _seconds_of_children() - start
+    seconds = seconds_of_children() - start
     checkpoint = (work_dir / "last_checkpoint").read_text().strip()
     out = work_dir / "detections.json"
     command("tools/test.py", config, checkpoint, "--data", str(data), "--out", str(out), "--work-dir", str(work_dir))
@@ -136,7 +138,7 @@ def run_config(config: str, data: Path, work_dir: Path, *, seed: int) -> dict[st
     return score(read_split(data, "val")[0], found["bbox"], found["segm"]) | {"seconds": round(seconds, 1)}
 
 
-def _seconds_of_children() -> float:
+def seconds_of_children() -> float:
     """Return processor seconds of the processes that were started here and have ended, with all below them."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import report
+from benchmarks import report, small_data
 from benchmarks.backbone import compare_with_float64, measure_backbones
 from benchmarks.kernels import faster_from, measure_kernels
 from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones, in_official_order
@@ -115,3 +115,24 @@ def test_tf32_needs_a_gpu():
             task="block", arch="tiny", size=(1, 64, 64), device="cpu", precision="tf32", modes=["forward"], peers=None,
             kinds=["eager"], rounds=1, warmups=0, config=None,
         )  # fmt: skip
+
+
+def test_images_of_a_small_data_set_are_spread_evenly():
+    content = dict(
+        images=[dict(id=number) for number in range(10)],
+        annotations=[dict(id=number, image_id=number % 10) for number in range(20)],
+        categories=[dict(id=1, name="a")],
+    )
+    kept = small_data.keep_images(content, 4)
+    assert [image["id"] for image in kept["images"]] == [0, 2, 5, 7]
+    assert {item["image_id"] for item in kept["annotations"]} == {0, 2, 5, 7}
+    assert len(kept["annotations"]) == 8
+    assert kept["categories"] == content["categories"]
+
+
+def test_epochs_fill_the_seconds_by_the_difference_of_two_probes(monkeypatch, tmp_path):
+    # of 20 images, 40 steps of 4 are 8 epochs more; start-up takes 10 s, an epoch 5 s
+    taken = iter([0.0, 15.0, 100.0, 155.0])
+    monkeypatch.setattr(small_data, "command", lambda *arguments: None)
+    monkeypatch.setattr(small_data, "seconds_of_children", lambda: next(taken))
+    assert small_data.fit_epochs("config.py", tmp_path, tmp_path, 20, 310.0) == 60

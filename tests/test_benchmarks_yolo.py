@@ -191,7 +191,7 @@ def test_config_is_trained_tested_and_scored_like_yolo(tmp_path, monkeypatch):
 
     seconds = iter([1.0, 6.0])
     monkeypatch.setattr(yolo, "command", run)
-    monkeypatch.setattr(yolo, "_seconds_of_children", lambda: next(seconds))
+    monkeypatch.setattr(yolo, "seconds_of_children", lambda: next(seconds))
     values = yolo.run_config("c.py", tmp_path, work_dir, seed=3)
     assert (values["seconds"], values["box AP75"], values["mask AP"]) == (5, 0, 1)
     (train, *options), (test, config, checkpoint, *_) = called

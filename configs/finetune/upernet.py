@@ -16,8 +16,6 @@ _base_ = [
 model = dict(
     backbone=dict(
         drop_path_rate=0.2,
-        init_cfg=dict(
-            type="Pretrained", checkpoint="zoo:convnext_t_22k"
-        ),
+        init_cfg=dict(type="Pretrained", checkpoint="zoo:convnext_t_22k"),
     ),
 )

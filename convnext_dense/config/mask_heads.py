@@ -10,6 +10,8 @@ from convnext_dense.config.pipelines import step_name
 
 # Parts of a two-stage detector's ``roi_head`` that are only for masks.
 _MASK_PARTS = ("mask_head", "mask_roi_extractor")
+# Arguments of transforms that remove objects, or shrink boxes, to their masks.
+_NEEDING_MASKS = ("by_mask", "recompute_bbox")
 # RoI heads that work without these parts, by mmdet's own ``with_mask``.
 _ROI_HEADS = ("StandardRoIHead", "CascadeRoIHead")
 _MODULE = "convnext_dense.models.roi_heads"  # ours, which learn masks from the objects that have one
@@ -22,10 +24,14 @@ def can_drop_masks(model: ConfigDict) -> bool:
 
 
 def drop_masks(cfg: Config) -> None:
-    """Remove the mask head, the loading of masks and the mask AP from a config, in place."""
+    """Remove the mask head, the loading and use of masks and the mask AP from a config, in place."""
     for part in _MASK_PARTS:
         cfg.model.roi_head.pop(part, None)
     for node in config_dicts(list(cfg.values())):
+        if isinstance(steps := node.get("pipeline"), list):
+            node["pipeline"] = [step for step in steps if step_name(step) != "CopyPaste"]
+        for key in _NEEDING_MASKS:
+            node.pop(key, None)
         if "with_mask" in node:
             node["with_mask"] = False
         if isinstance(node.get("save_best"), str):
@@ -43,8 +49,8 @@ def unmasked_fault(cfg: Config) -> str | None:
         return f"only mmdet's {' and '.join(_ROI_HEADS)} with a mask head can leave out the masks of some objects"
     for node in config_dicts(cfg.get("train_dataloader")):
         for step in node.get("pipeline") or ():
-            # CopyPaste cuts objects out by their masks; the arguments remove objects, or shrink boxes, to their masks.
-            argument = next((key for key in ("by_mask", "recompute_bbox") if step.get(key)), None)
+            # CopyPaste cuts objects out by their masks.
+            argument = next((key for key in _NEEDING_MASKS if step.get(key)), None)
             if step_name(step) == "CopyPaste" or argument:
                 return f"{step_name(step)}{f' with {argument}=True' if argument else ''} needs the masks of all objects"
     return None

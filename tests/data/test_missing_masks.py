@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 
+from convnext_dense.config.augmentation import use_augmentation
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.data_report import report_data
 from convnext_dense.data.own.detection import forget_annotations, use_coco_folder
@@ -177,3 +178,18 @@ def test_training_with_masks_missing_gives_a_checkpoint_of_mmdets_own_model(requ
     options |= {"model.roi_head.type": "mmdet.StandardRoIHead"}
     metrics = evaluate_model(config, checkpoint, options, data=str(own_folder), work_dir=str(tmp_path / "test"))
     assert {"coco/bbox_mAP", "coco/segm_mAP"} <= set(metrics)
+
+
+def test_augmentation_by_masks_goes_where_there_are_none(config, own_folder):
+    cfg = config("configs/finetune/mask_rcnn.py")
+    use_augmentation(cfg, "strong")
+    for split in ("train", "val"):
+        drop(own_folder, split, step=1)
+    use_coco_folder(cfg, own_folder)
+    check_data(cfg, ("train", "val"))
+    dataset = cfg.train_dataloader.dataset
+    steps = [*dataset.dataset.pipeline, *dataset.pipeline]
+    assert "CopyPaste" not in [step["type"] for step in steps]
+    assert not any(step.get("recompute_bbox") or step.get("with_mask") for step in steps)
+    assert cfg.default_hooks.checkpoint.save_best == "coco/bbox_mAP"
+    assert DATASETS.build(dataset)[0]["inputs"].shape[0] == 3
