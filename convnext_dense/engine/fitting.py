@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from convnext_dense.config.augmentation import use_augmentation
 from convnext_dense.config.batch import count_processes
@@ -59,9 +60,8 @@ def fit_recipe(
             check_flag(options, key, choices.epochs if key.endswith("epochs") else None, f"--epochs {choices.epochs}")
     if recipe is not None and recipe.get("object_size"):
         fit_image_size(cfg, object_share(cfg), longest_side(cfg))
-    num_images = len(training_images(cfg))
-    if not num_images and (recipe is not None or choices.epochs is not None):
-        raise UserError("The length of the training follows from its images, and the config names none: give --data.")
+    # Data of other kinds is built, to be counted.
+    num_images = len(training_images(cfg)) or len(DATASETS.build(cfg.train_dataloader.dataset))
     if choices.batch is not None:
         notes += _set_batch(cfg, choices.batch, options, amp=amp)
     if recipe is not None:

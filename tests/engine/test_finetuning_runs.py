@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.config.finetuning import Choices
-from convnext_dense.engine import evaluate_model, train_model
+from convnext_dense.config.reading import read_config
+from convnext_dense.data.own.tasks import use_folder
+from convnext_dense.engine import evaluate_model, fitting, train_model
 from convnext_dense.errors import UserError
 from convnext_dense.inference import predict
 
@@ -176,3 +179,13 @@ def test_unknown_augmentation_is_refused(tmp_path):
         train_model(
             CONFIGS / "upernet_atto.py", data=str(LABELS), choices=Choices(augment="stronger"), work_dir=str(tmp_path)
         )
+
+
+def test_data_of_another_kind_is_built_to_be_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(fitting, "training_images", lambda cfg, loader="train": [])
+    cfg = read_config(CONFIGS / "upernet_atto.py")
+    init_default_scope("mmseg")
+    use_folder(cfg, str(LABELS), work_dir=tmp_path)
+    fitting.fit_recipe(cfg, Choices(epochs=3), None, launcher="none")
+    assert cfg.finetune.num_images == 6
+    assert cfg.train_cfg.max_iters == 3  # three epochs of one batch of six
