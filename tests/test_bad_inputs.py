@@ -582,6 +582,37 @@ def resume_from_a_missing_file(place):
 
 
 @case
+def no_epochs(place):
+    return place.train(place.copy("coco"), "--epochs", "0")
+
+
+@case
+def batch_of_words(place):
+    return place.train(place.copy("coco"), "--batch", "many")
+
+
+@case
+def early_stop_negative(place):
+    return place.train(place.copy("coco"), "--early-stop", "-1")
+
+
+@case
+def frozen_stage_too_many(place):
+    return place.train(place.copy("coco"), "--freeze", "5")
+
+
+@case
+def augmentation_unknown(place):
+    config = ROOT / "configs/finetune/mask_rcnn_atto.py"
+    return ["train.py", config, "--data", place.copy("coco"), "--work-dir", place.folder / "run", "--augment", "strang"]
+
+
+@case
+def augmentation_of_a_config_without_any(place):
+    return place.train(place.copy("coco"), "--augment", "strong")
+
+
+@case
 def zoo_name_unknown(place):
     return place.test("zoo:cascade_convnext_t")
 
