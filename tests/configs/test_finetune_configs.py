@@ -96,11 +96,18 @@ def test_heads_are_sized_to_the_folder(leaf, tmp_path):
     assert num_classes(cfg.model) == len(names)
 
 
-@pytest.mark.parametrize("name", ["convnext-base", "convnextv2-tiny", "dinov3-convnext-small"])
+@pytest.mark.parametrize(
+    ("leaf", "name"),
+    [
+        ("mask_rcnn", "convnext-base"),
+        ("dino", "dinov3-convnext-small"),
+        ("upernet", "convnextv2-tiny"),
+        ("classifier", "convnextv2-tiny"),
+    ],
+)
 def test_backbone_is_changed_with_its_weights_by_one_option(leaf, name):
-    cfg = read_config(leaf)
-    if not has_weights(cfg.model):
-        pytest.skip("trains from random weights")
+    cfg = read_config(ROOT / f"configs/finetune/{leaf}.py")
+    assert has_weights(cfg.model)
     arch, kwargs = parse_backbone(name)
     changed = plug_backbone(cfg, arch, default_weights(name), **kwargs)
     assert changed.model.backbone.arch == arch
@@ -112,7 +119,9 @@ def test_backbone_is_changed_with_its_weights_by_one_option(leaf, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("leaf", ["dino", "rtmdet_ins", "mask2former_semantic", "classifier"])
 def test_small_backbone_trains_on_a_folder(leaf, tmp_path):
+    leaf = ROOT / f"configs/finetune/{leaf}.py"
     def shrink(cfg):
         cfg = plug_backbone(cfg, "pico")  # group norms of RTMDet need channels that 64 divides
         if "data_preprocessor" in cfg.model:  # from random weights, not with zeros
