@@ -13,12 +13,12 @@ hand-tuned config takes is the difference between two probes, of one epoch and o
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks.pretraining_gain import command
-from benchmarks.yolo import read_split, score, seconds_of_children, write_result
+from benchmarks.yolo import read_split, run_config, seconds_of_children, write_result
 
 FINETUNE = "configs/finetune/mask_rcnn_atto.py"
 PROBED_STEPS = 40
@@ -44,13 +44,14 @@ def main() -> None:
             folder = take_images(args.data, args.work_dir / f"{name}_{number}", number)
             ours, theirs = (f"{name} {number} {Path(path).stem} {seed}" for path in (args.config, args.hand_tuned))
             if ours not in result["runs"]:
-                values = train(args.config, folder, args.work_dir / ours, seed=seed)
-                write_result(result, args.json, ours, values)
+                write_result(result, args.json, ours, run_config(args.config, folder, args.work_dir / ours, seed=seed))
             if theirs not in result["runs"]:
                 seconds = result["runs"][ours]["seconds"]
                 epochs = fit_epochs(args.hand_tuned, folder, args.work_dir / "probe", number, seconds)
                 more = ["--epochs", str(epochs)]
-                values = train(args.hand_tuned, folder, args.work_dir / theirs, more, seed=seed, val_interval=epochs)
+                once = [f"train_cfg.val_interval={epochs}"]
+                work_dir = args.work_dir / theirs
+                values = run_config(args.hand_tuned, folder, work_dir, *more, seed=seed, options=once)
                 write_result(result, args.json, theirs, values | {"epochs": epochs})
     print(json.dumps(result, indent=2))
 
@@ -78,37 +79,6 @@ def keep_images(content: Mapping[str, Any], number: int) -> dict[str, Any]:
     ids = {image["id"] for image in kept}
     annotations = [item for item in content["annotations"] if item["image_id"] in ids]
     return dict(content, images=kept, annotations=annotations)
-
-
-def train(
-    config: str,
-    folder: Path,
-    work_dir: Path,
-    arguments: Sequence[str] = (),
-    *,
-    seed: int,
-    val_interval: int | None = None,
-) -> dict[str, float]:
-    """Train, and return the AP of the last checkpoint and the processor seconds of training."""
-    options = [f"randomness.seed={seed}", "default_hooks.checkpoint.max_keep_ckpts=1"]
-    if val_interval is not None:
-        options.append(f"train_cfg.val_interval={val_interval}")
-    start = seconds_of_children()
-    command(
-        *("tools/train.py", config, "--data", str(folder), "--work-dir", str(work_dir)),
-        *arguments,
-        *("--cfg-options", *options),
-    )
-    seconds = seconds_of_children() - start
-    checkpoint = (work_dir / "last_checkpoint").read_text().strip()
-    out = work_dir / "detections.json"
-    command(
-        *("tools/test.py", config, checkpoint, "--data", str(folder)),
-        *("--out", str(out), "--work-dir", str(work_dir)),
-    )
-    found = {kind: json.loads(out.with_suffix(f".{kind}.json").read_text()) for kind in ("bbox", "segm")}
-    values = score(read_split(folder, "val")[0], found["bbox"], found["segm"])
-    return values | {"seconds": round(seconds, 1)}
 
 
 def fit_epochs(config: str, folder: Path, work_dir: Path, number: int, seconds: float) -> int:

@@ -125,11 +125,13 @@ def summarise(runs: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, An
     return summary
 
 
-def run_config(config: str, data: Path, work_dir: Path, *, seed: int) -> dict[str, float]:
-    """Train a config by its own schedule, and return AP and the processor seconds of training."""
+def run_config(
+    config: str, data: Path, work_dir: Path, *arguments: str, seed: int, options: Sequence[str] = ()
+) -> dict[str, float]:
+    """Train a config with further arguments and options, and return AP and the processor seconds of training."""
     start = seconds_of_children()
-    options = ["--cfg-options", f"randomness.seed={seed}"]
-    command("tools/train.py", config, "--data", str(data), "--work-dir", str(work_dir), *options)
+    given = [*arguments, "--cfg-options", f"randomness.seed={seed}", *options]
+    command("tools/train.py", config, "--data", str(data), "--work-dir", str(work_dir), *given)
     seconds = seconds_of_children() - start
     checkpoint = (work_dir / "last_checkpoint").read_text().strip()
     out = work_dir / "detections.json"

@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from convnext_dense.config.datasets import leaf_datasets
-from convnext_dense.config.pipelines import step_name
+from convnext_dense.config.pipelines import loads_annotations, loads_image, step_name
 from convnext_dense.errors import UserError
 
 # Transforms of mmdet and mmseg that read further images, which a wrapper of the data set gives them.
@@ -32,15 +32,15 @@ def use_augmentation(cfg: Config, name: str) -> None:
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
         there = f"has {', '.join(known)}" if known else "has none"
         raise UserError(f"--augment {name} is not among the augmentations of the config, which {there}.{hint}")
-    cfg.finetune.augmentation = name
-    chosen = copy.deepcopy(known[name])
-    for dataset in leaf_datasets(cfg.train_dataloader.dataset):
-        if isinstance(chosen, Mapping):
-            dataset.transform = ConfigDict(chosen)
-        else:
-            dataset.pipeline = _between(_whole_pipeline(cfg.train_dataloader.dataset), chosen)
-    if not isinstance(chosen, Mapping):
-        cfg.train_dataloader.dataset = _wrap(cfg.train_dataloader.dataset)
+    if "finetune" in cfg:
+        cfg.finetune.augmentation = name
+    chosen, dataset = copy.deepcopy(known[name]), cfg.train_dataloader.dataset
+    if isinstance(chosen, Mapping):
+        for leaf in leaf_datasets(dataset):
+            leaf.transform = ConfigDict(chosen)
+        return
+    steps = _between(_whole_pipeline(dataset), chosen)
+    cfg.train_dataloader.dataset = _set_steps(dataset, steps)
 
 
 def _whole_pipeline(dataset: ConfigDict) -> list[Any]:
@@ -50,20 +50,16 @@ def _whole_pipeline(dataset: ConfigDict) -> list[Any]:
 
 
 def _between(pipeline: Sequence[Any], steps: Sequence[Any]) -> list[Any]:
-    loading = [step for step in pipeline if step_name(step).startswith("Load")]
+    loading = [step for step in pipeline if loads_image(step) or loads_annotations(step)]
     packing = [step for step in pipeline if step_name(step).startswith("Pack")]
     return [*loading, *steps, *packing]
 
 
-def _wrap(dataset: ConfigDict) -> ConfigDict:
-    """Put the steps from the first one that reads further images on into a wrapper, which gives them to it."""
+def _set_steps(dataset: ConfigDict, steps: list[Any]) -> ConfigDict:
+    """Give a data set these steps, from the first one that reads further images on in a wrapper, which gives them."""
     if step_name(dataset) == _WRAPPER:
         dataset = dataset.dataset
-    leaves = list(leaf_datasets(dataset))
-    steps = leaves[0].pipeline
     first = next((place for place, step in enumerate(steps) if step_name(step) in _OF_SEVERAL_IMAGES), None)
-    if first is None:
-        return dataset
-    for leaf in leaves:
+    for leaf in leaf_datasets(dataset):
         leaf.pipeline = steps[:first]
-    return ConfigDict(type=_WRAPPER, dataset=dataset, pipeline=steps[first:])
+    return dataset if first is None else ConfigDict(type=_WRAPPER, dataset=dataset, pipeline=steps[first:])

@@ -20,7 +20,7 @@ from mmengine.config import Config
 from convnext_dense.config.batch import count_processes, moving_averages
 from convnext_dense.config.datasets import config_dicts, loaded_datasets
 from convnext_dense.config.optimizers import wrapper_configs
-from convnext_dense.config.schedule import schedule_end, set_epochs, set_iterations
+from convnext_dense.config.schedule import check_epochs, schedule_end, set_epochs, set_iterations
 from convnext_dense.errors import UserError
 
 # A moving average over the last twentieth of the steps follows the weights closely, and smooths the noise of batches.
@@ -72,7 +72,7 @@ def fit_length(
         Lines for the log.
 
     Raises:
-        UserError: ``choices.epochs`` is below 1, or does not go with ``given_iters``.
+        UserError: ``choices.epochs`` is below 1, or the config says no length.
     """
     recipe = cfg.get("finetune")
     per_iteration = cfg.train_dataloader.batch_size * count_processes(cfg.get("launcher", "none"))
@@ -82,8 +82,7 @@ def fit_length(
         return set_epochs(cfg, choices.epochs, iterations_per_epoch=max(round(num_images / per_iteration), 1))
     batch = cfg.get("effective_batch") or per_iteration
     if choices.epochs is not None:
-        if choices.epochs < 1:
-            raise UserError(f"--epochs {choices.epochs} must be 1 or more.")
+        check_epochs(choices.epochs)
         recipe.epochs, recipe.steps = choices.epochs, (1, None)
     least, largest = recipe.steps
     steps = max(round(recipe.epochs * num_images / batch), least)
@@ -106,15 +105,14 @@ def fit_image_size(cfg: Config, object_share: float | None, longest: int | None)
     """Resize images so that the median object has the ``object_size`` of the recipe, in place.
 
     Args:
-        cfg: The config of a training; unchanged without ``finetune.object_size``.
+        cfg: The config of a training, with ``finetune.object_size``; unchanged without objects.
         object_share: See ``training_images.object_share``.
         longest: Median long side of the training images in pixels. Images up to 256 pixels are never made smaller.
     """
-    recipe = cfg.get("finetune")
-    if recipe is None or not recipe.get("object_size") or object_share is None or longest is None:
+    if object_share is None or longest is None:
         return
     smallest, largest = min(longest, _IMAGE_SIZES[0]), _IMAGE_SIZES[1]
-    size = min(max(recipe.object_size / object_share, smallest), largest)
+    size = min(max(cfg.finetune.object_size / object_share, smallest), largest)
     set_image_size(cfg, max(round(size / _SIZE_STEP), 1) * _SIZE_STEP)
 
 
@@ -195,13 +193,13 @@ def describe_recipe(cfg: Config) -> list[str]:
         f"--batch N), after a warm-up of {warm_up // counts:,} steps (--cfg-options optim_wrapper.optimizer.lr=X "
         "param_scheduler.0.end=N).",
         f"Evaluation: every {cfg.train_cfg.val_interval:,} iterations (--cfg-options train_cfg.val_interval=N); the "
-        f"best {_best_metric(cfg)} is kept{ends} (--early-stop N).",
+        f"best {watched_metric(cfg.default_hooks.checkpoint.get('save_best'))} is kept{ends} (--early-stop N).",
         f"Weights: {averaged} is evaluated and saved; {frozen} of 4 stages are frozen (--freeze N); augmentation "
         f"{recipe.get('augmentation', 'of the config')} (--augment NAME: {names}).",
     ]
 
 
-def _best_metric(cfg: Config) -> str | None:
-    best = ((cfg.get("default_hooks") or {}).get("checkpoint") or {}).get("save_best")
-    best = best[0] if isinstance(best, list | tuple) and best else best
-    return best if isinstance(best, str) and best != "auto" else None
+def watched_metric(save_best: Any) -> str | None:
+    """Return the metric by which a checkpoint hook keeps the best checkpoint; None if the config does not name it."""
+    first = save_best[0] if isinstance(save_best, list | tuple) and save_best else save_best
+    return first if isinstance(first, str) and first != "auto" else None

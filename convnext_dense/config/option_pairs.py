@@ -1,10 +1,11 @@
 """Checks options that mmengine and torch accept one by one but not together, or reject only during the run."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config
 
+from convnext_dense.config.schedule import schedulers
 from convnext_dense.errors import UserError
 
 # Options that only loaders with workers may have, and the values that have no effect.
@@ -78,7 +79,7 @@ def check_units(cfg: Config) -> list[str]:
     """
     if str(cfg.train_cfg.get("type")).rpartition(".")[2] != "IterBasedTrainLoop":
         return []
-    for name, scheduler in _schedulers(cfg.get("param_scheduler"), "param_scheduler"):
+    for name, scheduler in schedulers(cfg):
         if scheduler.get("by_epoch", True) and not scheduler.get("convert_to_iter_based"):
             raise UserError(
                 f"{name} counts epochs (by_epoch=True), but train_cfg counts iterations: set {name}.by_epoch=False, "
@@ -88,11 +89,3 @@ def check_units(cfg: Config) -> list[str]:
     if hook.get("by_epoch", True):
         return ["default_hooks.checkpoint counts epochs, but train_cfg iterations: it writes one, at the end."]
     return []
-
-
-def _schedulers(node: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    if isinstance(node, dict) and "type" in node:
-        yield name, node
-    elif isinstance(node, dict | list | tuple):
-        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _schedulers(child, f"{name}.{key}")

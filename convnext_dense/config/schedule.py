@@ -5,7 +5,6 @@ from typing import Any
 
 from mmengine.config import Config
 
-from convnext_dense.config.datasets import config_dicts
 from convnext_dense.errors import UserError
 
 # Arguments of schedulers that are positions in the run.
@@ -14,12 +13,6 @@ _POSITIONS = ("begin", "end", "T_max", "total_steps")
 _HOOK_EPOCHS = ("switch_epoch", "num_last_epochs", "begin_epoch")
 # An epoch-based schedule warms up for a number of iterations; a much shorter one would be nothing but warm-up.
 _LONGEST_WARM_UP = 0.1
-
-
-def counts_iterations(cfg: Config) -> bool:
-    """Whether the length of the training is a number of iterations, not of epochs."""
-    loop = cfg.get("train_cfg") or {}
-    return "max_iters" in loop and loop.get("max_iters") is not None
 
 
 def set_iterations(cfg: Config, length: int, before: int | None = None) -> None:
@@ -38,7 +31,7 @@ def set_iterations(cfg: Config, length: int, before: int | None = None) -> None:
     checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
     if checkpoint and not checkpoint.get("by_epoch", True):
         _scale(checkpoint, ("interval", "save_begin"), ratio)
-    for scheduler in _schedulers(cfg):
+    for _, scheduler in schedulers(cfg):
         _scale(scheduler, _POSITIONS, ratio)
         _scale_milestones(scheduler, ratio)
 
@@ -57,9 +50,8 @@ def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[s
     Raises:
         UserError: ``epochs`` is below 1, or the config says no length.
     """
-    if epochs < 1:
-        raise UserError(f"--epochs {epochs} must be 1 or more.")
-    if counts_iterations(cfg):
+    check_epochs(epochs)
+    if (cfg.get("train_cfg") or {}).get("max_iters") is not None:
         set_iterations(cfg, epochs * iterations_per_epoch)
         return []
     before = (cfg.get("train_cfg") or {}).get("max_epochs")
@@ -76,7 +68,7 @@ def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[s
         _scale(hook, _HOOK_EPOCHS, ratio)
     limit = max(round(_LONGEST_WARM_UP * epochs * iterations_per_epoch), 1)
     notes = []
-    for scheduler in _schedulers(cfg):
+    for _, scheduler in schedulers(cfg):
         if scheduler.get("by_epoch", True) or not _is_warm_up(scheduler):
             _scale(scheduler, _POSITIONS, ratio)
             _scale_milestones(scheduler, ratio)
@@ -88,6 +80,25 @@ def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[s
     return notes
 
 
+def check_epochs(epochs: int) -> None:
+    """Raise ``UserError`` if the value of ``--epochs`` is below 1."""
+    if epochs < 1:
+        raise UserError(f"--epochs {epochs} must be 1 or more.")
+
+
+def schedulers(cfg: Config) -> Iterator[tuple[str, Any]]:
+    """Yield the configs of all schedulers, of several optimizers too, each with its place in the config."""
+    yield from _find_schedulers(cfg.get("param_scheduler"), "param_scheduler")
+
+
+def _find_schedulers(node: Any, name: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and "type" in node:
+        yield name, node
+    elif isinstance(node, dict | list | tuple):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _find_schedulers(child, f"{name}.{key}")
+
+
 def _is_warm_up(scheduler: Mapping[str, Any]) -> bool:
     return scheduler.get("begin", 0) == 0 and str(scheduler["type"]).rpartition(".")[2].startswith(
         ("Linear", "Constant")
@@ -96,7 +107,7 @@ def _is_warm_up(scheduler: Mapping[str, Any]) -> bool:
 
 def schedule_end(cfg: Config) -> int:
     """Return the iteration at which the last scheduler of a schedule that counts iterations ends."""
-    ends = [scheduler["end"] for scheduler in _schedulers(cfg) if type(scheduler.get("end")) is int]
+    ends = [scheduler["end"] for _, scheduler in schedulers(cfg) if type(scheduler.get("end")) is int]
     return max(ends, default=cfg.train_cfg.max_iters)
 
 
@@ -110,7 +121,3 @@ def _scale(node: Any, keys: tuple[str, ...], ratio: float) -> None:
 def _scale_milestones(scheduler: Any, ratio: float) -> None:
     if isinstance(milestones := scheduler.get("milestones"), list | tuple):
         scheduler["milestones"] = [max(round(value * ratio), 1) for value in milestones]
-
-
-def _schedulers(cfg: Config) -> Iterator[Any]:
-    yield from (node for node in config_dicts(cfg.get("param_scheduler")) if "type" in node)

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
 
+from convnext_dense.config.finetuning import watched_metric
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
 from convnext_dense.errors import UserError
 from convnext_dense.registry import HOOKS
@@ -43,9 +44,8 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
             UserError: Neither this hook nor the checkpoint hook names a metric.
         """
         if not self.monitor:
-            best = getattr(checkpoint_hook_of(runner), "save_best", None)
-            name = best[0] if isinstance(best, list) and best else best
-            if not name or name == "auto":
+            name = watched_metric(getattr(checkpoint_hook_of(runner), "save_best", None))
+            if name is None:
                 raise UserError(
                     "Early stopping needs a metric to watch: set default_hooks.checkpoint.save_best to the name of "
                     "one, such as coco/bbox_mAP or mIoU."

@@ -6,7 +6,6 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from convnext_dense.config.augmentation import use_augmentation
 from convnext_dense.config.batch import count_processes
 from convnext_dense.config.finetuning import (
     Choices,
@@ -19,12 +18,6 @@ from convnext_dense.config.options import check_flag, option_value
 from convnext_dense.data.training_images import longest_side, object_share, training_images
 from convnext_dense.engine.batch_search import find_batch
 from convnext_dense.errors import UserError
-
-
-def augment(cfg: Config, choices: Choices) -> None:
-    """Use the augmentation that the user chose, before the data is set."""
-    if choices.augment is not None:
-        use_augmentation(cfg, choices.augment)
 
 
 def fit_recipe(

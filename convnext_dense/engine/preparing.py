@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from convnext_dense.config.augmentation import use_augmentation
 from convnext_dense.config.bands import record_bands, use_trained_bands
 from convnext_dense.config.batch import accumulate_to_effective_batch
 from convnext_dense.config.channels import fit_to_channels
@@ -25,7 +26,7 @@ from convnext_dense.config.reading import read_config
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.own.bands import use_measured_bands
 from convnext_dense.data.own.tasks import check_data, use_folder
-from convnext_dense.engine.fitting import augment, fit_recipe
+from convnext_dense.engine.fitting import fit_recipe
 from convnext_dense.errors import UserError
 
 Preparation = Callable[[Config], list[str]]
@@ -109,8 +110,8 @@ def read_run(
 
     def use_data(cfg: Config) -> None:
         keep_in = work_dir_of(cfg)
-        if choices is not None:
-            augment(cfg, choices)
+        if choices is not None and choices.augment is not None:
+            use_augmentation(cfg, choices.augment)
         if data is not None:
             names = use_folder(cfg, data, trained, splits=splits, work_dir=keep_in)
             notes.append(f"Classes of {DataFolder.of(data).path}: {quote(names)}.")

@@ -76,3 +76,20 @@ def test_unknown_name_is_refused_with_the_nearest():
         use_augmentation(config(light=LIGHT, strong=STRONG), "strongs")
     with pytest.raises(UserError, match="which has none"):
         use_augmentation(config(), "light")
+
+
+def test_configs_without_a_recipe_may_list_augmentations_too():
+    cfg = config(light=LIGHT)
+    cfg.pop("finetune")
+    use_augmentation(cfg, "light")
+    assert names(cfg.train_dataloader.dataset.pipeline)[2] == "RandomFlip"
+    assert "finetune" not in cfg
+
+
+def test_wrapped_data_sets_are_augmented_again():
+    leaf = dict(type="CocoDataset", pipeline=[*LOAD, *LIGHT, PACK])
+    cfg = config(dict(type="ConcatDataset", datasets=[leaf, leaf]), strong=STRONG, light=LIGHT)
+    use_augmentation(cfg, "strong")
+    use_augmentation(cfg, "light")
+    for child in cfg.train_dataloader.dataset.datasets:
+        assert names(child.pipeline) == ["LoadImageFromFile", "LoadAnnotations", "RandomFlip", "PackDetInputs"]
