@@ -5,7 +5,7 @@
 Source: configs/rtmdet/rtmdet_l_8xb32-300e_coco.py of mmdet 3.3.0 and the bases it names
 """
 
-data_root = "data/coco/"
+_base_ = "coco_detr.py"
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -44,6 +44,7 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
+    _delete_=True,  # all images have one size, so there is no batch sampler
     batch_size=32,  # per GPU; 4 GPUs x 32 images = 128
     num_workers=10,
     persistent_workers=True,
@@ -51,31 +52,12 @@ train_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=True),
     dataset=dict(
         type="CocoDataset",
-        data_root=data_root,
+        data_root="data/coco/",
         ann_file="annotations/instances_train2017.json",
         data_prefix=dict(img="train2017/"),
         filter_cfg=dict(filter_empty_gt=True, min_size=32),
         pipeline=train_pipeline,
     ),
 )
-val_dataloader = dict(
-    batch_size=5,
-    num_workers=10,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/instances_val2017.json",
-        data_prefix=dict(img="val2017/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(batch_size=5, num_workers=10, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-
-val_evaluator = dict(
-    type="convnext_dense.CocoMetric", ann_file=data_root + "annotations/instances_val2017.json", metric="bbox"
-)
-test_evaluator = val_evaluator

@@ -7,7 +7,7 @@ Differs: the first resize of the second half has no upper bound there; here it i
 up to 7:1 never reach.
 """
 
-data_root = "data/coco/"
+_base_ = "coco_instance.py"
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -51,38 +51,11 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=2,  # per GPU; 8 GPUs x 2 images = 16
     num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="AspectRatioBatchSampler"),  # a batch is padded to its largest image
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/instances_train2017.json",
-        data_prefix=dict(img="train2017/"),
-        filter_cfg=dict(filter_empty_gt=True),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(filter_cfg=dict(_delete_=True, filter_empty_gt=True), pipeline=train_pipeline),
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/instances_val2017.json",
-        data_prefix=dict(img="val2017/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
-)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type="convnext_dense.CocoMetric", ann_file=data_root + "annotations/instances_val2017.json", metric="bbox"
-)
+val_evaluator = dict(metric="bbox")
 test_evaluator = val_evaluator

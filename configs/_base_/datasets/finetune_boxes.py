@@ -3,6 +3,8 @@
 `light` resizes and flips. `strong` adds large-scale jitter (arXiv:2012.07177, its stronger range) and colours.
 """
 
+_base_ = "coco_detr.py"
+
 data_root = "data/own/"
 
 load = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True)]
@@ -19,6 +21,7 @@ strong = [
     dict(type="PhotoMetricDistortion"),
 ]
 augmentations = dict(light=light, strong=strong)
+train_pipeline = [*load, *light, dict(type="PackDetInputs")]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(1333, 800), keep_ratio=True),
@@ -29,38 +32,20 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=4,
     num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="AspectRatioBatchSampler"),  # a batch is padded to its largest image
     dataset=dict(
-        type="CocoDataset",
         data_root=data_root,
         ann_file="instances_train.json",
         data_prefix=dict(img="train/"),
         filter_cfg=dict(filter_empty_gt=False),  # images without objects teach what is background
-        pipeline=[*load, *light, dict(type="PackDetInputs")],
+        pipeline=train_pipeline,
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="instances_val.json",
-        data_prefix=dict(img="val/"),
-        test_mode=True,
-        pipeline=test_pipeline,
+        data_root=data_root, ann_file="instances_val.json", data_prefix=dict(img="val/"), pipeline=test_pipeline
     ),
 )
 test_dataloader = val_dataloader
 
-val_evaluator = dict(
-    type="convnext_dense.CocoMetric",
-    ann_file=data_root + "instances_val.json",
-    metric="bbox",
-)
+val_evaluator = dict(ann_file=data_root + "instances_val.json")
 test_evaluator = val_evaluator

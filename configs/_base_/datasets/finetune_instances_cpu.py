@@ -19,12 +19,13 @@ strong = [
     dict(type="PhotoMetricDistortion"),
 ]
 augmentations = dict(_delete_=True, light=light, strong=strong)
+train_pipeline = [*load, *light, dict(type="PackDetInputs")]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(320, 320), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
-train_dataloader = dict(num_workers=1, dataset=dict(pipeline=[*load, *light, dict(type="PackDetInputs")]))
+train_dataloader = dict(num_workers=1, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(num_workers=1, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
