@@ -119,7 +119,7 @@ def test_backbone_is_changed_with_its_weights_by_one_option(leaf, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("leaf", ["dino", "rtmdet_ins", "mask2former_semantic", "classifier"])
+@pytest.mark.parametrize("leaf", ["dino", "mask2former_semantic", "classifier"])
 def test_small_backbone_trains_on_a_folder(leaf, tmp_path):
     leaf = ROOT / f"configs/finetune/{leaf}.py"
 
@@ -130,6 +130,9 @@ def test_small_backbone_trains_on_a_folder(leaf, tmp_path):
         if cfg.model.type == "DINO":
             cfg.model.num_queries = 20  # of 64 x 64 pixels, there are 85 positions
             cfg.model.test_cfg.max_per_img = 20
+            cfg.model.encoder.num_layers = cfg.model.decoder.num_layers = 1
+        if "Mask2Former" in cfg.model.get("decode_head", {}).get("type", ""):
+            cfg.model.decode_head.train_cfg.num_points = 64
         for pipeline in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
             for step in pipeline.get("pipeline") or ():
                 for key in ("scale", "scales"):

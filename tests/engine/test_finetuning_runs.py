@@ -91,32 +91,32 @@ def test_images_of_a_test_and_a_prediction_have_the_size_of_the_training(tmp_pat
 def test_early_stopping_ends_a_run_and_a_resumed_one_at_the_same_iteration(tmp_path):
     options = {
         **QUIET,
-        "train_cfg.max_iters": 12,
-        "train_cfg.val_interval": 2,
-        "default_hooks.checkpoint.interval": 2,
+        "train_cfg.max_iters": 6,
+        "train_cfg.val_interval": 1,
+        "default_hooks.checkpoint.interval": 1,
         "default_hooks.checkpoint.max_keep_ckpts": -1,
         "+custom_hooks.1.min_gain": 1e6,  # nothing is an improvement
     }
     arguments = dict(data=str(LABELS), choices=Choices(early_stop=3))
     train_model(CONFIGS / "upernet_atto.py", options, work_dir=str(tmp_path / "whole"), **arguments)
     # the first evaluation is the best, and three more end the run
-    assert not (tmp_path / "whole" / "iter_10.pth").exists()
-    assert (tmp_path / "whole" / "iter_8.pth").is_file()
+    assert not (tmp_path / "whole" / "iter_5.pth").exists()
+    assert (tmp_path / "whole" / "iter_4.pth").is_file()
     log = next((tmp_path / "whole").glob("*/*.log")).read_text()
     assert "Early stopping: mIoU has not been better than" in log
     assert "in the last 3 evaluations" in log
 
     (tmp_path / "resumed").mkdir()
-    for name in ("iter_4.pth", "converted"):
+    for name in ("iter_2.pth", "converted"):
         source = tmp_path / "whole" / name
         copy = shutil.copytree if source.is_dir() else shutil.copy
         copy(source, tmp_path / "resumed" / name)
-    checkpoint = str(tmp_path / "resumed/iter_4.pth")
+    checkpoint = str(tmp_path / "resumed/iter_2.pth")
     train_model(
         CONFIGS / "upernet_atto.py", options, work_dir=str(tmp_path / "resumed"), resume=checkpoint, **arguments
     )
-    assert (tmp_path / "resumed" / "iter_8.pth").is_file()
-    assert not (tmp_path / "resumed" / "iter_10.pth").exists()
+    assert (tmp_path / "resumed" / "iter_4.pth").is_file()
+    assert not (tmp_path / "resumed" / "iter_5.pth").exists()
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
-"""The road from ResNet to ConvNeXt. MACs, accuracies and parameters come from arXiv 2201.03545v2, tables 9 to 11
-(published.json); features of the first step from torchvision's ResNet-50; those of the last step from
-ConvNeXt, which other tests hold against the official code."""
+"""The road from ResNet to ConvNeXt. Accuracies and parameters come from arXiv 2201.03545v2, tables 9 to 11
+(published.json); MACs are held against it by the tests of the tables; features of the first step from
+torchvision's ResNet-50; those of the last step from ConvNeXt, which other tests hold against the official code."""
 
 import numpy as np
 import pytest
@@ -9,32 +9,20 @@ import torchvision
 from torch import nn
 
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, split_scene
-from convnext_dense.description import count_parameters, roadmap_gmacs
+from convnext_dense.description import count_parameters
 from convnext_dense.description.published import read_published
 from convnext_dense.models import ConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
 
 PUBLISHED = read_published()["roadmap"]
-EVERY_STEP = [(regime, step) for regime in REGIMES for step in STEPS]
 TARGETS = {"resnet50": "tiny", "resnet200": "base"}
 
 each_step = pytest.mark.parametrize("step", STEPS)
-each_step_of_both = pytest.mark.parametrize(("regime", "step"), EVERY_STEP)
 
 
 def build_on_meta(step: str, regime: str) -> RoadmapNet:
     with torch.device("meta"):
         return RoadmapNet(step, regime, output_norms="none").eval()
-
-
-@each_step_of_both
-def test_macs_are_the_published_ones_to_two_decimals(regime, step):
-    gmacs = round(roadmap_gmacs()[regime][step], 2)
-    if step in PUBLISHED["inconsistent"]["rows"].get(regime, ()):
-        # By hand: changing the norm adds no MACs to the 4.15 before; table 9 of the same paper has 4.5 for ConvNeXt-T.
-        assert gmacs == {"layer_norm": 4.15, "separate_downsampling": 4.46}[step]
-    else:
-        assert gmacs == PUBLISHED[regime][step]["gflops"]
 
 
 def test_steps_are_those_of_the_paper_in_its_order():
