@@ -190,8 +190,8 @@ def describe_recipe(cfg: Config) -> list[str]:
         f"Length: {steps:,} steps of {batch} images, {steps * batch / images:.1f} epochs of {images:,} images "
         f"({recipe.epochs} epochs{bounds}; --epochs N){size}.",
         f"Learning rate: {lr:.3g}, by the square root of the batch ({recipe.base_batch_size} in the recipe; "
-        f"--batch N), after a warm-up of {warm_up // counts:,} steps (--cfg-options optim_wrapper.optimizer.lr=X "
-        "param_scheduler.0.end=N).",
+        f"--batch N), after a warm-up of {warm_up // counts:,} step{'s' * (warm_up // counts != 1)} "
+        "(--cfg-options optim_wrapper.optimizer.lr=X param_scheduler.0.end=N).",
         f"Evaluation: every {cfg.train_cfg.val_interval:,} iterations (--cfg-options train_cfg.val_interval=N); the "
         f"best {watched_metric(cfg.default_hooks.checkpoint.get('save_best'))} is kept{ends} (--early-stop N).",
         f"Weights: {averaged} is evaluated and saved; {frozen} of 4 stages are frozen (--freeze N); augmentation "
