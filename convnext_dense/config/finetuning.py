@@ -12,14 +12,17 @@ Such a config has ``finetune``, a dict with
 The rest of the schedule, warm-up and intervals, is written for some length and keeps its share of the run.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from convnext_dense.config.batch import count_processes, moving_averages
 from convnext_dense.config.datasets import config_dicts, loaded_datasets
 from convnext_dense.config.optimizers import wrapper_configs
+from convnext_dense.config.options import option_value
 from convnext_dense.config.schedule import check_epochs, schedule_end, set_epochs, set_iterations
 from convnext_dense.errors import UserError
 
@@ -33,6 +36,14 @@ _EARLY_STOPPING = "EarlyStoppingHook"
 # A median object is resized to `object_size`, but an image never to a long side beyond these pixels.
 _IMAGE_SIZES = (256, 512)
 _SIZE_STEP = 32  # the stride of the deepest stage
+# Entries of ``finetune`` that a run writes -> what to use instead of an option.
+_FOUND = {
+    "batch_size": "use --batch N; the learning rate follows",
+    "base_batch_size": "use --batch N; the learning rate follows",
+    "image_size": "set finetune.object_size, the side in pixels of the median object, from which it follows",
+    "num_images": "the images of the data are counted",
+    "augmentation": "use --augment NAME",
+}
 
 
 class Choices(NamedTuple):
@@ -97,8 +108,23 @@ def fit_length(
         wrapper.optimizer.lr *= (batch / recipe.batch_size) ** 0.5
     for hook in moving_averages(cfg):
         hook.momentum = min(1 / (_AVERAGED_SHARE * cfg.train_cfg.max_iters / accumulated), _LARGEST_MOMENTUM)
-    recipe.base_batch_size, recipe.batch_size, recipe.num_images = recipe.batch_size, batch, num_images
+    recipe.setdefault("base_batch_size", recipe.batch_size)  # a config that a run wrote has it
+    recipe.batch_size, recipe.num_images = batch, num_images
     return []
+
+
+def check_recipe(cfg: Config, options: Mapping[str, Any] | None) -> None:
+    """Raise ``UserError`` if the user set what a run finds out, or a number that is out of its range."""
+    for key, instead in _FOUND.items():
+        if option_value(options, f"finetune.{key}") is not None:
+            raise UserError(f"finetune.{key} is no option: {instead}.")
+    recipe = cfg.finetune
+    least, largest = recipe.steps
+    if not (recipe.epochs > 0 and recipe.evaluations >= 1 and least >= 1 and (largest is None or largest >= least)):
+        raise UserError(
+            f"finetune has epochs={recipe.epochs}, evaluations={recipe.evaluations} and steps={tuple(recipe.steps)}: "
+            "epochs and evaluations must be above 0, and steps the least and the largest number of them."
+        )
 
 
 def fit_image_size(cfg: Config, object_share: float | None, longest: int | None) -> None:
@@ -157,14 +183,18 @@ def freeze_stages(cfg: Config, number: int) -> None:
     """Freeze the first stages of the backbone, in place.
 
     Raises:
-        UserError: The config has no backbone, or the number is not in 0..4.
+        UserError: The config has no backbone, or one that cannot freeze stages, or the number is not in 0..4.
     """
     backbone = cfg.model.get("backbone")
     if backbone is None:
         raise UserError("--freeze needs a config with model.backbone.")
     if number not in range(5):
         raise UserError(f"--freeze {number} must be a number of stages in 0..4.")
-    backbone.frozen_stages = number
+    kind = MODELS.get(str(backbone.type))
+    if kind is not None and "frozen_stages" not in inspect.signature(kind).parameters:
+        raise UserError(f"--freeze needs a backbone that can freeze stages, but {backbone.type} cannot.")
+    is_ours = str(backbone.type).startswith("convnext_dense.")
+    backbone.frozen_stages = number if is_ours or number else -1  # for OpenMMLab's, 0 is the stem
 
 
 def describe_recipe(cfg: Config) -> list[str]:

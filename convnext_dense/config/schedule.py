@@ -34,6 +34,7 @@ def set_iterations(cfg: Config, length: int, before: int | None = None) -> None:
     for _, scheduler in schedulers(cfg):
         _scale(scheduler, _POSITIONS, ratio)
         _scale_milestones(scheduler, ratio)
+    _give_every_scheduler_steps(cfg)
 
 
 def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[str]:
@@ -60,8 +61,8 @@ def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[s
     ratio = epochs / before
     cfg.train_cfg.max_epochs = epochs
     _scale(cfg.train_cfg, ("val_begin",), ratio)
-    for pair in cfg.train_cfg.get("dynamic_intervals") or ():
-        pair[0] = max(round(pair[0] * ratio), 1)
+    if intervals := cfg.train_cfg.get("dynamic_intervals"):
+        cfg.train_cfg.dynamic_intervals = [[max(round(begin * ratio), 1), interval] for begin, interval in intervals]
     if "val_interval" in cfg.train_cfg:
         cfg.train_cfg.val_interval = min(cfg.train_cfg.val_interval, epochs)
     for hook in cfg.get("custom_hooks") or ():
@@ -77,6 +78,7 @@ def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[s
                 f"The warm-up takes {limit} iterations instead of {scheduler['end']}, a tenth of the {epochs} epochs."
             )
             scheduler["end"] = limit
+    _give_every_scheduler_steps(cfg)
     return notes
 
 
@@ -100,9 +102,23 @@ def _find_schedulers(node: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _is_warm_up(scheduler: Mapping[str, Any]) -> bool:
-    return scheduler.get("begin", 0) == 0 and str(scheduler["type"]).rpartition(".")[2].startswith(
-        ("Linear", "Constant")
-    )
+    return scheduler.get("begin", 0) == 0 and _returns(scheduler)
+
+
+def _returns(scheduler: Mapping[str, Any]) -> bool:
+    """Whether a scheduler starts with a factor that its last step takes back."""
+    return str(scheduler["type"]).rpartition(".")[2].startswith(("Linear", "Constant"))
+
+
+def _give_every_scheduler_steps(cfg: Config) -> None:
+    """Make schedulers long enough that a short run left without a step, in place.
+
+    mmengine refuses one that ends where it begins; a warm-up of a single step would keep its first factor for good.
+    """
+    for _, scheduler in schedulers(cfg):
+        least = 2 if _returns(scheduler) and not scheduler.get("convert_to_iter_based") else 1
+        if "end" in scheduler:
+            scheduler["end"] = max(scheduler["end"], scheduler.get("begin", 0) + least)
 
 
 def schedule_end(cfg: Config) -> int:

@@ -9,6 +9,7 @@ from mmengine.registry import DATASETS
 from convnext_dense.config.batch import count_processes
 from convnext_dense.config.finetuning import (
     Choices,
+    check_recipe,
     fit_image_size,
     fit_length,
     freeze_stages,
@@ -44,6 +45,10 @@ def fit_recipe(
         check_flag(options, "model.backbone.frozen_stages", choices.freeze, f"--freeze {choices.freeze}")
         freeze_stages(cfg, choices.freeze)
     if choices.early_stop is not None:
+        for index, hook in enumerate(cfg.get("custom_hooks") or ()):
+            if str(hook.get("type")).endswith("EarlyStoppingHook"):
+                key = f"custom_hooks.{index}.patience"
+                check_flag(options, key, choices.early_stop, f"--early-stop {choices.early_stop}")
         set_early_stopping(cfg, choices.early_stop)
     recipe = cfg.get("finetune")
     if recipe is None and choices.epochs is None and choices.batch is None:
@@ -51,19 +56,23 @@ def fit_recipe(
     if choices.epochs is not None:
         for key in ("train_cfg.max_epochs", "train_cfg.max_iters"):
             check_flag(options, key, choices.epochs if key.endswith("epochs") else None, f"--epochs {choices.epochs}")
+    if recipe is not None:
+        check_recipe(cfg, options)
     if recipe is not None and recipe.get("object_size"):
         fit_image_size(cfg, object_share(cfg), longest_side(cfg))
     # Data of other kinds is built, to be counted.
     num_images = len(training_images(cfg)) or len(DATASETS.build(cfg.train_dataloader.dataset))
     if choices.batch is not None:
         notes += _set_batch(cfg, choices.batch, options, amp=amp)
-    if recipe is not None:
+    if recipe is not None and option_value(options, "train_dataloader.batch_size") is None:
         largest = max(num_images // count_processes(launcher), 1)
         if cfg.train_dataloader.batch_size > largest:
             notes.append(
                 f"A batch has {largest} images instead of {cfg.train_dataloader.batch_size}: there are no more."
             )
             cfg.train_dataloader.batch_size = largest
+            if cfg.get("effective_batch"):
+                cfg.effective_batch = max(cfg.effective_batch // largest, 1) * largest
     return notes + fit_length(
         cfg,
         choices,

@@ -5,6 +5,7 @@ from mmengine.config import Config
 
 from convnext_dense.config.finetuning import (
     Choices,
+    check_recipe,
     describe_recipe,
     fit_image_size,
     fit_length,
@@ -12,6 +13,7 @@ from convnext_dense.config.finetuning import (
     record_image_size,
     set_early_stopping,
     use_trained_image_size,
+    watched_metric,
 )
 from convnext_dense.errors import UserError
 
@@ -218,3 +220,83 @@ def test_stages_are_frozen_by_number():
         freeze_stages(cfg, 5)
     with pytest.raises(UserError, match=r"model\.backbone"):
         freeze_stages(Config(dict(model=dict(type="X"))), 1)
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("batch_size", "--batch N"),
+        ("image_size", r"finetune\.object_size"),
+        ("augmentation", "--augment NAME"),
+        ("num_images", "are counted"),
+    ],
+)
+def test_what_a_run_finds_out_is_no_option(option, instead):
+    with pytest.raises(UserError, match=rf"finetune\.{option} is no option: .*{instead}"):
+        check_recipe(recipe(), {f"finetune.{option}": 8})
+
+
+@pytest.mark.parametrize(
+    "numbers", [dict(evaluations=0), dict(epochs=0), dict(steps=(5, 2)), dict(steps=(0, None))], ids=str
+)
+def test_recipe_with_impossible_numbers_is_refused(numbers):
+    cfg = recipe()
+    cfg.finetune.update(numbers)
+    with pytest.raises(UserError, match=r"finetune has epochs=.*must be above 0"):
+        check_recipe(cfg, None)
+    check_recipe(recipe(), {"train_cfg.max_iters": 5})
+
+
+def test_a_recipe_that_a_run_fitted_keeps_the_batch_that_its_rate_was_for():
+    cfg = recipe()
+    fit_length(cfg, Choices(), 300)
+    fit_length(cfg, Choices(), 300)
+    assert cfg.finetune.base_batch_size == 16
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(5e-5)  # 1e-4 x sqrt(4 / 16), once
+
+
+def test_freezing_follows_the_numbers_of_openmmlabs_backbones():
+    """In mmdet's ResNet, 1 is the stem and the first stage, 0 the stem and -1 nothing."""
+    cfg = Config(dict(model=dict(backbone=dict(type="mmdet.ResNet", depth=50))))
+    for number, theirs in ((0, -1), (1, 1), (4, 4)):
+        freeze_stages(cfg, number)
+        assert cfg.model.backbone.frozen_stages == theirs
+    with pytest.raises(UserError, match=r"can freeze stages, but mmdet\.HRNet cannot"):
+        freeze_stages(Config(dict(model=dict(backbone=dict(type="mmdet.HRNet")))), 1)
+
+
+def test_lines_count_steps_of_accumulated_batches_and_say_size_and_frozen_stages():
+    cfg = recipe(object_size=32, image_size=320)
+    cfg.effective_batch = 16
+    cfg.optim_wrapper.accumulative_counts = 4
+    freeze_stages(cfg, 2)
+    fit_length(cfg, Choices(epochs=32), 1000)
+    length, rate, _, weights = describe_recipe(cfg)
+    assert "2,000 steps of 16 images, 32.0 epochs" in length
+    assert "resized to 320" in length
+    assert "warm-up of 100 steps" in rate
+    assert "2 of 4 stages" in weights
+
+
+def test_epochs_go_below_the_least_number_of_steps():
+    cfg = recipe()
+    fit_length(cfg, Choices(epochs=2), 300)
+    assert cfg.train_cfg.max_iters == 150
+
+
+def test_epochs_of_a_config_without_a_recipe_and_fewer_images_than_half_a_batch():
+    cfg = recipe()
+    cfg.pop("finetune")
+    fit_length(cfg, Choices(epochs=3), 1)
+    assert cfg.train_cfg.max_iters == 3
+
+
+def test_images_without_objects_keep_the_size():
+    cfg = recipe(object_size=32, image_size=320)
+    fit_image_size(cfg, None, 400)
+    assert cfg.finetune.image_size == 320
+
+
+def test_metric_that_mmengine_chooses_is_none_to_watch():
+    assert watched_metric("auto") is None
+    assert watched_metric(["mIoU"]) == "mIoU"

@@ -1,7 +1,9 @@
 """Changing the length of a schedule; the expected numbers are arithmetic by hand."""
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 
 from convnext_dense.config.schedule import schedule_end, set_epochs, set_iterations
 from convnext_dense.errors import UserError
@@ -114,3 +116,57 @@ def test_no_epochs_are_refused(epochs):
 def test_config_without_a_length_is_refused():
     with pytest.raises(UserError, match=r"max_epochs or train_cfg\.max_iters"):
         set_epochs(Config(dict(train_cfg=dict(type="Mine"))), 5, iterations_per_epoch=10)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 10, 29])
+def test_short_run_leaves_the_warm_up_and_no_scheduler_without_a_step(iterations):
+    """Held against what mmengine's schedulers do to a rate of 1 from the third iteration on."""
+    cfg = by_iterations()
+    set_iterations(cfg, iterations)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    parts = [PARAM_SCHEDULERS.build({**part, "optimizer": optimizer}) for part in cfg.param_scheduler]
+    rates = []
+    for _ in range(max(iterations, 2)):
+        rates.append(optimizer.param_groups[0]["lr"])
+        for part in parts:
+            part.step()
+    assert rates[0] == pytest.approx(1 / 3)  # the warm-up's first factor
+    assert max(rates) > 0.5
+
+
+def test_one_epoch_of_a_schedule_whose_parts_follow_each_other():
+    cfg = by_epochs()
+    cfg.param_scheduler.append(dict(type="CosineAnnealingLR", by_epoch=True, begin=35, end=36))
+    set_epochs(cfg, 1, iterations_per_epoch=10)
+    assert all(part["end"] > part["begin"] for part in cfg.param_scheduler)
+
+
+def test_intervals_of_evaluations_may_be_tuples_as_in_mmdet():
+    cfg = by_epochs()
+    cfg.train_cfg.dynamic_intervals = [(27, 1)]
+    set_epochs(cfg, 12, iterations_per_epoch=100)
+    assert cfg.train_cfg.dynamic_intervals == [[9, 1]]
+
+
+def test_every_position_is_scaled():
+    cfg = by_epochs()
+    cfg.train_cfg.val_begin = 18
+    cfg.param_scheduler[0].type = "ConstantLR"
+    cfg.param_scheduler.append(dict(type="CosineAnnealingLR", by_epoch=True, T_max=36, total_steps=36))
+    cfg.custom_hooks.append(dict(type="YOLOXModeSwitchHook", num_last_epochs=15, begin_epoch=30))
+    set_epochs(cfg, 12, iterations_per_epoch=7330)
+    assert cfg.train_cfg.val_begin == 6
+    assert cfg.param_scheduler[0].end == 500
+    assert (cfg.param_scheduler[2]["T_max"], cfg.param_scheduler[2]["total_steps"]) == (12, 12)
+    assert (cfg.custom_hooks[1]["num_last_epochs"], cfg.custom_hooks[1]["begin_epoch"]) == (5, 10)
+
+
+def test_saving_begins_at_the_same_share_and_epochs_of_a_hook_stay():
+    cfg = by_iterations()
+    cfg.train_cfg.val_begin = cfg.default_hooks.checkpoint.save_begin = 80000
+    set_iterations(cfg, 40000)
+    assert cfg.train_cfg.val_begin == cfg.default_hooks.checkpoint.save_begin == 20000
+    cfg = by_iterations()
+    cfg.default_hooks.checkpoint = dict(by_epoch=True, interval=4)
+    set_iterations(cfg, 40000)
+    assert cfg.default_hooks.checkpoint.interval == 4

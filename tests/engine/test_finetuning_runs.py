@@ -13,6 +13,7 @@ from convnext_dense.config.finetuning import Choices
 from convnext_dense.config.reading import read_config
 from convnext_dense.data.own.tasks import use_folder
 from convnext_dense.engine import evaluate_model, fitting, train_model
+from convnext_dense.engine.batch_search import FoundBatch
 from convnext_dense.errors import UserError
 from convnext_dense.inference import predict
 
@@ -189,3 +190,65 @@ def test_data_of_another_kind_is_built_to_be_counted(tmp_path, monkeypatch):
     fitting.fit_recipe(cfg, Choices(epochs=3), None, launcher="none")
     assert cfg.finetune.num_images == 6
     assert cfg.train_cfg.max_iters == 3  # three epochs of one batch of six
+
+
+def fitted(tmp_path, choices, options=None, launcher="none"):
+    """The config that a run of UperNet on six images would start with, and the lines for its log."""
+    cfg = read_config(CONFIGS / "upernet_atto.py")
+    init_default_scope("mmseg")
+    use_folder(cfg, str(LABELS), work_dir=tmp_path)
+    return cfg, fitting.fit_recipe(cfg, choices, options, launcher=launcher)
+
+
+def test_zero_switches_early_stopping_and_freezing_off(tmp_path):
+    cfg, _ = fitted(tmp_path, Choices(early_stop=0, freeze=0))
+    assert "EarlyStopping" not in str(cfg.custom_hooks)
+    assert cfg.model.backbone.frozen_stages == 0
+    assert fitted(tmp_path, Choices(freeze=4))[0].model.backbone.frozen_stages == 4
+
+
+@pytest.mark.parametrize(
+    ("found", "images", "accumulated"),
+    [(2, 2, 8), (4, 4, 8), (8, 6, 6)],  # there are six images; the recipe is for eight
+)
+def test_automatic_batch_accumulates_to_the_recipe(tmp_path, monkeypatch, found, images, accumulated):
+    assert fitted(tmp_path, Choices(batch="auto"))[1][0].startswith("--batch auto is for GPUs")
+    monkeypatch.setattr(fitting, "find_batch", lambda *_, **__: FoundBatch(found, 1, 2))
+    cfg, _ = fitted(tmp_path, Choices(batch="auto"))
+    assert (cfg.train_dataloader.batch_size, cfg.effective_batch) == (images, accumulated)
+
+
+def test_batch_of_a_process_is_its_share_of_few_images(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    cfg, notes = fitted(tmp_path, Choices(), launcher="pytorch")
+    assert cfg.train_dataloader.batch_size == 3
+    assert notes[0].startswith("A batch has 3 images instead of")
+    assert notes[0].endswith("there are no more.")
+
+
+def test_batch_that_an_option_names_is_kept(tmp_path):
+    cfg, notes = fitted(tmp_path, Choices(), {"train_dataloader.batch_size": 8})
+    assert not notes
+    assert cfg.train_dataloader.batch_size == read_config(CONFIGS / "upernet_atto.py").train_dataloader.batch_size
+
+
+def test_evaluations_follow_the_images_of_the_evaluation(tmp_path, monkeypatch):
+    """A million of them leave room for three."""
+    numbers = dict(train=6, val=10**6)
+    monkeypatch.setattr(fitting, "training_images", lambda cfg, loader="train": [0] * numbers[loader])
+    cfg, _ = fitted(tmp_path, Choices())
+    assert cfg.train_cfg.val_interval == -(-cfg.train_cfg.max_iters // 3)
+
+
+@pytest.mark.parametrize(
+    ("choices", "key"),
+    [
+        (Choices(freeze=2), "model.backbone.frozen_stages"),
+        (Choices(batch=2), "train_dataloader.batch_size"),
+        (Choices(epochs=2), "train_cfg.max_epochs"),
+        (Choices(early_stop=2), "custom_hooks.1.patience"),
+    ],
+)
+def test_choice_and_another_value_in_options_contradict(choices, key, tmp_path):
+    with pytest.raises(UserError, match="contradict each other"):
+        fitted(tmp_path, choices, {key: 3})
