@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from convnext_dense.checkpoints.licences import find_licence
@@ -186,12 +187,23 @@ def _segmentation_table(published: Mapping[str, Any], root: Path) -> str:
 _DENSE_HEADER = ["config", "params (M)", "published", "difference", "GMACs", "published", "difference"]
 
 
-@functools.cache
 def _dense_size(config: str, root: Path) -> tuple[float, float, tuple[int, int]]:
     """Return millions of parameters and GMACs of a config's model, and the (height, width) that these are for."""
     cfg = read_config(root / config)
-    model, size = build_on_meta(cfg), published_image_size(cfg)
-    return count_parameters(model) / 1e6, sum(macs_by_part(model, size).values()) / 1e9, size
+    size = published_image_size(cfg)
+    for key in ("init_cfg", "drop_path_rate"):  # models that differ in these alone are counted once
+        cfg.model.backbone.pop(key, None)
+    return *_count(f"{cfg.get('default_scope')} {cfg.model}", cfg, size), size
+
+
+_sizes: dict[tuple[str, tuple[int, int]], tuple[float, float]] = {}
+
+
+def _count(model: str, cfg: Config, size: tuple[int, int]) -> tuple[float, float]:
+    if (model, size) not in _sizes:
+        built = build_on_meta(cfg)
+        _sizes[model, size] = count_parameters(built) / 1e6, sum(macs_by_part(built, size).values()) / 1e9
+    return _sizes[model, size]
 
 
 def _with_configs(models: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

@@ -201,7 +201,6 @@ def test_wrong_arguments_of_testing_are_named(demo_run, shapes_folder, kwargs, t
     ("arguments", "text"),
     [
         (["tools/train.py", "configs/detection/cascade_convnext_x.py"], "Error: Config configs/detection/cascade"),
-        (["tools/test.py", str(DEMO), "none.pth"], "Error: Checkpoint none.pth does not exist."),
         (["tools/infer.py", str(DEMO), "none.pth", "docs/demo.png"], "Error: Checkpoint none.pth does not exist."),
     ],
 )
