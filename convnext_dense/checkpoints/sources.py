@@ -6,7 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 from convnext_dense.checkpoints.downloads import OPEN_SECONDS, cache_folder, download, within
-from convnext_dense.checkpoints.zoo import PREFIX, find_entry
+from convnext_dense.checkpoints.zoo import PREFIX, find_entry, read_zoo
 from convnext_dense.errors import UserError, first_line
 
 # File names of weights in a repository or a folder of the Hugging Face hub, in the order in which they are tried.
@@ -47,7 +47,8 @@ def fetch(source: str | os.PathLike) -> Path:
     if path.is_dir():
         return _find_in_folder(path)
     if not path.is_file():
-        raise UserError(f"Checkpoint {path} does not exist.")
+        hint = f" The zoo has one of this name: {PREFIX}{source}." if source in read_zoo() else ""
+        raise UserError(f"Checkpoint {path} does not exist.{hint}")
     return path
 
 

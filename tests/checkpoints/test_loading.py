@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from convnext_dense.checkpoints import convert_state_dict, load_weights, read_checkpoint
+from convnext_dense.checkpoints import convert_state_dict, fetch, load_weights, read_checkpoint
 from convnext_dense.checkpoints.architecture import describe
 from convnext_dense.models import VARIANTS, ConvNeXt, IsotropicConvNeXt
 
@@ -441,3 +441,8 @@ def test_detectors_own_norms_are_never_left_new(tmp_path, weights):
                 load_weights(model, path)
     del state["norm1.num_batches_tracked"]  # came with torch 0.4.1
     assert load_weights(Detector(), save(tmp_path / "old.pth", state)).missing == ()
+
+
+def test_name_of_the_zoo_without_its_prefix_is_recognised():
+    with pytest.raises(ValueError, match=r"does not exist\. .* of this name: zoo:mask_rcnn_convnext_t_3x\."):
+        fetch("mask_rcnn_convnext_t_3x")
