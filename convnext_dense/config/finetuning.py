@@ -13,7 +13,7 @@ The rest of the schedule, warm-up and intervals, is written for some length and 
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from mmengine.config import Config
@@ -165,6 +165,13 @@ def use_trained_image_size(cfg: Config, metainfo: Mapping[str, Any]) -> None:
         set_image_size(cfg, int(metainfo["image_size"]))
 
 
+def early_stopping_hooks(cfg: Config) -> Iterator[tuple[int, Any]]:
+    """Yield the hooks that end a run early, each with its place in ``custom_hooks``."""
+    for index, hook in enumerate(cfg.get("custom_hooks") or ()):
+        if str(hook.get("type")).endswith(_EARLY_STOPPING):
+            yield index, hook
+
+
 def set_early_stopping(cfg: Config, patience: int) -> None:
     """End a training after that many evaluations without a better one, in place; 0 for never.
 
@@ -173,7 +180,8 @@ def set_early_stopping(cfg: Config, patience: int) -> None:
     """
     if patience < 0:
         raise UserError(f"--early-stop {patience} must be 0, for never, or more.")
-    hooks = [hook for hook in cfg.get("custom_hooks") or () if not str(hook.get("type")).endswith(_EARLY_STOPPING)]
+    found = dict(early_stopping_hooks(cfg))
+    hooks = [hook for index, hook in enumerate(cfg.get("custom_hooks") or ()) if index not in found]
     if patience:
         hooks.append(dict(type=f"convnext_dense.{_EARLY_STOPPING}", patience=patience))
     cfg.custom_hooks = hooks
@@ -191,7 +199,8 @@ def freeze_stages(cfg: Config, number: int) -> None:
     if number not in range(5):
         raise UserError(f"--freeze {number} must be a number of stages in 0..4.")
     kind = MODELS.get(str(backbone.type))
-    if kind is not None and "frozen_stages" not in inspect.signature(kind).parameters:
+    bases = getattr(kind, "__mro__", ())  # a subclass may hand its arguments on
+    if bases and not any("frozen_stages" in inspect.signature(base.__init__).parameters for base in bases):
         raise UserError(f"--freeze needs a backbone that can freeze stages, but {backbone.type} cannot.")
     is_ours = str(backbone.type).startswith("convnext_dense.")
     backbone.frozen_stages = number if is_ours or number else -1  # for OpenMMLab's, 0 is the stem
@@ -210,7 +219,7 @@ def describe_recipe(cfg: Config) -> list[str]:
     bounds = f", within {least:,} to {largest:,} steps" if largest else ""
     warm_up = next((part.end for part in cfg.param_scheduler if str(part.type).startswith("Linear")), 0)
     size = f"; images are resized to {recipe.image_size}" if recipe.get("object_size") else ""
-    stop = next((hook for hook in cfg.custom_hooks if str(hook.type).endswith(_EARLY_STOPPING)), None)
+    stop = next((hook for _, hook in early_stopping_hooks(cfg)), None)
     ends = f"; {stop.patience} in a row without a better one end the run" if stop else ""
     average = next(moving_averages(cfg), None)
     averaged = f"an average over about {1 / average.momentum:.0f} steps" if average else "no average"

@@ -67,7 +67,7 @@ def set_epochs(cfg: Config, epochs: int, *, iterations_per_epoch: int) -> list[s
         cfg.train_cfg.val_interval = min(cfg.train_cfg.val_interval, epochs)
     for hook in cfg.get("custom_hooks") or ():
         _scale(hook, _HOOK_EPOCHS, ratio)
-    limit = max(round(_LONGEST_WARM_UP * epochs * iterations_per_epoch), 1)
+    limit = max(round(_LONGEST_WARM_UP * epochs * iterations_per_epoch), 2)
     notes = []
     for _, scheduler in schedulers(cfg):
         if scheduler.get("by_epoch", True) or not _is_warm_up(scheduler):

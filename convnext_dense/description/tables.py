@@ -187,6 +187,7 @@ def _segmentation_table(published: Mapping[str, Any], root: Path) -> str:
 _DENSE_HEADER = ["config", "params (M)", "published", "difference", "GMACs", "published", "difference"]
 
 
+@functools.cache
 def _dense_size(config: str, root: Path) -> tuple[float, float, tuple[int, int]]:
     """Return millions of parameters and GMACs of a config's model, and the (height, width) that these are for."""
     cfg = read_config(root / config)

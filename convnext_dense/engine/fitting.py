@@ -10,6 +10,7 @@ from convnext_dense.config.batch import count_processes
 from convnext_dense.config.finetuning import (
     Choices,
     check_recipe,
+    early_stopping_hooks,
     fit_image_size,
     fit_length,
     freeze_stages,
@@ -45,10 +46,9 @@ def fit_recipe(
         check_flag(options, "model.backbone.frozen_stages", choices.freeze, f"--freeze {choices.freeze}")
         freeze_stages(cfg, choices.freeze)
     if choices.early_stop is not None:
-        for index, hook in enumerate(cfg.get("custom_hooks") or ()):
-            if str(hook.get("type")).endswith("EarlyStoppingHook"):
-                key = f"custom_hooks.{index}.patience"
-                check_flag(options, key, choices.early_stop, f"--early-stop {choices.early_stop}")
+        for index, _ in early_stopping_hooks(cfg):
+            key = f"custom_hooks.{index}.patience"
+            check_flag(options, key, choices.early_stop, f"--early-stop {choices.early_stop}")
         set_early_stopping(cfg, choices.early_stop)
     recipe = cfg.get("finetune")
     if recipe is None and choices.epochs is None and choices.batch is None:

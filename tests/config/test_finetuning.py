@@ -261,6 +261,9 @@ def test_freezing_follows_the_numbers_of_openmmlabs_backbones():
     for number, theirs in ((0, -1), (1, 1), (4, 4)):
         freeze_stages(cfg, number)
         assert cfg.model.backbone.frozen_stages == theirs
+    cfg = Config(dict(model=dict(backbone=dict(type="mmdet.ResNeXt", depth=50))))  # hands its arguments on to ResNet
+    freeze_stages(cfg, 2)
+    assert cfg.model.backbone.frozen_stages == 2
     with pytest.raises(UserError, match=r"can freeze stages, but mmdet\.HRNet cannot"):
         freeze_stages(Config(dict(model=dict(backbone=dict(type="mmdet.HRNet")))), 1)
 

@@ -170,3 +170,10 @@ def test_saving_begins_at_the_same_share_and_epochs_of_a_hook_stay():
     cfg.default_hooks.checkpoint = dict(by_epoch=True, interval=4)
     set_iterations(cfg, 40000)
     assert cfg.default_hooks.checkpoint.interval == 4
+
+
+def test_shortest_warm_up_is_the_one_that_is_said():
+    cfg = by_epochs()
+    (note,) = set_epochs(cfg, 1, iterations_per_epoch=5)
+    assert cfg.param_scheduler[0].end == 2
+    assert "takes 2 iterations instead of 500" in note
