@@ -32,8 +32,6 @@ class FileServer:
         start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.ranges else 0
         if start >= len(self.content) and start:
             return request.send_error(416)
-        if request.headers.get("If-Range", self.tag) != self.tag:
-            start = 0
         request.send_response(206 if start else 200)
         if start:
             request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")

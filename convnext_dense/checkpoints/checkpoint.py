@@ -12,6 +12,7 @@ from torch import Tensor
 from convnext_dense.checkpoints.architecture import Architecture, describe
 from convnext_dense.checkpoints.class_rows import ClassRows, read_class_names
 from convnext_dense.checkpoints.digests import hash_in_background
+from convnext_dense.checkpoints.downloads import cache_folder
 from convnext_dense.checkpoints.layouts import Match, OfficialWeights, find_layout, to_official
 from convnext_dense.checkpoints.load_report import LoadReport
 from convnext_dense.checkpoints.matching import match_weights
@@ -19,6 +20,7 @@ from convnext_dense.checkpoints.reading import is_mapped, read_files, read_metad
 from convnext_dense.checkpoints.shapes import flatten_grn
 from convnext_dense.checkpoints.sources import fetch, list_parts
 from convnext_dense.checkpoints.wrappers import select_weights, unwrap
+from convnext_dense.errors import UserError
 
 
 class Checkpoint:
@@ -43,7 +45,12 @@ class Checkpoint:
         if content is None:
             self.path = fetch(source)
             parts = list_parts(self.path)
-            content = read_files(self.path, parts, mapped=mapped)
+            try:
+                content = read_files(self.path, parts, mapped=mapped)
+            except UserError as error:
+                if self.path.parent != cache_folder() or Path(self.source).is_file():
+                    raise
+                raise UserError(f"{error} It is in the cache: delete it, and it is downloaded again.") from error
         elif Path(source).is_file():
             self.path = Path(source)
         self.content = content

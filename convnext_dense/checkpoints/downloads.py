@@ -186,18 +186,23 @@ def _open(address: str, partial: Path) -> HTTPResponse:
     start = partial.stat().st_size if partial.is_file() else 0
     if start:
         headers["Range"] = f"bytes={start}-"
-        with contextlib.suppress(OSError):
-            tag = _tag(partial).read_text(encoding="utf-8")
-            if tag and not tag.startswith("W/"):  # a file that has changed is then sent from its beginning
-                headers["If-Range"] = tag
     request = urllib.request.Request(address, headers=headers)
     try:
-        return within(OPEN_SECONDS, lambda: urllib.request.urlopen(request, timeout=READ_SECONDS))
+        answer = within(OPEN_SECONDS, lambda: urllib.request.urlopen(request, timeout=READ_SECONDS))
+        if answer.status != _PARTIAL_CONTENT or _is_same_version(answer, partial):
+            return answer
+        answer.close()
     except HTTPError as error:
-        if not start or error.code != _RANGE_NOT_SATISFIABLE:
+        if not start or error.code != _RANGE_NOT_SATISFIABLE:  # which means that it is longer than the file
             raise
-    partial.unlink()  # it is longer than the file
+    partial.unlink()
     return _open(address, partial)
+
+
+def _is_same_version(answer: HTTPResponse, partial: Path) -> bool:
+    """Whether an answer is of the version of the file on the server that a partial file is of, as far as is known."""
+    noted = _tag(partial).read_text(encoding="utf-8") if _tag(partial).is_file() else ""
+    return not noted or answer.headers.get("ETag", noted) == noted
 
 
 def _extent(answer: HTTPResponse, partial: Path) -> tuple[int, int | None]:

@@ -91,9 +91,25 @@ class LoadReport:
             return advice
         if self.mismatched:
             return "The file is for another model size than the config, or for another number of classes."
+        if part := self._absent_part():
+            return (
+                f"The file has no {part} at all: it was trained with another config, so name that one; a run writes "
+                "its config into its work dir."
+            )
         if self.file_variant:
             return "The file is incomplete."
         return "The file is incomplete or of another architecture."
+
+    def _absent_part(self) -> str | None:
+        """Return the part of the model, such as a mask head, that has all missing tensors; None if there is no such."""
+        if self.mismatched:
+            return None
+        for depth in (1, 2):  # a head, or a part of roi_head
+            parts = {".".join(name.split(".")[:depth]) for name in self.missing}
+            part = parts.pop()
+            if not parts and not any(name.startswith(f"{part}.") for name in self.loaded):
+                return part
+        return None
 
 
 def compare(

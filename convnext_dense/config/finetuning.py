@@ -33,6 +33,7 @@ _LARGEST_MOMENTUM = 0.1
 _EVALUATED_SHARE = 0.3
 _LEAST_EVALUATIONS = 3
 _EARLY_STOPPING = "EarlyStoppingHook"
+NAME_A_METRIC = "set default_hooks.checkpoint.save_best to the name of one, such as coco/bbox_mAP or mIoU."
 # A median object is resized to `object_size`, but an image never to a long side beyond these pixels.
 _IMAGE_SIZES = (256, 512)
 _SIZE_STEP = 32  # the stride of the deepest stage
@@ -65,7 +66,13 @@ class Choices(NamedTuple):
 
 
 def fit_length(
-    cfg: Config, choices: Choices, num_images: int, *, num_evaluated: int = 0, given_iters: int | None = None
+    cfg: Config,
+    choices: Choices,
+    num_images: int,
+    *,
+    num_evaluated: int = 0,
+    given_iters: int | None = None,
+    given_counts: int | None = None,
 ) -> list[str]:
     """Fit the length of a training, and what depends on it, to the number of its images, in place.
 
@@ -78,6 +85,7 @@ def fit_length(
         num_images: Number of training images.
         num_evaluated: Number of images of an evaluation.
         given_iters: Number of iterations that the user gave.
+        given_counts: Number of iterations per optimizer step that the user gave.
 
     Returns:
         Lines for the log.
@@ -91,13 +99,11 @@ def fit_length(
         if choices.epochs is None:
             return []
         return set_epochs(cfg, choices.epochs, iterations_per_epoch=max(round(num_images / per_iteration), 1))
-    batch = cfg.get("effective_batch") or per_iteration
+    batch = cfg.get("effective_batch") or per_iteration * (given_counts or 1)
     if choices.epochs is not None:
         check_epochs(choices.epochs)
         recipe.epochs, recipe.steps = choices.epochs, (1, None)
-    least, largest = recipe.steps
-    steps = max(round(recipe.epochs * num_images / batch), least)
-    steps = steps if largest is None else min(steps, largest)
+    steps = _num_steps(recipe, num_images, batch)
     accumulated = max(batch // per_iteration, 1)
     set_iterations(cfg, given_iters or steps * accumulated, before=schedule_end(cfg))
     evaluations = _EVALUATED_SHARE * cfg.train_cfg.max_iters * per_iteration / max(num_evaluated, 1)
@@ -111,6 +117,12 @@ def fit_length(
     recipe.setdefault("base_batch_size", recipe.batch_size)  # a config that a run wrote has it
     recipe.batch_size, recipe.num_images = batch, num_images
     return []
+
+
+def _num_steps(recipe: Mapping[str, Any], num_images: int, batch: int) -> int:
+    least, largest = recipe["steps"]
+    steps = max(round(recipe["epochs"] * num_images / batch), least)
+    return steps if largest is None else min(steps, largest)
 
 
 def check_recipe(cfg: Config, options: Mapping[str, Any] | None) -> None:
@@ -176,10 +188,13 @@ def set_early_stopping(cfg: Config, patience: int) -> None:
     """End a training after that many evaluations without a better one, in place; 0 for never.
 
     Raises:
-        UserError: ``patience`` is negative.
+        UserError: ``patience`` is negative, or the config does not name a metric to watch.
     """
     if patience < 0:
         raise UserError(f"--early-stop {patience} must be 0, for never, or more.")
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint") or {}
+    if patience and watched_metric(checkpoint.get("save_best")) is None:
+        raise UserError(f"--early-stop {patience} needs a metric to watch: {NAME_A_METRIC}")
     found = dict(early_stopping_hooks(cfg))
     hooks = [hook for index, hook in enumerate(cfg.get("custom_hooks") or ()) if index not in found]
     if patience:
@@ -198,11 +213,11 @@ def freeze_stages(cfg: Config, number: int) -> None:
         raise UserError("--freeze needs a config with model.backbone.")
     if number not in range(5):
         raise UserError(f"--freeze {number} must be a number of stages in 0..4.")
-    kind = MODELS.get(str(backbone.type))
+    kind = backbone.type if inspect.isclass(backbone.type) else MODELS.get(backbone.type)
     bases = getattr(kind, "__mro__", ())  # a subclass may hand its arguments on
     if bases and not any("frozen_stages" in inspect.signature(base.__init__).parameters for base in bases):
         raise UserError(f"--freeze needs a backbone that can freeze stages, but {backbone.type} cannot.")
-    is_ours = str(backbone.type).startswith("convnext_dense.")
+    is_ours = getattr(kind, "__module__", "").startswith("convnext_dense.")
     backbone.frozen_stages = number if is_ours or number else -1  # for OpenMMLab's, 0 is the stem
 
 
@@ -217,6 +232,9 @@ def describe_recipe(cfg: Config) -> list[str]:
     steps = iters // counts
     least, largest = recipe.steps
     bounds = f", within {least:,} to {largest:,} steps" if largest else ""
+    length = f"{recipe.epochs} epochs{bounds}; --epochs N"
+    if steps != _num_steps(recipe, images, batch):
+        length = "by train_cfg.max_iters in --cfg-options"
     warm_up = next((part.end for part in cfg.param_scheduler if str(part.type).startswith("Linear")), 0)
     size = f"; images are resized to {recipe.image_size}" if recipe.get("object_size") else ""
     stop = next((hook for _, hook in early_stopping_hooks(cfg)), None)
@@ -227,7 +245,7 @@ def describe_recipe(cfg: Config) -> list[str]:
     names = ", ".join(cfg.get("augmentations") or ())
     return [
         f"Length: {steps:,} steps of {batch} images, {steps * batch / images:.1f} epochs of {images:,} images "
-        f"({recipe.epochs} epochs{bounds}; --epochs N){size}.",
+        f"({length}){size}.",
         f"Learning rate: {lr:.3g}, by the square root of the batch ({recipe.base_batch_size} in the recipe; "
         f"--batch N), after a warm-up of {warm_up // counts:,} step{'s' * (warm_up // counts != 1)} "
         "(--cfg-options optim_wrapper.optimizer.lr=X param_scheduler.0.end=N).",

@@ -5,7 +5,7 @@ from typing import Any
 
 from mmengine.hooks import EarlyStoppingHook as MMEngineEarlyStoppingHook
 
-from convnext_dense.config.finetuning import watched_metric
+from convnext_dense.config.finetuning import NAME_A_METRIC, watched_metric
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
 from convnext_dense.errors import UserError
 from convnext_dense.registry import HOOKS
@@ -22,7 +22,7 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         monitor: Name of the metric, such as ``'coco/bbox_mAP'``; by default the one by which the checkpoint hook keeps
             the best checkpoint.
         min_gain: By how much an evaluation must be better to count, as a share of the best one: 0.002 is a tenth of a
-            point at an AP of 50.
+            point at an AP of 50. As long as the best one is 0, every evaluation is as good.
         **kwargs: As in mmengine.
     """
 
@@ -46,10 +46,7 @@ class EarlyStoppingHook(MMEngineEarlyStoppingHook):
         if not self.monitor:
             name = watched_metric(getattr(checkpoint_hook_of(runner), "save_best", None))
             if name is None:
-                raise UserError(
-                    "Early stopping needs a metric to watch: set default_hooks.checkpoint.save_best to the name of "
-                    "one, such as coco/bbox_mAP or mIoU."
-                )
+                raise UserError(f"Early stopping needs a metric to watch: {NAME_A_METRIC}")
             self.monitor = name
         info = runner.message_hub.runtime_info
         if f"{_KEY}_count" in info:

@@ -78,7 +78,8 @@ def fit_recipe(
         choices,
         num_images,
         num_evaluated=len(training_images(cfg, "val")) if recipe else 0,
-        given_iters=option_value(options, "train_cfg.max_iters") if recipe else None,
+        given_iters=option_value(options, "train_cfg.max_iters"),
+        given_counts=option_value(options, "optim_wrapper.accumulative_counts"),
     )
 
 

@@ -37,7 +37,7 @@ from convnext_dense.engine.preparing import (
 from convnext_dense.engine.processes import check_batches
 from convnext_dense.engine.resuming import find_start
 from convnext_dense.engine.signals import leaving_on_signals, shield_workers
-from convnext_dense.engine.written_config import WrittenConfig
+from convnext_dense.engine.written_config import WrittenConfig, kept_unless_begun
 from convnext_dense.errors import UserError
 
 
@@ -104,16 +104,17 @@ def train_model(
         Checkpoint(checkpoint)  # fail on a missing or damaged file now, not after reading the data
     notes += prepare(cfg, training_preparations(amp=amp, auto_scale_lr=auto_scale_lr))
 
-    runner = _build_runner(cfg, notes, load_from=checkpoint, resume=goes_on)
     running = RunningHook()
-    runner.register_hook(running)
-    try:
-        with name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
-            runner.train()
-    finally:
-        for hook in runner.hooks:
-            if isinstance(hook, InterruptHook):
-                hook.release()
+    with kept_unless_begun(cfg, lambda: running.is_running):
+        runner = _build_runner(cfg, notes, load_from=checkpoint, resume=goes_on)
+        runner.register_hook(running)
+        try:
+            with name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
+                runner.train()
+        finally:
+            for hook in runner.hooks:
+                if isinstance(hook, InterruptHook):
+                    hook.release()
     if is_main_process():
         best = getattr(checkpoint_hook_of(runner), "best_ckpt_path", None)
         runner.logger.info(

@@ -115,6 +115,8 @@ def read_run(
         if data is not None:
             names = use_folder(cfg, data, trained, splits=splits, work_dir=keep_in)
             notes.append(f"Classes of {DataFolder.of(data).path}: {quote(names)}.")
+        elif choices is not None and "finetune" in cfg:
+            _check_has_data(cfg)
         if fit_images is not None:
             notes.extend(fit_images(cfg, keep_in))
         if choices is not None:
@@ -154,6 +156,14 @@ def trained_bands(
         return use_trained_bands(cfg, metainfo, checkpoint, channels=channels, shown=bands)
 
     return fit_images
+
+
+def _check_has_data(cfg: Config) -> None:
+    """Raise ``UserError`` if a config for fine-tuning has nothing but the placeholder of a folder."""
+    for dataset in leaf_datasets(cfg.train_dataloader.dataset):
+        folder = dataset.get("data_root") or dataset.get("root")
+        if folder and not Path(folder).exists():
+            raise UserError(f"Config {cfg.filename} is for your own data ({folder} does not exist): add --data DIR.")
 
 
 def _check_run_flags(options: Mapping[str, Any] | None, *, launcher: str, work_dir: str | None, amp: bool) -> None:

@@ -43,7 +43,9 @@ def find_start(
     elif cfg.get("resume"):
         resume = cfg.resume if isinstance(cfg.resume, str) else origin or "auto"
     if resume is None:
-        return False, origin, []
+        earlier = Path(cfg.work_dir, "last_checkpoint")
+        note = f"{cfg.work_dir} has checkpoints of an earlier run, which --resume would continue: this is a new run."
+        return False, origin, [note] if earlier.is_file() else []
     checkpoint, notes = find_whole_checkpoint(cfg.work_dir) if resume == "auto" else (resume, [])
     if checkpoint is None:
         begin = f"with the weights of load_from={origin}" if origin else "at the beginning"
@@ -112,15 +114,29 @@ def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> N
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
-            f"{source} was written with another schedule than the config's: {'; '.join(differences[:3])}{more}. A "
-            "resumed run keeps the schedule that it started with: restore these values, or start a new run from these "
-            f"weights with --cfg-options load_from={source}."
+            f"{source} was written with another schedule than the config's: {'; '.join(differences[:3])}{more}. "
+            f"{_changed_recipe(runner, checkpoint)}A resumed run keeps the schedule that it started with: restore "
+            f"these values, or start a new run from these weights with --cfg-options load_from={source}."
         )
     former = checkpoint.get("message_hub", {}).get("runtime_info", {})
     for name in ("max_epochs", "max_iters"):
         length = getattr(runner, name)
         if former.get(name, length) != length:
             runner.logger.info(f"{name} is {length} now; it was {former[name]} when {source} was written.")
+
+
+def _changed_recipe(runner: Any, checkpoint: Mapping[str, Any]) -> str:
+    """Return a sentence if the schedule follows from a number of images or a batch that has changed."""
+    text, recipe = checkpoint.get("meta", {}).get("cfg"), runner.cfg.get("finetune")
+    if not recipe or not isinstance(text, str):
+        return ""
+    former = Config.fromstring(text, ".py").get("finetune") or {}
+    changed = [
+        f"{former[key]:,} {what} then, {recipe[key]:,} now"
+        for key, what in (("num_images", "training images"), ("batch_size", "images per step"))
+        if former.get(key) is not None and former[key] != recipe.get(key)
+    ]
+    return f"It follows from the data and the batch ({'; '.join(changed)}). " if changed else ""
 
 
 def _differences(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[str]:

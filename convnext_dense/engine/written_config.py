@@ -1,9 +1,13 @@
 """The config that a run writes into its log, its work dir and every checkpoint."""
 
+import contextlib
 import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import ClassVar
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 
 
 class WrittenConfig(Config):
@@ -32,3 +36,21 @@ class WrittenConfig(Config):
             self._formatted.clear()
             self._formatted[content] = text
         return self._formatted[content]
+
+
+@contextlib.contextmanager
+def kept_unless_begun(cfg: Config, has_begun: Callable[[], bool]) -> Iterator[None]:
+    """Put back the config that an earlier run wrote into the work dir, if this run fails before it begins.
+
+    Args:
+        cfg: Config of the run; mmengine writes it into the work dir, under its own name, when the runner is built.
+        has_begun: Whether the run has begun, asked when it fails.
+    """
+    path = Path(cfg.work_dir, Path(cfg.filename).name)
+    earlier = path.read_bytes() if path.is_file() else None
+    try:
+        yield
+    except BaseException:
+        if earlier is not None and not has_begun() and is_main_process():
+            path.write_bytes(earlier)
+        raise

@@ -15,7 +15,7 @@ from documented_names import CHANNELS, DATA, DEPTHS
 from file_server import serving
 from safetensors.torch import save_file
 
-from convnext_dense.checkpoints import fetch, load_weights
+from convnext_dense.checkpoints import fetch, load_weights, read_checkpoint
 from convnext_dense.checkpoints.digests import find_digest
 from convnext_dense.checkpoints.downloads import OPEN_SECONDS, cached_path, download
 from convnext_dense.errors import UserError
@@ -79,13 +79,53 @@ def test_server_that_sends_no_parts_starts_again(folder):
     assert server.requests == [None, "bytes=1000-"]
 
 
-def test_file_that_changed_on_the_server_starts_again(folder):
+@pytest.mark.parametrize("tags", [('"1"', '"2"'), ('W/"1"', 'W/"2"')])
+def test_file_that_changed_on_the_server_starts_again(folder, tags):
     """Without a digest in its name, only the server's tag tells the halves of two versions apart."""
-    with serving(CONTENT, cut=1000) as server:
+    with serving(CONTENT, cut=1000, tag=tags[0]) as server:
         with pytest.raises(UserError, match="broke off"):
             download(server.address("net.pth"))
-        server.content, server.tag = CONTENT[::-1], '"2"'
+        server.content, server.tag = CONTENT[::-1], tags[1]
         assert download(server.address("net.pth")).read_bytes() == CONTENT[::-1]
+    assert server.requests == [None, "bytes=1000-", None]
+
+
+def test_digest_is_compared_again_once_the_file_or_the_published_digest_is_another(folder):
+    """Once for each size, time and published digest: a file of the same size does not pass for the one before."""
+    folder.mkdir(parents=True)
+    (folder / "net.pth").write_bytes(CONTENT)
+    address = "http://127.0.0.1:1/net.pth"
+    download(address, digest=DIGEST)
+    with pytest.raises(UserError, match=r"but ffffffff\.\.\. was published"):
+        download(address, digest="f" * 64)
+    (folder / "net.pth").write_bytes(CONTENT[::-1])
+    with pytest.raises(UserError, match=rf"but {DIGEST[:8]}\.\.\. was published: it is damaged"):
+        download(address, digest=DIGEST)
+
+
+def test_a_new_download_is_compared_by_its_digest_once(folder, monkeypatch):
+    with serving(CONTENT) as server:
+        path = download(server.address("net.pth"), digest=DIGEST)
+        monkeypatch.setattr(
+            "convnext_dense.checkpoints.digests.hash_file", lambda _: pytest.fail("it was hashed again")
+        )
+        assert download(server.address("net.pth"), digest=DIGEST) == path
+
+
+def test_file_of_a_quoted_address_has_the_name_that_is_meant(folder):
+    assert cached_path("https://host/a%20net%2Bhead.pth?download=true") == folder / "a net+head.pth"
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html>", b"PK\x03\x04" + bytes(50)])
+def test_bad_file_in_the_cache_is_said_to_be_deleted(folder, content, tmp_path):
+    folder.mkdir(parents=True)
+    (folder / "net.pth").write_bytes(content)
+    with pytest.raises(UserError, match=r"It is in the cache: delete it, and it is downloaded again\."):
+        read_checkpoint("http://127.0.0.1:1/net.pth")
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(UserError) as raised:
+        read_checkpoint(tmp_path / "net.pth")
+    assert "It is in the cache" not in str(raised.value)
 
 
 @pytest.mark.parametrize("surplus", [0, 10])

@@ -12,6 +12,7 @@ import torch
 from mmengine.registry import MODELS
 
 from convnext_dense.checkpoints import Checkpoint
+from convnext_dense.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "mmpretrain"
 sys.path.append(str(FOLDER))
@@ -95,3 +96,15 @@ def test_mean_and_deviation_in_a_file_are_said_to_be_unused(weights, wanted):
 def test_file_without_one_tensor_is_incomplete(weights, wanted, part):
     report = fit({name: tensor for name, tensor in weights.items() if name != part}, wanted)
     assert report.missing == (part.replace("depthwise_conv", "dwconv"),)
+
+
+def test_part_that_is_absent_as_a_whole_is_named(weights, wanted):
+    parts = ("roi_head.mask_head", "auxiliary_head", "bbox_head")
+    part = next(part for part in parts if any(name.startswith(f"{part}.") for name in wanted))
+    names = [name for name in weights if name.startswith(f"{part}.")]
+    without = {name: tensor for name, tensor in weights.items() if name not in names}
+    with pytest.raises(UserError, match=rf"The file has no {part} at all: it was trained with another config"):
+        fit(without, wanted).raise_if_incomplete()
+    without[names[0]] = weights[names[0]]
+    with pytest.raises(UserError, match="The file is incomplete"):
+        fit(without, wanted).raise_if_incomplete()

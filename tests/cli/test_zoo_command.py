@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.checkpoints import Checkpoint, ZooEntry, convert_checkpoint, read_checkpoint, read_zoo
+from convnext_dense.cli.zoo import verify_entries
 from convnext_dense.engine import train_model
 from convnext_dense.inference import predict
 from convnext_dense.models import ConvNeXt
@@ -278,6 +279,26 @@ def test_verify_with_tta_compares_the_number_of_several_scales(
     )  # fmt: skip
     assert code == 0, err
     assert [metric.strip() for metric in rows_of(out)] == ["mIoU, multi-scale and flip"]
+
+
+def test_verify_points_a_classifier_at_the_folder_and_counts_per_cent(monkeypatch):
+    seen = {}
+
+    def evaluate(config, checkpoint, options, **_):
+        seen.update(config=config, checkpoint=checkpoint, options=options)
+        return {"accuracy/top1": 0.82}
+
+    monkeypatch.setattr("convnext_dense.cli.zoo.evaluate_model", evaluate)
+    name, published = next(
+        (entry.name, entry.published["top-1"])
+        for entry in read_zoo().values()
+        if entry.task == "classification" and entry.config and "top-1" in entry.published
+    )
+    table = verify_entries([name], {"a": 1}, data="my/images", work_dir="w", tta=False)
+    assert seen["options"] == {"test_dataloader.dataset.root": "my/images", "a": 1}
+    assert seen["checkpoint"] == f"zoo:{name}"
+    cells = [cell.strip() for cell in table.splitlines()[-1].strip("| ").split("|")]
+    assert cells == [name, "top-1", str(published), "82.00", f"{82 - published:+.2f}"]
 
 
 @pytest.mark.parametrize(

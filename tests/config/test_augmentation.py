@@ -37,13 +37,14 @@ def test_steps_come_between_loading_and_packing():
     assert cfg.finetune.augmentation == "colours"
 
 
-def test_steps_that_read_further_images_get_a_wrapper():
-    cfg = config(strong=STRONG)
+@pytest.mark.parametrize("step", ["CopyPaste", "MixUp", "Mosaic", "RandomMosaic"])  # of mmdet, and one of mmseg
+def test_steps_that_read_further_images_get_a_wrapper(step):
+    cfg = config(strong=[STRONG[0], dict(type=step), STRONG[2]])
     use_augmentation(cfg, "strong")
     dataset = cfg.train_dataloader.dataset
     assert dataset.type == "MultiImageMixDataset"
     assert names(dataset.dataset.pipeline) == ["LoadImageFromFile", "LoadAnnotations", "Pad"]
-    assert names(dataset.pipeline) == ["CopyPaste", "PhotoMetricDistortion", "PackDetInputs"]
+    assert names(dataset.pipeline) == [step, "PhotoMetricDistortion", "PackDetInputs"]
 
 
 def test_wrapper_goes_where_nothing_needs_it():

@@ -16,6 +16,7 @@ from convnext_dense.config.finetuning import (
     watched_metric,
 )
 from convnext_dense.errors import UserError
+from convnext_dense.models import ConvNeXt
 
 
 def recipe(**finetune):
@@ -151,6 +152,21 @@ def test_four_lines_say_what_will_run():
     assert "light, strong" in weights
 
 
+def test_line_says_that_an_option_set_the_length():
+    cfg = recipe()
+    fit_length(cfg, Choices(), 300, given_iters=200)
+    assert "200 steps of 4 images, 2.7 epochs of 300 images (by train_cfg.max_iters" in describe_recipe(cfg)[0]
+
+
+def test_accumulation_that_an_option_sets_counts_in_the_batch():
+    cfg = recipe()
+    cfg.optim_wrapper.accumulative_counts = 4
+    fit_length(cfg, Choices(epochs=32), 1000, given_counts=4)
+    assert cfg.train_cfg.max_iters == 32 * 1000 // 4
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(1e-4)  # for 16 images, as in the recipe
+    assert "2,000 steps of 16 images, 32.0 epochs" in describe_recipe(cfg)[0]
+
+
 def test_lines_say_what_options_changed_last():
     cfg = recipe()
     fit_length(cfg, Choices(), 300)
@@ -212,6 +228,18 @@ def test_early_stopping_is_set_replaced_and_removed():
         set_early_stopping(cfg, -1)
 
 
+@pytest.mark.parametrize("save_best", [None, "auto"])
+def test_early_stopping_without_a_metric_is_refused(save_best):
+    cfg = recipe()
+    cfg.default_hooks.checkpoint.save_best = save_best
+    with pytest.raises(UserError, match=r"--early-stop 3 needs a metric to watch: set .*save_best"):
+        set_early_stopping(cfg, 3)
+    set_early_stopping(cfg, 0)
+    cfg.pop("default_hooks")
+    with pytest.raises(UserError, match="--early-stop 3"):
+        set_early_stopping(cfg, 3)
+
+
 def test_stages_are_frozen_by_number():
     cfg = recipe()
     freeze_stages(cfg, 3)
@@ -264,6 +292,9 @@ def test_freezing_follows_the_numbers_of_openmmlabs_backbones():
     cfg = Config(dict(model=dict(backbone=dict(type="mmdet.ResNeXt", depth=50))))  # hands its arguments on to ResNet
     freeze_stages(cfg, 2)
     assert cfg.model.backbone.frozen_stages == 2
+    cfg = Config(dict(model=dict(backbone=dict(type=ConvNeXt))))  # a class, as in configs in Python
+    freeze_stages(cfg, 0)
+    assert cfg.model.backbone.frozen_stages == 0
     with pytest.raises(UserError, match=r"can freeze stages, but mmdet\.HRNet cannot"):
         freeze_stages(Config(dict(model=dict(backbone=dict(type="mmdet.HRNet")))), 1)
 

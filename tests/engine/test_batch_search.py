@@ -1,7 +1,13 @@
 """The batch that fits a GPU, with the memory of made-up ones; sizes are arithmetic by hand."""
 
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
 
+from convnext_dense.engine import batch_search
 from convnext_dense.engine.batch_search import search
 from convnext_dense.errors import UserError
 
@@ -45,3 +51,59 @@ def test_line_says_what_fits_and_what_it_is_accumulated_to():
 def test_image_that_does_not_fit_is_one_sentence():
     with pytest.raises(UserError, match="Not even one image fits"):
         search(card(3, 2, 2), 16, 3 * GIB)
+
+
+SIZES = [(8, 8), (4, 4), (8, 32), (16, 8)] * 10  # one kind in four is the largest
+
+
+@DATASETS.register_module()
+class PicturesOfSizes(BaseDataset):
+    """Pictures of several sizes."""
+
+    def load_data_list(self):
+        return [dict(size=size) for size in SIZES]
+
+    def prepare_data(self, idx):
+        return dict(inputs=torch.rand(3, *self.get_data_info(idx)["size"]))
+
+
+@MODELS.register_module()
+class Recording(BaseModel):
+    """Keeps the shapes of the images in the batches that it sees."""
+
+    seen: list = []  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 2, 1)
+
+    def forward(self, inputs, mode="loss"):
+        self.seen.append([tuple(image.shape) for image in inputs])
+        return dict(loss=self.conv(torch.stack(inputs)).mean())
+
+
+@pytest.fixture
+def training():
+    Recording.seen.clear()
+    return Config(
+        dict(
+            model=dict(type="Recording"),
+            train_dataloader=dict(dataset=dict(type="PicturesOfSizes"), batch_size=1),
+            optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1)),
+        )
+    )
+
+
+def test_steps_are_of_the_largest_image(training):
+    step = batch_search._training_step(training, amp=False)
+    step(1)
+    step(3)
+    assert Recording.seen == [[(3, 8, 32)], [(3, 8, 32)] * 3]
+
+
+def test_steps_are_in_the_precision_of_the_run(training, monkeypatch):
+    given = []
+    monkeypatch.setattr(batch_search, "fit_to_device", lambda cfg, *, amp: given.append(amp))
+    for amp in (False, True):
+        batch_search._training_step(training, amp=amp)
+    assert given == [False, True]

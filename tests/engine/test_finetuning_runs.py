@@ -175,6 +175,41 @@ def test_automatic_batch_is_for_gpus_and_a_single_process(tmp_path, monkeypatch)
         )
 
 
+@pytest.mark.parametrize("config", ["mask_rcnn_atto.py", "upernet_atto.py", "classifier_atto.py"])
+def test_config_without_a_folder_asks_for_one(tmp_path, config):
+    with pytest.raises(
+        UserError, match=rf"{config} is for your own data \(data/own\S* does not exist\): add --data DIR"
+    ):
+        train_model(CONFIGS / config, work_dir=str(tmp_path))
+
+
+@pytest.mark.slow
+def test_resuming_with_other_images_is_refused_and_the_work_dir_keeps_its_config(tmp_path):
+    train_model(
+        CONFIGS / "upernet_atto.py", QUIET, data=str(LABELS), choices=Choices(epochs=1), work_dir=str(tmp_path / "run")
+    )
+    written = (tmp_path / "run/upernet_atto.py").read_text()
+    shutil.copytree(LABELS, tmp_path / "more")
+    for folder in ("train", "train_labels"):
+        for file in sorted((tmp_path / "more" / folder).iterdir()):
+            shutil.copy(file, file.with_name(f"again_{file.name}"))
+    with pytest.raises(UserError, match=r"It follows from the data and the batch \(6 training images then, 12 now"):
+        train_model(
+            CONFIGS / "upernet_atto.py",
+            QUIET,
+            data=str(tmp_path / "more"),
+            choices=Choices(epochs=1),
+            work_dir=str(tmp_path / "run"),
+            resume="auto",
+        )
+    assert (tmp_path / "run/upernet_atto.py").read_text() == written
+    train_model(
+        CONFIGS / "upernet_atto.py", QUIET, data=str(LABELS), choices=Choices(epochs=1), work_dir=str(tmp_path / "run")
+    )
+    log = max((tmp_path / "run").glob("*/*.log"), key=lambda path: path.stat().st_mtime).read_text()
+    assert "has checkpoints of an earlier run, which --resume would continue: this is a new run." in log
+
+
 def test_unknown_augmentation_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has light, strong\. Did you mean strong"):
         train_model(
