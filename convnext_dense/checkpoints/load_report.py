@@ -107,7 +107,7 @@ class LoadReport:
         for depth in (1, 2):  # a head, or a part of roi_head
             parts = {".".join(name.split(".")[:depth]) for name in self.missing}
             part = parts.pop()
-            if not parts and not any(name.startswith(f"{part}.") for name in self.loaded):
+            if not parts and part not in self.missing and not any(name.startswith(f"{part}.") for name in self.loaded):
                 return part
         return None
 
