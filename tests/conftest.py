@@ -5,8 +5,11 @@ import json
 import logging
 import multiprocessing
 import os
+import runpy
 import shutil
 import signal
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +25,8 @@ if not torch.cuda.is_available():
 from convnext_dense.data.shapes.ade import write_ade
 from convnext_dense.data.shapes.coco import write_coco
 from convnext_dense.engine.signals import EXIT_CODES
+
+TOOLS = Path(__file__).parents[1] / "tools"
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +71,23 @@ def two_class_folder(ade_folder, tmp_path):
             Image.fromarray((labels > 1).astype(np.uint8)).save(root / "semantic" / ours / path.name)
     (root / "classes.txt").write_text("background\nshape\n")
     return root
+
+
+@pytest.fixture
+def run_tool(monkeypatch, capsys):
+    """A function that runs ``tools/NAME`` with arguments in this process: exit code, standard output and error."""
+
+    def run(name, *arguments):
+        tool = TOOLS / name
+        monkeypatch.setattr(sys, "argv", [str(tool), *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(tool), run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,8 +1,6 @@
 """Predictions from Python and with tools/infer.py: the same numbers as in evaluation, and pictures of them."""
 
 import json
-import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -112,16 +110,11 @@ def test_picture_shows_only_objects_above_the_threshold(tmp_path):
     assert not changed[8 * 28 :, 8 * 48 :].any()
 
 
-def test_tool_writes_one_picture_per_image(config, checkpoint, images, tmp_path, pytestconfig):
-    done = subprocess.run(
-        [sys.executable, "tools/infer.py", config, checkpoint, images[0].parent, "--out-dir", tmp_path],
-        cwd=pytestconfig.rootpath,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+def test_tool_writes_one_picture_per_image(config, checkpoint, images, tmp_path, run_tool):
+    code, out, err = run_tool("infer.py", config, checkpoint, images[0].parent, "--out-dir", tmp_path)
+    assert code in (None, 0), err
     assert {path.stem for path in tmp_path.glob("*.png")} == {image.stem for image in images}
-    assert f"Pictures are in {tmp_path}" in done.stdout
+    assert f"Pictures are in {tmp_path}" in out
 
 
 @pytest.mark.parametrize(

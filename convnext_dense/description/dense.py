@@ -43,10 +43,12 @@ def build_on_meta(cfg: Config) -> nn.Module:
 def macs_by_part(model: nn.Module, image_size: tuple[int, int]) -> dict[str, int]:
     """Return the multiply-accumulates of each part at test time, for one image of ``image_size``, (height, width)."""
     macs: dict[str, int] = {}
-    with torch.no_grad():
-        for name, run in _runs(model, image_on_meta(image_size, _in_channels(model))):
-            if name != "auxiliary_head":
-                macs[name] = macs.get(name, 0) + count_macs(run)
+
+    def measure(name: str, run: Callable[[], object]) -> None:
+        if name != "auxiliary_head":
+            macs[name] = macs.get(name, 0) + count_macs(run)
+
+    _run_parts(model, image_on_meta(image_size, _in_channels(model)), measure)
     return macs
 
 
@@ -65,9 +67,12 @@ def saved_bytes_by_part(model: nn.Module, image_size: tuple[int, int]) -> dict[s
     model = revert_sync_batchnorm(model).train()
     images = image_on_meta(image_size, _in_channels(model)).repeat(2, 1, 1, 1)
     kept = {}
-    for name, run in _runs(model, images):
+
+    def measure(name: str, run: Callable[[], object]) -> None:
         if name not in ("box heads", "mask heads"):
             kept[name] = count_saved_bytes(model, run) // 2
+
+    _run_parts(model, images, measure)
     model.eval()
     return kept
 
@@ -76,26 +81,32 @@ def _in_channels(model: Any) -> int:
     return getattr(model.backbone, "in_channels", 3)
 
 
-def _runs(model: Any, images: Tensor) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Yield the name of each part, with a function that runs it once."""
-    features = model.backbone(images)
-    yield "backbone", partial(model.backbone, images)
+def _run_parts(model: Any, images: Tensor, measure: Callable[[str, Callable[[], object]], None]) -> None:
+    """Run every part of a model once, each by ``measure``, which gets its name and a function."""
+    outputs: list[Any] = [images]
+
+    def run(name: str, part: Callable[[Any], Any]) -> None:
+        inputs = outputs[-1]
+        measure(name, lambda: outputs.append(part(inputs)))
+
+    run("backbone", model.backbone)
     if getattr(model, "neck", None) is not None:
-        yield "neck", partial(model.neck, features)
-        features = model.neck(features)
+        run("neck", model.neck)
+    features = outputs[-1]
     if hasattr(model, "dn_query_generator"):
-        yield "transformer", partial(run_dino, model, features)
+        measure("transformer", partial(run_dino, model, features))
         return
     for name in ("rpn_head", "bbox_head", "decode_head", "auxiliary_head"):
         head = getattr(model, name, None)
         if head is not None and "batch_data_samples" not in inspect.signature(head.forward).parameters:
-            yield name, partial(head, features)
+            measure(name, partial(head, features))
     roi_head = getattr(model, "roi_head", None)
     if roi_head is not None:
-        yield from _roi_runs(roi_head)
+        for name, function in _roi_runs(roi_head):
+            measure(name, function)
     if isinstance(getattr(model, "head", None), nn.Linear):
         vector = torch.empty(len(images), model.head.in_features, device="meta")
-        yield "head", partial(model.head, vector)
+        measure("head", partial(model.head, vector))
 
 
 def _roi_runs(roi_head: Any) -> Iterator[tuple[str, Callable[[], object]]]:

@@ -1,7 +1,6 @@
 """Converted files: content, metadata, and the output of the command."""
 
 import hashlib
-import runpy
 from pathlib import Path
 
 import pytest
@@ -19,22 +18,6 @@ TIMM = DATA / "timm_v1.pth"
 SHA256 = hashlib.sha256(TIMM.read_bytes()).hexdigest()
 ORIGIN = {"source": str(TIMM), "sha256": SHA256, "licence": "unknown"}
 SMALL = dict(depths=(2, 1, 3, 1), channels=(8, 16, 32, 64))
-
-
-@pytest.fixture
-def run_tool(monkeypatch, capsys):
-    """Runs the command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["convert_checkpoint.py", *map(str, arguments)])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / "tools/convert_checkpoint.py"), run_name="__main__")
-        except SystemExit as error:
-            code = error.code
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize("to", WRITABLE)
@@ -132,10 +115,12 @@ def test_one_tensor_under_two_names_is_an_error(official_v1):
 
 
 def test_command_converts_probes_and_explains_itself(run_tool, tmp_path):
-    code, out, _ = run_tool(TIMM, tmp_path / "out.safetensors", "--to", "torchvision", "--part", "backbone")
+    code, out, _ = run_tool(
+        "convert_checkpoint.py", TIMM, tmp_path / "out.safetensors", "--to", "torchvision", "--part", "backbone"
+    )
     assert code == 0
     assert out.startswith("Wrote 81 of 83 tensors to ")
-    code, out, _ = run_tool(tmp_path / "out.safetensors", "--probe")
+    code, out, _ = run_tool("convert_checkpoint.py", tmp_path / "out.safetensors", "--probe")
     assert code == 0
     assert "layout torchvision, ConvNeXt with depths 2, 1, 3, 1" in out
 
@@ -150,6 +135,6 @@ def test_command_converts_probes_and_explains_itself(run_tool, tmp_path):
     ],
 )
 def test_command_ends_with_one_sentence_and_an_exit_code(run_tool, arguments, code, text):
-    actual, out, err = run_tool(*arguments)
+    actual, out, err = run_tool("convert_checkpoint.py", *arguments)
     assert (actual, out) == (code, "")
     assert text in err

@@ -4,8 +4,6 @@ import hashlib
 import io
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,18 +96,6 @@ def assert_equal(after, before):
         assert torch.equal(after[name], tensor), name
 
 
-def run_tool(monkeypatch, capsys, *arguments):
-    tool = ROOT / "tools" / arguments[0]
-    monkeypatch.setattr(sys, "argv", [str(tool), *map(str, arguments[1:])])
-    code = 0
-    try:
-        runpy.run_path(str(tool), run_name="__main__")
-    except SystemExit as end:
-        code = end.code
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
 def as_options(options):
     return [f"{name}={value}" for name, value in options.items()]
 
@@ -125,9 +111,9 @@ def test_training_starts_from_a_name(way, detector_in_zoo, detector, shapes_fold
     assert_equal(read_checkpoint(tmp_path / "epoch_1.pth")["state_dict"], weights_of(detector))
 
 
-def test_init_from_of_the_command_takes_a_name(detector_in_zoo, monkeypatch, capsys, shapes_folder, tmp_path):
+def test_init_from_of_the_command_takes_a_name(detector_in_zoo, run_tool, shapes_folder, tmp_path):
     code, _, err = run_tool(
-        monkeypatch, capsys, "train.py", ROOT / DETECTOR, "--data", shapes_folder, "--work-dir", tmp_path,
+        "train.py", ROOT / DETECTOR, "--data", shapes_folder, "--work-dir", tmp_path,
         "--init-from", "zoo:smaller",
     )  # fmt: skip
     assert (code, "The zoo has no 'smaller'; the nearest name is 'small'" in err) == (1, True)
@@ -146,9 +132,9 @@ def test_backbone_starts_from_a_name(zoo):
     assert plugged.model.backbone.init_cfg.checkpoint == "zoo:small"
 
 
-def test_command_that_tests_takes_a_name(detector_in_zoo, monkeypatch, capsys, shapes_folder, tmp_path):
+def test_command_that_tests_takes_a_name(detector_in_zoo, run_tool, shapes_folder, tmp_path):
     code, out, err = run_tool(
-        monkeypatch, capsys, "test.py", ROOT / DETECTOR, "zoo:small", "--data", shapes_folder, "--work-dir", tmp_path,
+        "test.py", ROOT / DETECTOR, "zoo:small", "--data", shapes_folder, "--work-dir", tmp_path,
         "--cfg-options", *as_options(FEW),
     )  # fmt: skip
     assert code == 0, err
@@ -180,30 +166,30 @@ def test_conversion_records_the_name_and_its_licence(zoo, tmp_path):
 # The command
 
 
-def test_list_has_every_name_and_filters_by_task(monkeypatch, capsys):
+def test_list_has_every_name_and_filters_by_task(run_tool):
     names = {entry.name for entry in read_zoo().values() if entry.task == "detection"}
-    code, everything, _ = run_tool(monkeypatch, capsys, "zoo.py", "list")
+    code, everything, _ = run_tool("zoo.py", "list")
     assert code == 0
     assert len(everything.splitlines()) == 2 + len(read_zoo())
-    _, detectors, _ = run_tool(monkeypatch, capsys, "zoo.py", "list", "--task", "detection")
+    _, detectors, _ = run_tool("zoo.py", "list", "--task", "detection")
     assert {line.split()[1] for line in detectors.splitlines()[2:]} == names
     assert re.search(
         r"\| cascade_convnext_t_3x +\| detection +\| box AP 50.4, mask AP 43.7 \| not measured +\| MIT", detectors
     )
 
 
-def test_show_prints_all_that_is_known(monkeypatch, capsys):
-    _, shown, _ = run_tool(monkeypatch, capsys, "zoo.py", "show", "rtmdet_l_convnext_b_100e")
+def test_show_prints_all_that_is_known(run_tool):
+    _, shown, _ = run_tool("zoo.py", "show", "rtmdet_l_convnext_b_100e")
     for text in ("box AP 53.1", "not measured", "d4731b3d...", "not known", "mmpretrain", "not stated"):
         assert text in shown
     assert "https://github.com/orange0-jp/orange-weights/releases/download/" in shown
-    _, shown, _ = run_tool(monkeypatch, capsys, "zoo.py", "show", "dinov3_convnext_t")
+    _, shown, _ = run_tool("zoo.py", "show", "dinov3_convnext_t")
     assert "arch='tiny', output_norms='last'" in shown
     assert "to be accepted at https://ai.meta.com/" in shown
 
 
-def test_fetch_prints_path_digest_and_report(detector_in_zoo, detector, monkeypatch, capsys, tmp_path):
-    code, out, err = run_tool(monkeypatch, capsys, "zoo.py", "fetch", "small")
+def test_fetch_prints_path_digest_and_report(detector_in_zoo, detector, run_tool, tmp_path):
+    code, out, err = run_tool("zoo.py", "fetch", "small")
     assert code == 0, err
     path, digest, report = out.splitlines()
     assert Path(path).read_bytes() == detector
@@ -213,21 +199,21 @@ def test_fetch_prints_path_digest_and_report(detector_in_zoo, detector, monkeypa
     assert report.startswith(f"Loaded {total} of {total} tensors from zoo:small: 0 output norms are new, 0 missing")
 
 
-def test_fetch_of_a_file_that_does_not_fill_its_config_is_an_error(zoo, segmenter, monkeypatch, capsys):
+def test_fetch_of_a_file_that_does_not_fill_its_config_is_an_error(zoo, segmenter, run_tool):
     zoo(segmenter, task="detection", config=DETECTOR)
-    code, _, err = run_tool(monkeypatch, capsys, "zoo.py", "fetch", "small")
+    code, _, err = run_tool("zoo.py", "fetch", "small")
     assert code == 1
     assert re.search(r"Error: .*zoo:small.* missing", err)
 
 
-def measured_by_test(monkeypatch, capsys, config, folder, tmp_path):
+def measured_by_test(run_tool, config, folder, tmp_path):
     """The metrics that tools/test.py writes beside its log for the same weights and data."""
     root = "test_dataloader.dataset.data_root"
     options = {**(FEW if config == DETECTOR else SINGLE_PROCESS), root: folder}
     if config == DETECTOR:
         options["test_evaluator.ann_file"] = folder / "annotations/instances_val2017.json"
     code, _, err = run_tool(
-        monkeypatch, capsys, "test.py", ROOT / config, "zoo:small", "--work-dir", tmp_path / "test",
+        "test.py", ROOT / config, "zoo:small", "--work-dir", tmp_path / "test",
         "--cfg-options", *as_options(options),
     )  # fmt: skip
     assert code == 0, err
@@ -241,9 +227,7 @@ def rows_of(table):
 
 
 @pytest.mark.parametrize("task", ["detection", "segmentation"])
-def test_verify_measures_and_compares(
-    task, zoo, detector, segmenter, shapes_folder, ade_folder, monkeypatch, capsys, tmp_path
-):
+def test_verify_measures_and_compares(task, zoo, detector, segmenter, shapes_folder, ade_folder, run_tool, tmp_path):
     config, content, folder, published, keys = {
         "detection": (
             DETECTOR, detector, shapes_folder, {"box AP": 46.2, "mask AP": 41.7},
@@ -255,9 +239,9 @@ def test_verify_measures_and_compares(
         ),
     }[task]  # fmt: skip
     zoo(content, task=task, config=config, published=published)
-    expected = measured_by_test(monkeypatch, capsys, config, folder, tmp_path)
+    expected = measured_by_test(run_tool, config, folder, tmp_path)
     code, out, err = run_tool(
-        monkeypatch, capsys, "zoo.py", "verify", "small", "--data", folder, "--work-dir", tmp_path / "verify",
+        "zoo.py", "verify", "small", "--data", folder, "--work-dir", tmp_path / "verify",
         "--cfg-options", *as_options(FEW if task == "detection" else SINGLE_PROCESS),
     )  # fmt: skip
     assert code == 0, err
@@ -269,12 +253,10 @@ def test_verify_measures_and_compares(
     assert list((tmp_path / "verify/small").glob("*/*.log"))
 
 
-def test_verify_with_tta_compares_the_number_of_several_scales(
-    zoo, segmenter, ade_folder, monkeypatch, capsys, tmp_path
-):
+def test_verify_with_tta_compares_the_number_of_several_scales(zoo, segmenter, ade_folder, run_tool, tmp_path):
     zoo(segmenter, task="segmentation", config=SEGMENTER, published={"mIoU": 46.0, "mIoU, multi-scale and flip": 46.7})
     code, out, err = run_tool(
-        monkeypatch, capsys, "zoo.py", "verify", "small", "--tta", "--data", ade_folder,
+        "zoo.py", "verify", "small", "--tta", "--data", ade_folder,
         "--work-dir", tmp_path, "--cfg-options", *as_options(SINGLE_PROCESS),
     )  # fmt: skip
     assert code == 0, err
@@ -309,7 +291,7 @@ def test_verify_points_a_classifier_at_the_folder_and_counts_per_cent(monkeypatc
         ("dinov3_convnext_t", "it has no config"),
     ],
 )
-def test_what_cannot_be_verified_is_said_before_anything_is_downloaded(name, why, monkeypatch, capsys):
-    code, _, err = run_tool(monkeypatch, capsys, "zoo.py", "verify", "cascade_convnext_t_3x", name)
+def test_what_cannot_be_verified_is_said_before_anything_is_downloaded(name, why, run_tool):
+    code, _, err = run_tool("zoo.py", "verify", "cascade_convnext_t_3x", name)
     assert code == 1
     assert f"Error: zoo:{name} cannot be verified: {why}." in err

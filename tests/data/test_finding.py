@@ -1,16 +1,17 @@
 """Which split a file belongs to, which image a name means, and what is kept between two starts."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from convnext_dense.config.reading import read_config
+from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.formats.finding import ImageIndex, by_split, split_of
 from convnext_dense.data.own import detection
+from convnext_dense.data.own.converting import convert
 from convnext_dense.data.own.tasks import check_data, use_folder
 from convnext_dense.errors import UserError
 
@@ -96,16 +97,20 @@ def test_converted_file_is_read_whole_only_once(tmp_path, monkeypatch):
 
 
 def test_processes_that_start_together_convert_once(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from convnext_dense.data.data_folder import DataFolder; "
-        "from convnext_dense.data.own.converting import convert; "
-        "print(convert(DataFolder(sys.argv[1]), 'detection', Path(sys.argv[2]))[0])"
-    )
-    command = [sys.executable, "-c", code, str(FORMATS / "via"), str(tmp_path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate()[0] for process in processes]
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+
+    def start():
+        results.put(convert(DataFolder(str(FORMATS / "via")), "detection", tmp_path)[0])
+
+    processes = [context.Process(target=start) for _ in range(2)]
+    for process in processes:
+        process.start()
+    outputs = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
     assert outputs[0] == outputs[1]
-    assert [process.returncode for process in processes] == [0, 0]
+    assert [process.exitcode for process in processes] == [0, 0]
     assert not list(tmp_path.rglob("*.partial"))
 
 

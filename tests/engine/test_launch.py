@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import struct
 import subprocess
 import sys
@@ -30,10 +29,12 @@ SMALL_CASCADE = {
     "model.neck.in_channels": [40, 80, 160, 320],
     # Fewer regions, because 512 of them through three heads of four convolutions take a minute per iteration.
     "model.train_cfg.rpn_proposal.max_per_img": 30,
-    "model.test_cfg.rpn.max_per_img": 30,
+    "model.test_cfg.rpn.max_per_img": 10,
     "model.test_cfg.rcnn.max_per_img": 5,
     **{f"model.train_cfg.rcnn.{stage}.sampler.num": 16 for stage in range(3)},
     **{f"model.roi_head.bbox_head.{stage}.fc_out_channels": 64 for stage in range(3)},
+    **{f"model.roi_head.bbox_head.{stage}.conv_out_channels": 32 for stage in range(3)},
+    "model.roi_head.mask_head.conv_out_channels": 32,
     "train_dataloader.num_workers": 0,
     "train_dataloader.persistent_workers": False,
     "train_dataloader.dataset.pipeline.3.transforms.0.0.scales": [(96, 96)],
@@ -197,23 +198,13 @@ def test_wrong_arguments_of_testing_are_named(demo_run, shapes_folder, kwargs, t
         )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (["tools/train.py", "configs/detection/cascade_convnext_x.py"], "Error: Config configs/detection/cascade"),
-        (["tools/infer.py", str(DEMO), "none.pth", "docs/demo.png"], "Error: Checkpoint none.pth does not exist."),
-    ],
-)
-def test_tools_end_with_one_sentence_and_an_exit_code(arguments, text, shapes_folder, tmp_path):
-    if arguments[0] != "tools/infer.py":
-        arguments = [*arguments, "--data", str(shapes_folder), "--work-dir", str(tmp_path)]
-    else:
-        arguments = [*arguments, "--out-dir", str(tmp_path)]
+def test_tools_end_with_one_sentence_and_an_exit_code(shapes_folder, tmp_path):
+    arguments = ["configs/detection/cascade_convnext_x.py", "--data", shapes_folder, "--work-dir", tmp_path]
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env={**os.environ}, capture_output=True, text=True, check=False
+        [sys.executable, "tools/train.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert text in done.stderr.splitlines()[-1]
+    assert "Error: Config configs/detection/cascade" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 
