@@ -1,7 +1,7 @@
 """Channels and strides of feature maps, measured on built modules."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -56,26 +56,32 @@ def measure_backbone(cfg: Mapping[str, Any]) -> Levels:
         ForeignOutputsError: It returns something else than feature maps, or other maps in training than in inference.
     """
     try:
-        return _measure_on_image(cfg, _IMAGE_SIZE)
+        return _measured(lambda: _measure_on_image(cfg, _IMAGE_SIZE))
     except RuntimeError:
         size = cfg.get("img_size")
         if size is None:
             raise
-        return _measure_on_image(cfg, size if isinstance(size, int) else size[0])
+        side = size if isinstance(size, int) else size[0]
+        return _measured(lambda: _measure_on_image(cfg, side))
 
 
 def measure_neck(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
     """Build a neck and measure channels and strides of its outputs for given input maps."""
-    maps = tuple(
-        torch.zeros(1, width, _IMAGE_SIZE // stride, _IMAGE_SIZE // stride)
-        for width, stride in zip(inputs.channels, inputs.strides, strict=True)
-    )
-    return _levels(_run(cfg, maps), _IMAGE_SIZE)
+
+    def measure() -> Levels:
+        maps = tuple(
+            torch.zeros(1, width, _IMAGE_SIZE // stride, _IMAGE_SIZE // stride)
+            for width, stride in zip(inputs.channels, inputs.strides, strict=True)
+        )
+        return _levels(_run(cfg, maps), _IMAGE_SIZE)
+
+    return _measured(measure)
 
 
 def measure_shared_head(cfg: Mapping[str, Any], inputs: Levels) -> Levels:
     """Build the shared head that C4 detectors run on regions, and measure its channels and stride."""
-    return _levels(_run(cfg, torch.zeros(1, inputs.channels[0], _REGION_SIZE, _REGION_SIZE)), _REGION_SIZE)
+    shape = (1, inputs.channels[0], _REGION_SIZE, _REGION_SIZE)
+    return _measured(lambda: _levels(_run(cfg, torch.zeros(shape)), _REGION_SIZE))
 
 
 def match_stages(strides: Sequence[int]) -> list[int]:
@@ -89,6 +95,17 @@ def match_stages(strides: Sequence[int]) -> list[int]:
     if deepens and len(set(nearest)) < len(nearest):
         return list(range(4 - len(strides), 4))
     return nearest
+
+
+def _measured(measure: Callable[[], Levels]) -> Levels:
+    """Measure on the meta device, which draws no weights, or on the CPU if a module computes with values."""
+    try:
+        with torch.device("meta"):
+            return measure()
+    except ForeignOutputsError:
+        raise
+    except Exception:  # whatever a module does with tensors that have no values
+        return measure()
 
 
 def _measure_on_image(cfg: Mapping[str, Any], size: int) -> Levels:

@@ -133,7 +133,9 @@ def test_small_backbone_trains_on_a_folder(leaf, tmp_path):
             cfg.model.encoder.num_layers = cfg.model.decoder.num_layers = 1
         if "Mask2Former" in cfg.model.get("decode_head", {}).get("type", ""):
             cfg.model.decode_head.train_cfg.num_points = 64
+            cfg.model.decode_head.num_queries = 20
             cfg.model.decode_head.pixel_decoder.encoder.num_layers = 1
+            cfg.model.decode_head.transformer_decoder.num_layers = 1
         for pipeline in (cfg.train_dataloader.dataset, cfg.val_dataloader.dataset):
             for step in pipeline.get("pipeline") or ():
                 for key in ("scale", "scales"):
