@@ -74,8 +74,7 @@ def find_entry(name: str) -> ZooEntry:
     zoo = read_zoo()
     name = name.removeprefix(PREFIX)
     if name not in zoo:
-        near = difflib.get_close_matches(name.lower(), zoo, n=1, cutoff=0.0)[0]
-        raise UserError(
-            f"The zoo has no {name!r}; the nearest name is {near!r}, and `python tools/zoo.py list` prints all of them."
-        )
+        near = difflib.get_close_matches(name.lower(), zoo, n=1)
+        hint = f"the nearest name is {near[0]!r}, and " if near else ""
+        raise UserError(f"The zoo has no {name!r}; {hint}`python tools/zoo.py list` prints all of them.")
     return zoo[name]

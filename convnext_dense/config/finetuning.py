@@ -32,6 +32,7 @@ _LARGEST_MOMENTUM = 0.1
 # Evaluating an image costs about a third of training on it: with this share of the images, about a tenth of the time.
 _EVALUATED_SHARE = 0.3
 _LEAST_EVALUATIONS = 3
+_LEAST_LINES = 20  # with losses, in the log of a run
 _EARLY_STOPPING = "EarlyStoppingHook"
 NAME_A_METRIC = "set default_hooks.checkpoint.save_best to the name of one, such as coco/bbox_mAP or mIoU."
 # A median object is resized to `object_size`, but an image never to a long side beyond these pixels.
@@ -110,6 +111,9 @@ def fit_length(
     evaluations = min(max(round(evaluations), _LEAST_EVALUATIONS), recipe.evaluations)
     interval = -(-cfg.train_cfg.max_iters // evaluations)
     cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = interval
+    logger: Any = cfg.default_hooks.get("logger") or {}
+    if "interval" in logger:  # a short run has losses to look at too
+        logger.interval = min(logger.interval, max(cfg.train_cfg.max_iters // _LEAST_LINES, 1))
     for wrapper in wrapper_configs(cfg):
         wrapper.optimizer.lr *= (batch / recipe.batch_size) ** 0.5
     for hook in moving_averages(cfg):
@@ -221,8 +225,13 @@ def freeze_stages(cfg: Config, number: int) -> None:
     backbone.frozen_stages = number if is_ours or number else -1  # for OpenMMLab's, 0 is the stem
 
 
-def describe_recipe(cfg: Config) -> list[str]:
-    """Return four lines about the recipe of a config with ``finetune``: length, learning rate, evaluation, weights."""
+def describe_recipe(cfg: Config, *, resumed: bool = False) -> list[str]:
+    """Return four lines about the recipe of a config with ``finetune``: length, learning rate, evaluation, weights.
+
+    Args:
+        cfg: The config of a run.
+        resumed: Whether the run goes on from a checkpoint.
+    """
     recipe = cfg.get("finetune")
     if recipe is None or "num_images" not in recipe:
         return []
@@ -238,9 +247,15 @@ def describe_recipe(cfg: Config) -> list[str]:
     warm_up = next((part.end for part in cfg.param_scheduler if str(part.type).startswith("Linear")), 0)
     size = f"; images are resized to {recipe.image_size}" if recipe.get("object_size") else ""
     stop = next((hook for _, hook in early_stopping_hooks(cfg)), None)
-    ends = f"; {stop.patience} in a row without a better one end the run" if stop else ""
+    evaluations = -(-iters // cfg.train_cfg.val_interval)
+    ends = ""
+    if stop and stop.patience < evaluations:
+        ends = f"; {stop.patience} in a row without a better one end{'s' * (stop.patience == 1)} the run"
+    elif stop:
+        ends = f"; {evaluations} evaluation{'s' * (evaluations != 1)} are too few to end the run early"
     average = next(moving_averages(cfg), None)
-    averaged = f"an average over about {1 / average.momentum:.0f} steps" if average else "no average"
+    averaged = f"an average over about {min(round(1 / average.momentum), steps)} steps" if average else "no average"
+    start = "" if resumed else f"the run starts from {_start(cfg)}; "
     frozen = cfg.model.backbone.get("frozen_stages") or 0
     names = ", ".join(cfg.get("augmentations") or ())
     return [
@@ -251,9 +266,18 @@ def describe_recipe(cfg: Config) -> list[str]:
         "(--cfg-options optim_wrapper.optimizer.lr=X param_scheduler.0.end=N).",
         f"Evaluation: every {cfg.train_cfg.val_interval:,} iterations (--cfg-options train_cfg.val_interval=N); the "
         f"best {watched_metric(cfg.default_hooks.checkpoint.get('save_best'))} is kept{ends} (--early-stop N).",
-        f"Weights: {averaged} is evaluated and saved; {frozen} of 4 stages are frozen (--freeze N); augmentation "
-        f"{recipe.get('augmentation', 'of the config')} (--augment NAME: {names}).",
+        f"Weights: {start}{averaged} is evaluated and saved; {frozen} of 4 stages are frozen (--freeze N); "
+        f"augmentation {recipe.get('augmentation', 'of the config')} (--augment NAME: {names}).",
     ]
+
+
+def _start(cfg: Config) -> str:
+    """Return what the weights of a training start from."""
+    for holder in (cfg, cfg.model, cfg.model.get("backbone") or {}):
+        source = holder.get("load_from") or (holder.get("init_cfg") or {}).get("checkpoint")
+        if source:
+            return str(source)
+    return "random values"
 
 
 def watched_metric(save_best: Any) -> str | None:

@@ -23,6 +23,8 @@ _SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 def find_images(names: Sequence[str]) -> list[Path]:
     """List the given files, and the images of the given folders in sorted order, each file once.
 
+    Of a folder without images of its own, those of its subfolders are listed.
+
     Raises:
         UserError: A path does not exist, or a folder contains no image.
     """
@@ -30,9 +32,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
     for path in map(Path, names):
         files = [path]
         if path.is_dir():
-            present = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
-            files = [file for file in present if file.suffix.lower() in _SUFFIXES]
-            files = files or [file for file in present if file.suffix.lower() == ARRAY_SUFFIX]
+            files = _images_in(path, "*") or _images_in(path, "**/*")
             if not files:
                 raise UserError(f"There is no image in {path}: expected files ending in {', '.join(_SUFFIXES)}.")
         elif not path.exists():
@@ -40,6 +40,16 @@ def find_images(names: Sequence[str]) -> list[Path]:
         for file in files:
             found.setdefault(os.path.abspath(file), file)
     return list(found.values())
+
+
+def _images_in(folder: Path, pattern: str) -> list[Path]:
+    """List the images of a folder, or its arrays if it has no images; hidden files and folders are left out."""
+    shown = [
+        path for path in folder.glob(pattern) if not any(part[0] == "." for part in path.relative_to(folder).parts)
+    ]
+    present = sorted(path for path in shown if path.is_file())
+    files = [path for path in present if path.suffix.lower() in _SUFFIXES]
+    return files or [path for path in present if path.suffix.lower() == ARRAY_SUFFIX]
 
 
 def name_pictures(images: Sequence[Path], out_dir: Path) -> dict[Path, Path]:

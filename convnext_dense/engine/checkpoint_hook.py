@@ -1,6 +1,7 @@
 """mmengine's CheckpointHook with atomic writes, tolerance of a failed write, and checkpoints inside an epoch."""
 
 import copy
+import os
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -199,7 +200,9 @@ class CheckpointHook(MMEngineCheckpointHook):
             self.best_ckpt_path = paths[""]
 
     def _remove(self, path: str) -> None:
-        if is_main_process() and self.file_backend.isfile(path):
+        """Remove a checkpoint of this run; that of another folder, which the run was resumed from, is not its own."""
+        is_own = os.path.realpath(os.path.dirname(path)) == os.path.realpath(self.out_dir)
+        if is_own and is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
 
 

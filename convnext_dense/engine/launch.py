@@ -33,9 +33,11 @@ from convnext_dense.engine.preparing import (
     training_preparations,
     use_tta,
     write_predictions_to,
+    written_predictions,
 )
 from convnext_dense.engine.processes import check_batches
 from convnext_dense.engine.resuming import find_start
+from convnext_dense.engine.show_hook import ShowHook
 from convnext_dense.engine.signals import leaving_on_signals, shield_workers
 from convnext_dense.engine.written_config import WrittenConfig, kept_unless_begun
 from convnext_dense.errors import UserError
@@ -102,7 +104,7 @@ def train_model(
     if checkpoint is not None:
         checkpoint = str(fetch(checkpoint))
         Checkpoint(checkpoint)  # fail on a missing or damaged file now, not after reading the data
-    notes += prepare(cfg, training_preparations(amp=amp, auto_scale_lr=auto_scale_lr))
+    notes += prepare(cfg, training_preparations(amp=amp, auto_scale_lr=auto_scale_lr, resumed=goes_on))
 
     running = RunningHook()
     with kept_unless_begun(cfg, lambda: running.is_running):
@@ -199,7 +201,9 @@ def evaluate_model(
         metrics = runner.test()
     if is_main_process():
         what = "No metric: there is no ground truth. Log" if only_predicts(cfg, "test") else "Log and metrics"
-        runner.logger.info(f"Tested {checkpoint}. {what}: {runner.log_dir}")
+        written = [f" Predictions: {', '.join(written_predictions(out))}."] if out is not None else []
+        written += [f" Pictures: {hook.out_dir}." for hook in runner.hooks if isinstance(hook, ShowHook)]
+        runner.logger.info(f"Tested {checkpoint}. {what}: {runner.log_dir}.{''.join(written)}")
     return metrics
 
 

@@ -97,6 +97,10 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         seeds = [self.runner.seed]
         broadcast_object_list(seeds)  # with diff_rank_seed=True every process has its own
         self._seed = seeds[0]
+        done, end = self._progress()
+        if done >= end:
+            unit = "epochs" if type(self) is EpochBasedTrainLoop else "iterations"
+            self.runner.logger.info(f"Nothing is left to train: {done} of {end} {unit} are done.")
         if self._is_validation_pending:
             self._validate_if_due()
 

@@ -3,6 +3,7 @@
 Each preparation changes the config in place and returns lines for the log.
 """
 
+import glob
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -36,7 +37,7 @@ FitImages = Callable[[Config, str], list[str]]  # takes the work dir too
 _REPLACED = {"CheckpointHook", "EpochBasedTrainLoop", "IterBasedTrainLoop"}
 
 
-def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation]:
+def training_preparations(*, amp: bool, auto_scale_lr: bool, resumed: bool) -> list[Preparation]:
     """Return the preparations of a training config, in order."""
     return [
         partial(fit_to_device, amp=amp),
@@ -51,7 +52,7 @@ def training_preparations(*, amp: bool, auto_scale_lr: bool) -> list[Preparation
         partial(fit_loaders, loaders=("train", "val")),
         accumulate_to_effective_batch,
         partial(check_data, loaders=("train", "val")),
-        describe_recipe,
+        partial(describe_recipe, resumed=resumed),
     ]
 
 
@@ -273,3 +274,11 @@ def write_predictions_to(cfg: Config, out: str, options: Mapping[str, Any] | Non
     if not out.endswith(".json"):
         raise UserError(f"--out {out} must end in .json.")
     cfg.test_evaluator.outfile_prefix = out.removesuffix(".json")
+
+
+def written_predictions(out: str) -> list[str]:
+    """Return what a test wrote for ``--out``: a folder, or mmdet's files, whose names say what is in them."""
+    if not out.endswith(".json"):
+        return [out]
+    prefix = Path(out.removesuffix(".json"))
+    return [str(path) for path in sorted(prefix.parent.glob(f"{glob.escape(prefix.name)}.*.json"))]

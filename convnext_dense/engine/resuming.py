@@ -15,6 +15,7 @@ from convnext_dense.errors import UserError, shortened
 
 # State of schedulers; all their other attributes come from the config.
 _COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"}
+_DERIVED = {"base_values"}  # those of the parameter groups, which are compared
 _PARAMS = {"params", "param_names"}
 _SCHEDULED = {"lr", "momentum", "betas"}
 
@@ -108,15 +109,20 @@ def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> N
         source: Name of the checkpoint.
 
     Raises:
-        UserError: Learning rate, weight decay, groups or schedulers differ.
+        UserError: Learning rate, weight decay, groups or schedulers differ, or there is no state of an optimizer.
     """
+    anew = f"start a new run from these weights with --init-from {source} instead of --resume"
+    if "optimizer" not in checkpoint:
+        raise UserError(f"{source} holds weights alone, without the state of the optimizer: {anew}.")
     differences = list(_differences(runner, checkpoint))
     if differences:
-        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        changed = _changed_recipe(runner, checkpoint)
+        shown = [*changed, *differences][: max(3, len(changed))]
+        left_out = len(changed) + len(differences) - len(shown)
+        more = f" and {left_out} more" if left_out else ""
         raise UserError(
-            f"{source} was written with another schedule than the config's: {'; '.join(differences[:3])}{more}. "
-            f"{_changed_recipe(runner, checkpoint)}A resumed run keeps the schedule that it started with: restore "
-            f"these values, or start a new run from these weights with --cfg-options load_from={source}."
+            f"{source} was written with another schedule than the config's: {'; '.join(shown)}{more}. A resumed run "
+            f"keeps the schedule that it started with: restore these values, or {anew}."
         )
     former = checkpoint.get("message_hub", {}).get("runtime_info", {})
     for name in ("max_epochs", "max_iters"):
@@ -125,18 +131,21 @@ def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> N
             runner.logger.info(f"{name} is {length} now; it was {former[name]} when {source} was written.")
 
 
-def _changed_recipe(runner: Any, checkpoint: Mapping[str, Any]) -> str:
-    """Return a sentence if the schedule follows from a number of images or a batch that has changed."""
+def _changed_recipe(runner: Any, checkpoint: Mapping[str, Any]) -> list[str]:
+    """Return what has changed of that from which the schedule of a fine-tuning config follows."""
     text, recipe = checkpoint.get("meta", {}).get("cfg"), runner.cfg.get("finetune")
     if not recipe or not isinstance(text, str):
-        return ""
+        return []
     former = Config.fromstring(text, ".py").get("finetune") or {}
-    changed = [
+    return [
         f"{former[key]:,} {what} then, {recipe[key]:,} now"
-        for key, what in (("num_images", "training images"), ("batch_size", "images per step"))
+        for key, what in (
+            ("num_images", "training images"),
+            ("epochs", "epochs (--epochs)"),
+            ("batch_size", "images per step (--batch)"),
+        )
         if former.get(key) is not None and former[key] != recipe.get(key)
     ]
-    return f"It follows from the data and the batch ({'; '.join(changed)}). " if changed else ""
 
 
 def _differences(runner: Any, checkpoint: Mapping[str, Any]) -> Iterator[str]:
@@ -168,7 +177,7 @@ def _compare_schedulers(saved: Sequence[Mapping[str, Any]], schedulers: Sequence
     if len(saved) != len(schedulers):
         yield f"{len(saved)} schedulers{of} in the checkpoint, {len(schedulers)} in the config"
     for number, (old, new) in enumerate(zip(saved, schedulers, strict=False)):
-        yield from _compare(f"param_scheduler.{number}{of}", old, vars(new), _COUNTERS)
+        yield from _compare(f"param_scheduler.{number}{of}", old, vars(new), _COUNTERS | _DERIVED)
 
 
 def _compare(place: str, old: Mapping[str, Any], new: Mapping[str, Any], left_out: set[str]) -> Iterator[str]:

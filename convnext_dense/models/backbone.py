@@ -153,7 +153,7 @@ class StagedBackbone(Backbone):
             raise UserError(
                 f"frozen_stages={self.frozen_stages}{norms} would keep {len(self._frozen_at_random)} tensors at their "
                 f"random initial values, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or "
-                "load_weights) or freeze less."
+                "load_weights; --backbone-weights or --init-from of tools/train.py) or freeze less."
             )
         outputs = []
         for stage, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):

@@ -182,11 +182,16 @@ def test_names_of_the_file_fill_the_model(entry):
         ("cascade_convnext_t_3", "cascade_convnext_t_3x"),
         ("CASCADE_CONVNEXT_T_3X", "cascade_convnext_t_3x"),
         ("upernet_convnext_tiny_160k", "upernet_convnext_t_160k"),
-        ("", ""),
     ],
 )
 def test_unknown_name_is_an_error_with_the_nearest(name, near):
     with pytest.raises(UserError, match=rf"The zoo has no '{name}'; the nearest name is '{near}.*tools/zoo\.py list"):
+        fetch(f"zoo:{name}")
+
+
+@pytest.mark.parametrize("name", ["", "foo"])
+def test_nothing_is_suggested_for_a_name_that_is_near_none(name):
+    with pytest.raises(UserError, match=rf"The zoo has no '{name}'; `python tools/zoo\.py list` prints all of them"):
         fetch(f"zoo:{name}")
 
 

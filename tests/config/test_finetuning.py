@@ -152,6 +152,37 @@ def test_four_lines_say_what_will_run():
     assert "light, strong" in weights
 
 
+def test_lines_say_what_the_weights_start_from():
+    cfg = recipe()
+    fit_length(cfg, Choices(), 300)
+    assert "Weights: the run starts from random values; an average" in describe_recipe(cfg)[3]
+    cfg.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="timm:convnext_atto.d2_in1k")
+    assert "starts from timm:convnext_atto.d2_in1k;" in describe_recipe(cfg)[3]
+    cfg.load_from = "detector.pth"
+    assert "starts from detector.pth;" in describe_recipe(cfg)[3]
+    assert "starts" not in describe_recipe(cfg, resumed=True)[3]
+
+
+def test_lines_of_a_run_of_few_steps():
+    cfg = recipe()
+    cfg.default_hooks.logger = dict(type="LoggerHook", interval=25)
+    fit_length(cfg, Choices(epochs=1), 80)
+    assert cfg.train_cfg.max_iters == 20
+    assert cfg.train_cfg.val_interval == 1
+    set_early_stopping(cfg, 1)
+    assert "1 in a row without a better one ends the run" in describe_recipe(cfg)[2]
+    cfg.train_cfg.val_interval = 7
+    assert "; 3 evaluations are too few to end the run early" in describe_recipe_with(cfg, patience=3)
+    cfg.custom_hooks[0].momentum = 0.01
+    assert "an average over about 20 steps" in describe_recipe(cfg)[3]
+    assert cfg.default_hooks.logger.interval == 1
+
+
+def describe_recipe_with(cfg, patience):
+    set_early_stopping(cfg, patience)
+    return describe_recipe(cfg)[2]
+
+
 def test_line_says_that_an_option_set_the_length():
     cfg = recipe()
     fit_length(cfg, Choices(), 300, given_iters=200)

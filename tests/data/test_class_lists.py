@@ -94,3 +94,17 @@ def test_two_lists_without_a_split_are_refused(root):
         (root / f"{name}.csv").write_text("filename,label\n0.png,cat\n")
     with pytest.raises(UserError, match=r"has several lists of images, 'one\.csv', 'two\.csv'"):
         read(root)
+
+
+@pytest.mark.parametrize("table", ["class_dict.csv", None])
+def test_label_images_are_no_classes(root, table):
+    """CamVid's layout: images of a split in one folder, their labels in another, and perhaps a table of colours."""
+    for name in ("train", "train_labels", "val", "val_labels"):
+        (root / name).mkdir()
+        Image.new("RGB", (8, 8)).save(root / name / "0.png")
+    if table:
+        (root / table).write_text("name,r,g,b\ncat,255,0,0\ndog,0,255,0\n")
+    with pytest.raises(UserError) as raised:
+        read(root)
+    assert "List of images" not in str(raised.value)
+    assert "CLASS" in str(raised.value)

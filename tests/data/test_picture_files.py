@@ -123,6 +123,11 @@ def test_images_are_found_once_and_in_order(tmp_path):
     (tmp_path / "arrays").mkdir()
     (tmp_path / "arrays" / "d.npy").write_bytes(b"x")
     assert find_images([str(tmp_path / "arrays")]) == [tmp_path / "arrays" / "d.npy"]
+    (tmp_path / "classes" / "star").mkdir(parents=True)
+    (tmp_path / "classes" / ".thumbnails").mkdir()
+    for folder in ("star", ".thumbnails"):
+        (tmp_path / "classes" / folder / "e.jpg").write_bytes(b"x")
+    assert find_images([str(tmp_path / "classes")]) == [tmp_path / "classes" / "star" / "e.jpg"]
     with pytest.raises(ValueError, match=r"There is no image in .*c\.jpg"):
         find_images([str(tmp_path / "c.jpg")])
     with pytest.raises(ValueError, match=r"Image .*gone\.jpg does not exist"):

@@ -160,6 +160,34 @@ def test_best_score_and_file_survive_a_failed_write_and_a_resume(disk, tmp_path)
     assert Path(info["best_ckpt"]).name == "best_acc_epoch_3.pth"
 
 
+def test_resumed_run_leaves_the_files_of_another_folder_alone(tmp_path):
+    save_best = dict(save_best="acc", rule="greater")
+    make_runner(tmp_path / "a", checkpoint=save_best, epochs=2, scores=(0.5, 0.4)).train()
+    before = sorted(path.name for path in (tmp_path / "a").glob("*.pth"))
+    assert "best_acc_epoch_1.pth" in before
+    source = str(tmp_path / "a/epoch_2.pth")
+    make_runner(
+        tmp_path / "b", checkpoint=save_best, epochs=3, scores=(0.4, 0.6), resume=True, load_from=source
+    ).train()
+    assert sorted(path.name for path in (tmp_path / "a").glob("*.pth")) == before
+    assert (tmp_path / "b/best_acc_epoch_3.pth").is_file()
+
+
+def test_best_file_is_replaced_under_another_spelling_of_its_folder(tmp_path, monkeypatch):
+    save_best = dict(save_best="acc", rule="greater")
+    make_runner(tmp_path / "a", checkpoint=save_best, epochs=1, scores=(0.5,)).train()
+    monkeypatch.chdir(tmp_path)
+    make_runner("a", checkpoint=save_best, epochs=2, scores=(0.6,), resume=True).train()
+    assert [path.name for path in (tmp_path / "a").glob("best_*")] == ["best_acc_epoch_2.pth"]
+
+
+def test_complete_run_says_that_nothing_is_left(tmp_path):
+    make_runner(tmp_path, epochs=2).train()
+    make_runner(tmp_path, epochs=2, resume=True).train()
+    log = max(tmp_path.glob("*/*.log"), key=lambda path: path.stat().st_mtime).read_text()
+    assert "Nothing is left to train: 2 of 2 epochs are done." in log
+
+
 def test_failures_are_in_a_row_even_if_a_validation_between_them_writes_nothing(disk, tmp_path):
     # Epoch 1: checkpoint, pointer; best, checkpoint, pointer. Epochs 2 and 3: checkpoint.
     disk.full_at = (6, 7)

@@ -56,7 +56,7 @@ def test_config_takes_a_folder_and_nothing_else(tmp_path, config, data, images):
     assert f"{steps} steps of {batch} images" in length
     assert f"of {images} images (2 epochs; --epochs N)" in length
     assert "warm-up" in rate
-    assert "is kept; 3 in a row" in evaluation
+    assert "evaluations are too few to end the run early (--early-stop N)" in evaluation
     assert "augmentation light" in weights
     assert (tmp_path / f"iter_{steps}.pth").is_file()
     metrics = evaluate_model(
@@ -193,14 +193,28 @@ def test_resuming_with_other_images_is_refused_and_the_work_dir_keeps_its_config
     for folder in ("train", "train_labels"):
         for file in sorted((tmp_path / "more" / folder).iterdir()):
             shutil.copy(file, file.with_name(f"again_{file.name}"))
-    with pytest.raises(UserError, match=r"It follows from the data and the batch \(6 training images then, 12 now"):
+    message = (
+        r"schedule than the config's: 6 training images then, 12 now; 1 epochs \(--epochs\) then, 3 now; .*--init-from"
+    )
+    with pytest.raises(UserError, match=message):
         train_model(
             CONFIGS / "upernet_atto.py",
             QUIET,
             data=str(tmp_path / "more"),
-            choices=Choices(epochs=1),
+            choices=Choices(epochs=3),
             work_dir=str(tmp_path / "run"),
             resume="auto",
+        )
+    with pytest.raises(
+        UserError, match=r"best_mIoU_iter_1\.pth holds weights alone.* with --init-from .*best_mIoU_iter_1"
+    ):
+        train_model(
+            CONFIGS / "upernet_atto.py",
+            QUIET,
+            data=str(LABELS),
+            choices=Choices(epochs=1),
+            work_dir=str(tmp_path / "run"),
+            resume=str(tmp_path / "run/best_mIoU_iter_1.pth"),
         )
     assert (tmp_path / "run/upernet_atto.py").read_text() == written
     train_model(

@@ -142,7 +142,11 @@ def test_predictions_are_written_in_coco_format_and_drawn(demo_run, shapes_folde
     )
     boxes = json.loads((tmp_path / "result.bbox.json").read_text())
     assert {item["image_id"] for item in boxes} == {1, 2, 3, 4}
-    assert len(list(tmp_path.rglob("pictures/**/*.jpg"))) == 4
+    pictures = list(tmp_path.rglob("pictures/**/*.jpg"))
+    assert len(pictures) == 4
+    assert f"Predictions: {tmp_path}/result.bbox.json, {tmp_path}/result.segm.json. Pictures: {tmp_path}/" in log_of(
+        tmp_path
+    )
 
 
 def test_image_that_breaks_during_training_is_named(own_folder, tmp_path, monkeypatch):

@@ -113,6 +113,8 @@ def test_one_option_switches_to_the_augmented_test(trained, ade_folder, tmp_path
         assert len(labels) == 2
         assert all(label.min() >= 1 and label.max() <= 7 for label in labels)
         assert len(list((tmp_path / name / "pictures").rglob("*.png"))) == 2
+        wanted = f"Predictions: {tmp_path / name / 'labels'}. Pictures: {tmp_path / name / 'pictures'}."
+        assert wanted in log_of(tmp_path / name)
     assert "'mode': 'whole'" in log_of(tmp_path / "augmented") or "mode='whole'" in log_of(tmp_path / "augmented")
 
 

@@ -34,6 +34,7 @@ _NAME_COLUMNS = (
     "name",
 )
 _LABEL_COLUMNS = ("label", "class", "class_name", "category", "label_name", "target", "labels", "species", "class_id")
+_COLOURS = (("r", "red"), ("g", "green"), ("b", "blue"))
 _SPLIT_COLUMNS = ("split", "set", "subset", "partition", "data set")
 _MARKS = {"0": False, "0.0": False, "false": False, "": False, "1": True, "1.0": True, "true": True}
 _IMAGE_FOLDERS = ("", "images", "img", "data")
@@ -101,7 +102,10 @@ def _class_roots(folder: Path, *, has_splits: bool = False) -> dict[str, Path]:
             there[split] = place
     if there or has_splits:
         return there
-    is_root = any(_has_image(folder / name) for name in class_folders(folder))
+    classes = class_folders(folder)
+    splits = [names for names in SPLIT_FOLDERS.values() if any(name.lower() in names for name in classes)]
+    # Folders of several splits hold images that are not sorted by class.
+    is_root = len(splits) < 2 and any(_has_image(folder / name) for name in classes)
     return {"train": folder} if is_root else {}
 
 
@@ -120,7 +124,7 @@ def _lists(folder: Path) -> list[tuple[Path, str | None]]:
     others = [
         file for file in sorted(folder.glob("*.csv")) if _is_list(file) and file not in {path for path, _ in found}
     ]
-    unread = [file for file in sorted(folder.glob("*.csv")) if file not in others]
+    unread = [file for file in sorted(folder.glob("*.csv")) if file not in others and not _has_colours(file)]
     if unread and not others and not found and not _class_roots(folder, has_splits=True):
         raise UserError(
             f"{unread[0]} has no column of image names ({', '.join(_NAME_COLUMNS[:5])}) beside one of labels "
@@ -136,9 +140,14 @@ def _lists(folder: Path) -> list[tuple[Path, str | None]]:
 
 def _is_list(file: Path) -> bool:
     header = _header(file)
-    return _column(header, _NAME_COLUMNS) is not None and (
-        _column(header, _LABEL_COLUMNS) is not None or len(header) > 2
-    )
+    has_labels = _column(header, _LABEL_COLUMNS) is not None or len(header) > 2
+    return _column(header, _NAME_COLUMNS) is not None and has_labels and not _has_colours(file)
+
+
+def _has_colours(file: Path) -> bool:
+    """Whether a table is of the colours of label images."""
+    header = _header(file)
+    return all(_column(header, names) is not None for names in _COLOURS)
 
 
 def _header(file: Path) -> list[str]:
