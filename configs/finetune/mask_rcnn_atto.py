@@ -18,5 +18,6 @@ model = dict(
     test_cfg=dict(rpn=dict(nms_pre=1000, max_per_img=300)),  # an image may have a hundred objects
 )
 default_hooks = dict(checkpoint=dict(save_best="coco/segm_mAP"), visualization=dict(type="mmdet.DetVisualizationHook"))
-# Images are resized so that the median object has the size that COCO calls medium.
-finetune = dict(object_size=32, image_size=320)
+# Images are resized so that the median object has the size that COCO calls medium. Random weights need many steps,
+# however few images there are.
+finetune = dict(object_size=32, image_size=320, crop_size=256, steps=(1200, 3000))

@@ -5,8 +5,8 @@ Such a config has ``finetune``, a dict with
 - ``batch_size``: images per optimizer step that the learning rate is for;
 - ``epochs``: passes over the training data, and ``steps``, the least and the largest number of optimizer steps;
 - ``evaluations``: the largest number of evaluations, of which there are fewer where they would take long;
-- ``object_size`` and ``image_size``, if images are resized so that the median object has that side in pixels; the
-  latter is the size that the pipelines name, see ``set_image_size``;
+- ``object_size``, ``image_size`` and ``crop_size``, if images are resized so that the median object has that side in
+  pixels; the others are the sizes that the pipelines name, see ``set_image_size``;
 - ``augmentation``: name of the augmentation in use.
 
 The rest of the schedule, warm-up and intervals, is written for some length and keeps its share of the run.
@@ -23,13 +23,15 @@ from convnext_dense.config.batch import count_processes, moving_averages
 from convnext_dense.config.datasets import config_dicts, loaded_datasets
 from convnext_dense.config.optimizers import wrapper_configs
 from convnext_dense.config.options import option_value
+from convnext_dense.config.pipelines import step_name
 from convnext_dense.config.schedule import check_epochs, schedule_end, set_epochs, set_iterations
 from convnext_dense.errors import UserError
 
 # A moving average over the last twentieth of the steps follows the weights closely, and smooths the noise of batches.
 _AVERAGED_SHARE = 0.05
 _LARGEST_MOMENTUM = 0.1
-# Evaluating an image costs about a third of training on it: with this share of the images, about a tenth of the time.
+# Evaluating an image costs about a third of training on one of its size: with this share of the images, about a tenth
+# of the time.
 _EVALUATED_SHARE = 0.3
 _LEAST_EVALUATIONS = 3
 _LEAST_LINES = 20  # with losses, in the log of a run
@@ -107,7 +109,8 @@ def fit_length(
     steps = _num_steps(recipe, num_images, batch)
     accumulated = max(batch // per_iteration, 1)
     set_iterations(cfg, given_iters or steps * accumulated, before=schedule_end(cfg))
-    evaluations = _EVALUATED_SHARE * cfg.train_cfg.max_iters * per_iteration / max(num_evaluated, 1)
+    cost = max(num_evaluated * _pixel_ratio(recipe), 1)
+    evaluations = _EVALUATED_SHARE * cfg.train_cfg.max_iters * per_iteration / cost
     evaluations = min(max(round(evaluations), _LEAST_EVALUATIONS), recipe.evaluations)
     interval = -(-cfg.train_cfg.max_iters // evaluations)
     cfg.train_cfg.val_interval = cfg.default_hooks.checkpoint.interval = interval
@@ -121,6 +124,12 @@ def fit_length(
     recipe.setdefault("base_batch_size", recipe.batch_size)  # a config that a run wrote has it
     recipe.batch_size, recipe.num_images = batch, num_images
     return []
+
+
+def _pixel_ratio(recipe: Mapping[str, Any]) -> float:
+    """Return how many times the pixels of a training crop an image of an evaluation has."""
+    size = recipe.get("image_size")
+    return max(size / recipe["crop_size"], 1) ** 2 if size else 1
 
 
 def _num_steps(recipe: Mapping[str, Any], num_images: int, batch: int) -> int:
@@ -159,11 +168,18 @@ def fit_image_size(cfg: Config, object_share: float | None, longest: int | None)
 
 
 def set_image_size(cfg: Config, size: int) -> None:
-    """Replace the size that the pipelines of a config name, ``finetune.image_size``, by another one, in place."""
+    """Replace the size that the pipelines of a config name, ``finetune.image_size``, by another one, in place.
+
+    Crops are as large as ``finetune.crop_size`` says, but not larger than images: what is cut off then is what a
+    random scale has enlarged, and a batch takes no more time than its images.
+    """
     before, cfg.finetune.image_size = cfg.finetune.image_size, size
+    crop = min(cfg.finetune.crop_size, size)
     for node in config_dicts([cfg[key] for key in cfg if key != "model"]):
         if "type" in node and list(node.get("scale") or ()) == [before, before]:
             node["scale"] = (size, size)
+        if "type" in node and step_name(node) == "RandomCrop":
+            node["crop_size"] = (crop, crop)
 
 
 def record_image_size(cfg: Config) -> list[str]:

@@ -126,6 +126,19 @@ def test_evaluations_become_fewer_where_they_would_take_long(num_evaluated, eval
     assert cfg.default_hooks.checkpoint.interval == cfg.train_cfg.val_interval
 
 
+@pytest.mark.parametrize(
+    ("image_size", "evaluations"),
+    [
+        (512, 5),  # 0.3 x 1000 x 4 / 60 / 4, because an image has four times the pixels of a crop
+        (160, 20),
+    ],
+)
+def test_evaluations_of_large_images_count_by_their_pixels(image_size, evaluations):
+    cfg = recipe(object_size=32, image_size=image_size, crop_size=256)
+    fit_length(cfg, Choices(), 20, num_evaluated=60)
+    assert cfg.train_cfg.val_interval == 1000 // evaluations
+
+
 def test_config_without_a_recipe_changes_only_with_epochs():
     cfg = recipe()
     cfg.pop("finetune")
@@ -225,20 +238,27 @@ def test_config_without_a_recipe_has_no_lines():
     ],
 )
 def test_images_are_resized_so_that_the_median_object_has_32_pixels(share, longest, size):
-    cfg = recipe(object_size=32, image_size=320)
+    cfg = recipe(object_size=32, image_size=320, crop_size=256)
     fit_image_size(cfg, share, longest)
     steps = cfg.train_dataloader.dataset.pipeline
     assert steps[0].scale == (size, size)
-    assert steps[1].crop_size == (256, 256)
+    assert steps[1].crop_size == (min(256, size), min(256, size))
     assert cfg.finetune.image_size == size
 
 
+def test_crops_are_whole_again_once_images_are_larger():
+    cfg = recipe(object_size=32, image_size=320, crop_size=256)
+    for longest, crop in ((160, 160), (400, 256)):
+        fit_image_size(cfg, 0.1 if longest == 400 else 0.28, longest)
+        assert cfg.train_dataloader.dataset.pipeline[1].crop_size == (crop, crop)
+
+
 def test_image_size_travels_with_the_checkpoint():
-    cfg = recipe(object_size=32, image_size=320)
+    cfg = recipe(object_size=32, image_size=320, crop_size=256)
     fit_image_size(cfg, 0.079, 1000)
     record_image_size(cfg)
     metainfo = cfg.train_dataloader.dataset.metainfo
-    fresh = recipe(object_size=32, image_size=320)
+    fresh = recipe(object_size=32, image_size=320, crop_size=256)
     use_trained_image_size(fresh, metainfo)
     assert fresh.train_dataloader.dataset.pipeline[0].scale == (416, 416)
 
@@ -331,7 +351,7 @@ def test_freezing_follows_the_numbers_of_openmmlabs_backbones():
 
 
 def test_lines_count_steps_of_accumulated_batches_and_say_size_and_frozen_stages():
-    cfg = recipe(object_size=32, image_size=320)
+    cfg = recipe(object_size=32, image_size=320, crop_size=256)
     cfg.effective_batch = 16
     cfg.optim_wrapper.accumulative_counts = 4
     freeze_stages(cfg, 2)
@@ -357,7 +377,7 @@ def test_epochs_of_a_config_without_a_recipe_and_fewer_images_than_half_a_batch(
 
 
 def test_images_without_objects_keep_the_size():
-    cfg = recipe(object_size=32, image_size=320)
+    cfg = recipe(object_size=32, image_size=320, crop_size=256)
     fit_image_size(cfg, None, 400)
     assert cfg.finetune.image_size == 320
 

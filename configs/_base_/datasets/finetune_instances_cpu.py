@@ -1,7 +1,7 @@
 """Your own objects with masks in small images, named with --data DIR, sized for two CPU cores; box and mask AP.
 
 Images are resized to squares of 320 pixels at most, or to what `finetune.object_size` makes of the data, and training
-crops are of 256. `strong` jitters the scale more, and colours too.
+crops are of 256, or of the size of the images if that is smaller. `strong` jitters the scale more, and colours too.
 """
 
 _base_ = "finetune_instances.py"
