@@ -46,17 +46,20 @@ def results(block, x, autocast=False):
 
 # Channels that are not a multiple of a block, several blocks, odd and even numbers of rows, a single position.
 @pytest.mark.parametrize(
-    ("size", "rebuilds", "scale"),
+    ("size", "rebuilds", "scale", "precision"),
     [
-        ((1, 40, 5, 7), False, 1.0),
-        ((1, 8, 1, 1), False, 1.0),
-        ((2, 8, 4, 3), True, 1.0),
-        ((2, 8, 4, 3), False, 0.0),
-        ((1, 40, 5, 7), True, 0.0),
+        ((1, 40, 5, 7), False, 1.0, "float32"),
+        ((1, 8, 1, 1), False, 1.0, "float32"),
+        ((2, 8, 4, 3), True, 1.0, "float32"),
+        ((2, 8, 4, 3), False, 0.0, "float32"),
+        ((1, 40, 5, 7), True, 0.0, "float32"),
+        ((1, 40, 5, 7), False, 1.0, "autocast"),
+        ((2, 8, 4, 3), True, 0.0, "autocast"),
+        ((1, 40, 5, 7), True, 1.0, "bfloat16"),
+        ((2, 8, 4, 3), False, 0.0, "bfloat16"),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
 def test_output_and_gradients_are_as_exact_as_torchs(size, precision, rebuilds, scale, on_triton):
     block = make_block(size[1], rebuild_hidden=rebuilds, layer_scale_init_value=scale)
     x = draw(*size)
