@@ -2,8 +2,6 @@
 
 import json
 import os
-import runpy
-import sys
 
 import cv2
 import numpy as np
@@ -70,14 +68,15 @@ def inputs_of(predictor, images):
     return given
 
 
-def infer(monkeypatch, capsys, *arguments):
-    """Run the tool, and return its exit code and its output."""
-    monkeypatch.setattr(sys, "argv", ["infer.py", *map(str, arguments), "--device", "cpu"])
-    try:
-        runpy.run_path("tools/infer.py", run_name="__main__")
-    except SystemExit as leaving:
-        return leaving.code, "".join(capsys.readouterr())
-    return 0, "".join(capsys.readouterr())
+@pytest.fixture
+def infer(run_tool):
+    """A function that runs the tool, and returns its exit code and its output."""
+
+    def run(*arguments):
+        code, out, err = run_tool("infer.py", *arguments, "--device", "cpu")
+        return code, out + err
+
+    return run
 
 
 def save_kinds(folder):
@@ -255,12 +254,12 @@ def test_stream_and_stack_of_images_are_taken(segmenter):
     assert predict(*segmenter, [], device="cpu") == []
 
 
-def test_results_are_written_in_coco_format(detector, tmp_path, monkeypatch, capsys):
+def test_results_are_written_in_coco_format(detector, tmp_path, infer):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         Image.fromarray(NOISE[..., :3]).save(tmp_path / folder / "a.png")
     code, printed = infer(
-        monkeypatch, capsys, *detector, tmp_path / "one", tmp_path / "two", "--out-dir", tmp_path / "drawn",
+        *detector, tmp_path / "one", tmp_path / "two", "--out-dir", tmp_path / "drawn",
         "--out", tmp_path / "new" / "result.json", "--cfg-options", "model.test_cfg.rcnn.max_per_img=5",
     )  # fmt: skip
     assert code == 0, printed
@@ -279,11 +278,11 @@ def test_results_are_written_in_coco_format(detector, tmp_path, monkeypatch, cap
 
 
 @pytest.mark.parametrize(("reduces", "first"), [(False, 0), (True, 1)])
-def test_label_images_are_numbered_as_the_files_were(segmenter, tmp_path, monkeypatch, capsys, reduces, first):
+def test_label_images_are_numbered_as_the_files_were(segmenter, tmp_path, infer, reduces, first):
     weights = write_weights(SEGMENTER, tmp_path / "w.pth", ("sky", "sea"), reduce_zero_label=reduces)
     Image.fromarray(NOISE[..., :3]).save(tmp_path / "a.png")
     code, printed = infer(
-        monkeypatch, capsys, SEGMENTER, weights, tmp_path / "a.png", "--out-dir", tmp_path / "drawn", "--out",
+        SEGMENTER, weights, tmp_path / "a.png", "--out-dir", tmp_path / "drawn", "--out",
         tmp_path / "labels",
     )  # fmt: skip
     assert code == 0, printed
@@ -292,21 +291,19 @@ def test_label_images_are_numbered_as_the_files_were(segmenter, tmp_path, monkey
     np.testing.assert_array_equal(written, expected["label_map"] + first)
 
 
-def test_a_jpg_beside_a_png_gives_two_pictures_and_a_second_mention_none(segmenter, tmp_path, monkeypatch, capsys):
+def test_a_jpg_beside_a_png_gives_two_pictures_and_a_second_mention_none(segmenter, tmp_path, infer):
     for name in ("a.jpg", "a.png"):
         Image.fromarray(NOISE[..., :3]).save(tmp_path / name)
-    code, printed = infer(
-        monkeypatch, capsys, *segmenter, tmp_path, tmp_path / "a.jpg", "--out-dir", tmp_path / "drawn"
-    )
+    code, printed = infer(*segmenter, tmp_path, tmp_path / "a.jpg", "--out-dir", tmp_path / "drawn")
     assert code == 0, printed
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.jpg.png", "a.png.png"]
     assert "[2/2]" in printed
 
 
-def test_picture_that_cannot_be_written_ends_with_a_sentence(segmenter, tmp_path, monkeypatch, capsys):
+def test_picture_that_cannot_be_written_ends_with_a_sentence(segmenter, tmp_path, infer):
     Image.fromarray(NOISE[..., :3]).save(tmp_path / "a.png")
     (tmp_path / "file").write_text("no folder")
-    code, printed = infer(monkeypatch, capsys, *segmenter, tmp_path / "a.png", "--out-dir", tmp_path / "file")
+    code, printed = infer(*segmenter, tmp_path / "a.png", "--out-dir", tmp_path / "file")
     assert code == 1
     assert printed.splitlines()[-1].startswith("Error: ")
     assert "a.png cannot be written" in printed

@@ -102,8 +102,6 @@ class LoadReport:
 
     def _absent_part(self) -> str | None:
         """Return the part of the model, such as a mask head, that has all missing tensors; None if there is no such."""
-        if self.mismatched:
-            return None
         for depth in (1, 2):  # a head, or a part of roi_head
             parts = {".".join(name.split(".")[:depth]) for name in self.missing}
             part = parts.pop()

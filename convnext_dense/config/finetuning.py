@@ -5,8 +5,8 @@ Such a config has ``finetune``, a dict with
 - ``batch_size``: images per optimizer step that the learning rate is for;
 - ``epochs``: passes over the training data, and ``steps``, the least and the largest number of optimizer steps;
 - ``evaluations``: the largest number of evaluations, of which there are fewer where they would take long;
-- ``object_size``, ``image_size`` and ``crop_size``, if images are resized so that the median object has that side in
-  pixels; the others are the sizes that the pipelines name, see ``set_image_size``;
+- ``object_size`` and ``image_size``, if images are resized so that the median object has that side in pixels; the
+  latter is the size that the pipelines name, and ``crop_size``, if crops follow it, see ``set_image_size``;
 - ``augmentation``: name of the augmentation in use.
 
 The rest of the schedule, warm-up and intervals, is written for some length and keeps its share of the run.
@@ -128,8 +128,8 @@ def fit_length(
 
 def _pixel_ratio(recipe: Mapping[str, Any]) -> float:
     """Return how many times the pixels of a training crop an image of an evaluation has."""
-    size = recipe.get("image_size")
-    return max(size / recipe["crop_size"], 1) ** 2 if size else 1
+    size, crop = recipe.get("image_size"), recipe.get("crop_size")
+    return max(size / crop, 1) ** 2 if size and crop else 1
 
 
 def _num_steps(recipe: Mapping[str, Any], num_images: int, batch: int) -> int:
@@ -174,11 +174,11 @@ def set_image_size(cfg: Config, size: int) -> None:
     random scale has enlarged, and a batch takes no more time than its images.
     """
     before, cfg.finetune.image_size = cfg.finetune.image_size, size
-    crop = min(cfg.finetune.crop_size, size)
+    crop = min(cfg.finetune.get("crop_size") or 0, size)
     for node in config_dicts([cfg[key] for key in cfg if key != "model"]):
         if "type" in node and list(node.get("scale") or ()) == [before, before]:
             node["scale"] = (size, size)
-        if "type" in node and step_name(node) == "RandomCrop":
+        if crop and "type" in node and step_name(node) == "RandomCrop":
             node["crop_size"] = (crop, crop)
 
 

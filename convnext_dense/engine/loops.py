@@ -26,6 +26,8 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
     If the checkpoint was written before a validation that was due, a resumed run begins with that validation.
     """
 
+    unit = "epochs"
+
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(runner, with_positions(dataloader), *args, **kwargs)
         _check_length("max_epochs", self._max_epochs)
@@ -99,8 +101,7 @@ class EpochBasedTrainLoop(MMEngineEpochBasedTrainLoop):
         self._seed = seeds[0]
         done, end = self._progress()
         if done >= end:
-            unit = "epochs" if type(self) is EpochBasedTrainLoop else "iterations"
-            self.runner.logger.info(f"Nothing is left to train: {done} of {end} {unit} are done.")
+            self.runner.logger.info(f"Nothing is left to train: {done} of {end} {self.unit} are done.")
         if self._is_validation_pending:
             self._validate_if_due()
 
@@ -141,6 +142,8 @@ class IterBasedTrainLoop(EpochBasedTrainLoop):
         max_iters: Number of iterations to train for.
         **kwargs: ``val_begin``, ``val_interval`` and ``dynamic_intervals``, in iterations.
     """
+
+    unit = "iterations"
 
     def __init__(self, runner: Any, dataloader: Any, max_iters: int, **kwargs: Any) -> None:
         super().__init__(runner, dataloader, max_epochs=1, **{"val_interval": 1000, **kwargs})

@@ -14,8 +14,10 @@ from convnext_dense.engine.optimizers import optim_wrappers
 from convnext_dense.errors import UserError, shortened
 
 # State of schedulers; all their other attributes come from the config.
-_COUNTERS = {"last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"}
-_DERIVED = {"base_values"}  # those of the parameter groups, which are compared
+_STATE = {
+    *("last_step", "_global_step", "_last_value", "verbose", "best", "num_bad_epochs", "cooldown_counter"),
+    "base_values",  # of the parameter groups, which are compared themselves
+}
 _PARAMS = {"params", "param_names"}
 _SCHEDULED = {"lr", "momentum", "betas"}
 
@@ -116,13 +118,11 @@ def check_schedule(runner: Any, checkpoint: Mapping[str, Any], source: Any) -> N
         raise UserError(f"{source} holds weights alone, without the state of the optimizer: {anew}.")
     differences = list(_differences(runner, checkpoint))
     if differences:
-        changed = _changed_recipe(runner, checkpoint)
-        shown = [*changed, *differences][: max(3, len(changed))]
-        left_out = len(changed) + len(differences) - len(shown)
-        more = f" and {left_out} more" if left_out else ""
+        differences = [*_changed_recipe(runner, checkpoint), *differences]
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
-            f"{source} was written with another schedule than the config's: {'; '.join(shown)}{more}. A resumed run "
-            f"keeps the schedule that it started with: restore these values, or {anew}."
+            f"{source} was written with another schedule than the config's: {'; '.join(differences[:3])}{more}. A "
+            f"resumed run keeps the schedule that it started with: restore these values, or {anew}."
         )
     former = checkpoint.get("message_hub", {}).get("runtime_info", {})
     for name in ("max_epochs", "max_iters"):
@@ -177,7 +177,7 @@ def _compare_schedulers(saved: Sequence[Mapping[str, Any]], schedulers: Sequence
     if len(saved) != len(schedulers):
         yield f"{len(saved)} schedulers{of} in the checkpoint, {len(schedulers)} in the config"
     for number, (old, new) in enumerate(zip(saved, schedulers, strict=False)):
-        yield from _compare(f"param_scheduler.{number}{of}", old, vars(new), _COUNTERS | _DERIVED)
+        yield from _compare(f"param_scheduler.{number}{of}", old, vars(new), _STATE)
 
 
 def _compare(place: str, old: Mapping[str, Any], new: Mapping[str, Any], left_out: set[str]) -> Iterator[str]:

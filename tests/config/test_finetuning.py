@@ -185,15 +185,11 @@ def test_lines_of_a_run_of_few_steps():
     set_early_stopping(cfg, 1)
     assert "1 in a row without a better one ends the run" in describe_recipe(cfg)[2]
     cfg.train_cfg.val_interval = 7
-    assert "; 3 evaluations are too few to end the run early" in describe_recipe_with(cfg, patience=3)
+    set_early_stopping(cfg, 3)
+    assert "; 3 evaluations are too few to end the run early" in describe_recipe(cfg)[2]
     cfg.custom_hooks[0].momentum = 0.01
     assert "an average over about 20 steps" in describe_recipe(cfg)[3]
     assert cfg.default_hooks.logger.interval == 1
-
-
-def describe_recipe_with(cfg, patience):
-    set_early_stopping(cfg, patience)
-    return describe_recipe(cfg)[2]
 
 
 def test_line_says_that_an_option_set_the_length():
@@ -244,6 +240,13 @@ def test_images_are_resized_so_that_the_median_object_has_32_pixels(share, longe
     assert steps[0].scale == (size, size)
     assert steps[1].crop_size == (min(256, size), min(256, size))
     assert cfg.finetune.image_size == size
+
+
+def test_recipe_without_a_crop_leaves_crops_alone():
+    cfg = recipe(object_size=32, image_size=320)
+    fit_image_size(cfg, 0.28, 160)
+    fit_length(cfg, Choices(), 20, num_evaluated=60)
+    assert cfg.train_dataloader.dataset.pipeline[1].crop_size == (256, 256)
 
 
 def test_crops_are_whole_again_once_images_are_larger():

@@ -2,9 +2,7 @@
 
 import json
 import os
-import runpy
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -53,18 +51,10 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
-def run_tool(request, monkeypatch, capsys, *arguments):
-    tool = request.config.rootpath / "tools/check_dataset.py"
-    monkeypatch.setattr(sys, "argv", [str(tool), *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(tool), run_name="__main__")
-    return end.value.code, capsys.readouterr().out
-
-
-def test_tool_reports_box_and_mask_ap_of_one_and_exits_with_0(request, monkeypatch, capsys, own_folder, tmp_path):
+def test_tool_reports_box_and_mask_ap_of_one_and_exits_with_0(request, run_tool, own_folder, tmp_path):
     sheet = tmp_path / "pictures" / "sheet.png"
-    code, out = run_tool(
-        request, monkeypatch, capsys, request.config.rootpath / DETECTOR, "--data", own_folder, "--overlay", sheet
+    code, out, _ = run_tool(
+        "check_dataset.py", request.config.rootpath / DETECTOR, "--data", own_folder, "--overlay", sheet
     )
     assert code == 0
     assert "the ground truth of val, evaluated as if it were predicted, has box AP 1.0000, mask AP 1.0000" in out
@@ -75,14 +65,14 @@ def test_tool_reports_box_and_mask_ap_of_one_and_exits_with_0(request, monkeypat
     assert height > 3 * 300
 
 
-def test_tool_exits_with_1_and_counts_the_errors(request, monkeypatch, capsys, own_folder, tmp_path):
+def test_tool_exits_with_1_and_counts_the_errors(request, run_tool, own_folder, tmp_path):
     def damage(content):
         for annotation in content["annotations"][:3]:
             annotation["bbox"] = [1, 2, 3]
 
     edit(own_folder / "instances_val.json", damage)
     arguments = ("--data", own_folder, "--overlay", tmp_path / "sheet.png")
-    code, out = run_tool(request, monkeypatch, capsys, request.config.rootpath / DETECTOR, *arguments)
+    code, out, _ = run_tool("check_dataset.py", request.config.rootpath / DETECTOR, *arguments)
     assert code == 1
     row = next(line for line in out.splitlines() if line.startswith("error"))
     assert row.split()[:3] == ["error", "boxes", "3"]
