@@ -202,7 +202,8 @@ def _resize(
             )
             done = end
         if done < size_out[0]:
-            num_passed = int(above[done]) - first
+            # A reduction may need the next row from a later block.
+            num_passed = min(int(above[done]) - first, held.shape[1])
             held, first = held[:, num_passed:], first + num_passed
     assert done == size_out[0], f"{done} of {size_out[0]} rows were resized"
 

@@ -79,6 +79,19 @@ def test_logits_and_classes_are_those_of_mmseg(segmenter, mode, size_out, monkey
         assert result.pred_sem_seg.data.dtype == torch.int64
 
 
+@pytest.mark.parametrize("size_out", [(20, 31), (3, 101), (1, 1), (61, 40)])
+def test_images_that_were_enlarged_several_times_are_those_of_mmseg(segmenter, size_out, monkeypatch):
+    monkeypatch.setitem(segmenter.test_cfg, "mode", "slide")
+    torch.manual_seed(1)
+    for size_in in ((150, 101), (300, 101)):
+        inputs = torch.randn(1, 3, *size_in)
+        expected = predict_by_mmseg(segmenter, inputs, sample_of(size_in, size_out))
+        with torch.no_grad():
+            chunks = list(next(segmenter.iterate_logits(inputs, [sample_of(size_in, size_out)])))
+        logits = torch.cat([rows for _, rows in chunks], 1)
+        torch.testing.assert_close(logits, expected.seg_logits.data, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("flip", ["horizontal", "vertical"])
 @pytest.mark.parametrize("padding", [(0, 0, 0, 0), (3, 5, 2, 7)])
 def test_flipped_and_padded_images_are_turned_back_and_cut(segmenter, flip, padding):
