@@ -30,7 +30,7 @@ from convnext_dense.config.device import fit_to_device
 from convnext_dense.config.finetuning import use_trained_image_size
 from convnext_dense.config.mask_heads import can_drop_masks, drop_masks
 from convnext_dense.config.options import apply_options
-from convnext_dense.config.pipelines import image_step, loads_annotations
+from convnext_dense.config.pipelines import image_step, loads_annotations, step_name
 from convnext_dense.config.reading import read_config
 from convnext_dense.data.band_files import NUMPY_SUFFIX, read_bands
 from convnext_dense.data.checks.segmentation import reduces_zero_label
@@ -104,7 +104,11 @@ class Predictor:
     """A model that is loaded once, with the preparation of its images; the arguments are those of ``predict``.
 
     Attributes:
+        cfg: The config, sized to the checkpoint.
+        model: The model, in eval mode.
         task: ``'detection'``, ``'segmentation'`` or ``'classification'``.
+        class_names: Names of the classes.
+        palette: An RGB colour per class.
         first_label: The number of the first class in label files: 1 where 0 counts for nothing.
 
     Raises:
@@ -129,7 +133,8 @@ class Predictor:
                 f"Checkpoint {checkpoint} does not say which classes it was trained on (meta.dataset_meta)."
             )
         self.class_names = names
-        self.task = task_of(cfg)
+        self.cfg = cfg
+        self.task: str = task_of(cfg) or ""
         if num_classes(cfg.model) != len(names):
             set_num_classes(cfg.model, len(names))
             drop_stuff(cfg)
@@ -138,18 +143,18 @@ class Predictor:
         fit_to_device(cfg)
         fit_to_channels(cfg)
         palette = known.get("palette") or meta.get("PALETTE") or ()
-        self._palette = palette if len(palette) == len(names) else make_palette(len(names))
+        self.palette = palette if len(palette) == len(names) else make_palette(len(names))
         dataset = _test_dataset(cfg)
         # Detectors that read the names of classes are given them beside the image, as in a test.
         self._words = dict(text=self.class_names, custom_entities=True) if dataset.get("return_classes") else {}
         self.first_label = int(bool(known.get("reduce_zero_label", reduces_zero_label(dataset))))
         self._prepare_inputs(cfg, dataset)
         with name_config_faults(cfg):
-            self._model = MODELS.build(cfg.model)
-        load_weights(self._model, checkpoint)
+            self.model = MODELS.build(cfg.model)
+        load_weights(self.model, checkpoint)
         device = device or get_device()
         try:
-            self._model.to(device).eval()
+            self.model.to(device).eval()
         except (RuntimeError, AssertionError) as error:  # torch's own words for a device that is not there differ
             raise UserError(f"device='{device}' cannot be used here: {str(error).splitlines()[0]}") from error
 
@@ -161,15 +166,23 @@ class Predictor:
             self._from_array = self._from_file = _classifier_input(cfg)
             self._collate: Callable = default_collate
             return
-        steps = [step for step in dataset.pipeline if not loads_annotations(step)]
-        self._from_file = NamedPipeline(steps)
-        step = steps[image_step(steps)]
-        steps[image_step(steps)] = dict(type="LoadImageFromNDArray", to_float32=step.get("to_float32", False))
-        self._from_array = NamedPipeline(steps)
+        self._use_steps([step for step in dataset.pipeline if not loads_annotations(step)])
         self._collate = pseudo_collate
         self._channels = self._reader.channels or (cfg.model.get("backbone") or {}).get("in_channels", 3)
         if self._reader.channels is None or self._reader.reads_bands:  # files decide on the type, and so do arrays
             self._dtypes, self._mean = None, (cfg.model.get("data_preprocessor") or {}).get("mean") or ()
+
+    def _use_steps(self, steps: list[dict[str, Any]]) -> None:
+        self._steps = steps
+        self._from_file = NamedPipeline(steps)
+        loading = image_step(steps)
+        from_array = dict(type="LoadImageFromNDArray", to_float32=steps[loading].get("to_float32", False))
+        self._from_array = NamedPipeline([*steps[:loading], from_array, *steps[loading + 1 :]])
+
+    def fit_images(self, size: Sequence[int]) -> None:
+        """Resize images into one size, (height, width), from now on; they are not padded to it."""
+        fitting = dict(type="convnext_dense.FitResize", size=tuple(size))
+        self._use_steps([fitting if step_name(step) == "Resize" else step for step in self._steps])
 
     def iterate(self, images: Iterable[Image], *, batch_size: int = 1) -> Iterator[dict[str, Any]]:
         """Return one result per image, see ``predict``.
@@ -186,7 +199,7 @@ class Predictor:
         while batch := list(itertools.islice(numbered, batch_size)):
             inputs = self._collate([self._prepare(image, number) for number, image in batch])
             with torch.inference_mode():
-                samples = self._model.test_step(inputs)
+                samples = self.model.test_step(inputs)
             for sample in samples:
                 yield self._plain_result(sample)
 
@@ -215,7 +228,7 @@ class Predictor:
     def _plain_result(self, sample: Any) -> dict[str, Any]:
         if self.task == "segmentation":
             label_map = sample.pred_sem_seg.data[0].cpu().numpy()
-            return dict(label_map=label_map, class_names=self.class_names, palette=self._palette)
+            return dict(label_map=label_map, class_names=self.class_names, palette=self.palette)
         if self.task == "classification":
             return _top_classes(sample["scores"].cpu(), self.class_names)
         return _found_objects(sample.pred_instances.cpu(), self.class_names)

@@ -30,15 +30,24 @@ ALLOWED = {
     "engine": {"config", "data", "checkpoints", "visualization", "mmengine", "timm"},
     "plug": {"config", "models", "checkpoints", "mmengine", "mmdet", "mmseg"},
     "inference": {"config", "data", "checkpoints", "engine", "visualization", "mmengine", "mmdet", "mmseg"},
+    "export": {
+        *("inference", "config", "data", "checkpoints", "visualization", "evaluation"),
+        *("mmengine", "mmcv", "mmdet", "mmseg", "torchvision"),
+    },
     "description": {"models", "config", "optim", "checkpoints", "mmengine", "mmdet", "mmseg"},
-    "cli": LIBRARIES | {"engine", "config", "data", "plug", "checkpoints", "models", "description", "inference"},
+    "cli": LIBRARIES
+    | {"engine", "config", "data", "plug", "checkpoints", "models", "description", "inference"}
+    | {"export"},
 }
+# One file, because it is copied into other projects.
+LONG_FILES = {"runtime.py"}
 # Parts that are mmseg's or mmdet's own with a difference; configs import them by custom_imports, nothing of ours does.
 ALLOWED_FILES = {
     "models/segmentor.py": {"mmseg"},
     "models/detector_input.py": {"mmdet"},
     "models/linear_head.py": {"mmcv", "mmseg"},
     "models/roi_heads.py": {"mmdet"},
+    "data/fit_resize.py": {"mmcv"},
 }
 FORBIDDEN_NAMES = {"utils", "misc", "common", "core", "helpers"}
 
@@ -80,7 +89,7 @@ def test_rooms_import_only_what_they_may(path):
 @pytest.mark.parametrize("path", MODULES + sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.name)
 def test_files_and_functions_stay_short(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 400
+    assert len(text.splitlines()) <= 400 or path.name in LONG_FILES
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             docstring = node.body[0] if ast.get_docstring(node) else None

@@ -63,7 +63,7 @@ def inputs_of(predictor, images):
         given.extend(batch["inputs"])
         return []
 
-    predictor._model.test_step = record
+    predictor.model.test_step = record
     list(predictor.iterate(images))
     return given
 

@@ -1,8 +1,9 @@
 """Data sets: readers for classification, checks of custom folders, and the generated demo set."""
 
+from convnext_dense.data.fit_resize import FitResize
 from convnext_dense.data.image_folder import ImageFolder
 from convnext_dense.data.load_bands import LoadBands
 from convnext_dense.data.shards import ImageShards
 from convnext_dense.data.transforms import Mixup, build_transform
 
-__all__ = ["ImageFolder", "ImageShards", "LoadBands", "Mixup", "build_transform"]
+__all__ = ["FitResize", "ImageFolder", "ImageShards", "LoadBands", "Mixup", "build_transform"]

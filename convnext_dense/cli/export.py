@@ -1,0 +1,84 @@
+"""Write a model that runs without PyTorch: python tools/export.py CONFIG CHECKPOINT OUT_DIR."""
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from convnext_dense.cli.command_line import add_options_argument
+from convnext_dense.data.prediction_files import find_images
+from convnext_dense.export.exporting import export_model
+from convnext_dense.export.quantising import MAX_LOSS
+from convnext_dense.export.tracing import FORMATS
+
+
+def main() -> None:
+    """Read the arguments, export, and print what was compared."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="path of the config")
+    parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
+    parser.add_argument("out_dir", help="folder to write")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="(default: %(default)s)")
+    sizes = parser.add_mutually_exclusive_group()
+    sizes.add_argument(
+        "--size", nargs=2, type=int, metavar=("H", "W"), help="fit all images into one size (default: any size)"
+    )
+    sizes.add_argument(
+        "--dynamic", action="store_true", help="a graph for any size, even if the config gives all images one"
+    )
+    parser.add_argument(
+        "--images",
+        nargs="+",
+        metavar="I",
+        help="images, or folders of them, to compare with PyTorch on (default: of the validation data)",
+    )
+    parser.add_argument("--check-data", action="store_true", help="evaluate both on the validation data")
+    parser.add_argument(
+        "--int8",
+        nargs="+",
+        metavar="I",
+        help="8 bits: images, or folders of them, that show the model what is usual, such as training images",
+    )
+    parser.add_argument(
+        "--max-loss",
+        type=float,
+        default=MAX_LOSS,
+        metavar="L",
+        help="most that 8 bits may cost of AP, mIoU or accuracy on the validation data (default: %(default)s)",
+    )
+    add_options_argument(parser)
+    args = parser.parse_args()
+    exported = export_model(
+        args.config,
+        args.checkpoint,
+        args.out_dir,
+        form=args.format,
+        size=args.size,
+        any_size=args.dynamic,
+        images=find_images(args.images) if args.images else None,
+        check_data=args.check_data,
+        int8=find_images(args.int8) if args.int8 else None,
+        max_loss=args.max_loss,
+        options=args.cfg_options,
+    )
+    for line in describe(exported.facts):
+        print(line)
+    print(f"The exported model is in {exported.folder}")
+
+
+def describe(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was compared, a line each."""
+    parity = dict(facts["parity"])
+    metrics = parity.pop("metrics", {})
+    number = parity.pop("images")
+    yield f"Beside PyTorch on {number} images: " + ", ".join(f"{name} {value:.3g}" for name, value in parity.items())
+    for name, (before, after) in metrics.items():
+        yield f"{name}: PyTorch {before:.4f}, exported {after:.4f}"
+    if "int8" not in facts:
+        return
+    int8 = facts["int8"]
+    for name, (before, after) in int8["metrics"].items():
+        yield f"{name}: 32 bits {before:.4f}, 8 bits {after:.4f}"
+    kept = [layer["name"] for layer in int8["layers"] if layer["precision"] == "float32"]
+    worst = int8["layers"][0]
+    yield f"Layers left in 32 bits: {', '.join(kept) or 'none'}"
+    yield f"Of all layers, 8 bits change {worst['name']} most: its signal is {worst['decibels']} dB above the noise"

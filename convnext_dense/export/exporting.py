@@ -1,0 +1,227 @@
+"""Writes a trained model as a folder that runs without PyTorch, if it gives what PyTorch gives.
+
+Letters: H and W height and width in pixels.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+from torch.nn import functional
+
+from convnext_dense.errors import UserError
+from convnext_dense.export.facts import FACTS, FLOAT, collect_facts, write_facts
+from convnext_dense.export.graphs import GRAPHS, ExportedGraph
+from convnext_dense.export.parity import METRIC, Evaluation, compare, losses
+from convnext_dense.export.preparation import Preparation, read_preparation, window_of
+from convnext_dense.export.quantising import MAX_LOSS, use_8_bits
+from convnext_dense.export.runtime import ExportedModel, ExportedModelError, Prepared
+from convnext_dense.export.tracing import FORMATS, Traced, to_openvino, trace, write_program
+from convnext_dense.files import names_unwritable
+from convnext_dense.inference import Predictor
+
+NUM_IMAGES = 8  # that the exported model is held against PyTorch on
+_PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino"), "torch": ()}
+
+
+class Exported(NamedTuple):
+    """What was written.
+
+    Attributes:
+        folder: With ``model.json``, the model, and ``runtime.py``.
+        facts: The content of ``model.json``.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+
+
+def export_model(
+    config: str | os.PathLike,
+    checkpoint: str | os.PathLike,
+    out_dir: str | os.PathLike,
+    *,
+    form: str = "onnx",
+    size: Sequence[int] | None = None,
+    images: Sequence[str | os.PathLike] | None = None,
+    any_size: bool = False,
+    check_data: bool = False,
+    int8: Sequence[str | os.PathLike] | None = None,
+    max_loss: float = MAX_LOSS,
+    options: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Export a detector, a segmenter or a classifier.
+
+    Args:
+        config: Config that the checkpoint was trained with.
+        checkpoint: Source of the weights, see ``checkpoints.fetch``.
+        out_dir: Folder to write; an exported model that is there is replaced.
+        form: ``'onnx'``, ``'openvino'`` or ``'torch'``.
+        size: (H, W) that all images are fitted into; None for images of the size that the config gives them.
+        any_size: Whether the graph is to take images of any size even if the config gives them one.
+        images: On which the exported model is held against PyTorch; by default the first of the validation data.
+        check_data: Whether to evaluate both on the validation data, too.
+        int8: Images from which the ranges of activations are taken; weights and activations then have 8 bits.
+        max_loss: By how much 8 bits may lower AP, mIoU or accuracy on the validation data, as a share of 1.
+        options: Values of the config by dotted key.
+
+    Raises:
+        UserError: The model cannot be exported, or the exported model gives other results; nothing is written then.
+    """
+    check_arguments(form, out_dir, int8=int8, max_loss=max_loss)
+    predictor = Predictor(config, checkpoint, options=options, device="cpu")
+    preparation = read_preparation(predictor.cfg, predictor.task, size)
+    if size is not None and predictor.task != "classification":
+        fix_size(predictor, size)
+    evaluation = Evaluation(predictor.cfg, predictor.class_names) if check_data or int8 else None
+    paths = _images(predictor, images, evaluation)
+    out_dir = Path(out_dir)
+    partial = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.partial")
+    with names_unwritable(out_dir):
+        partial.mkdir(parents=True)
+    try:
+        traced, graph = _capture(predictor, preparation, paths[0], any_size=any_size or preparation.fixed_size is None)
+        print_log(f"Writing {form}", logger="current")
+        file = write_program(traced, graph, "torch" if form == "torch" else "onnx", partial)
+        if int8:
+            shutil.copy(file, partial / FLOAT)
+        if form == "openvino":
+            file = to_openvino(file)
+        facts = collect_facts(predictor, preparation, graph, traced, file, config=config, checkpoint=checkpoint)
+        write_facts(partial, facts)
+        facts["parity"] = check(predictor, partial, paths, evaluation if check_data else None)
+        if int8:
+            assert evaluation is not None
+            facts = use_8_bits(partial, facts, [Path(image) for image in int8], evaluation, max_loss)
+        write_facts(partial, facts)
+        shutil.copy(Path(__file__).with_name("runtime.py"), partial)
+        with names_unwritable(out_dir):
+            replace_folder(partial, out_dir)
+    except ExportedModelError as error:
+        raise UserError(f"{str(error).rstrip('.')}. Nothing was written.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Exported(out_dir, facts)
+
+
+def check_arguments(form: str, out_dir: str | os.PathLike, *, int8: Any, max_loss: float) -> None:
+    """Check what can be known before the model is loaded.
+
+    Raises:
+        UserError: There is no such format, its packages are not installed, or the folder holds something else.
+    """
+    if form not in FORMATS:
+        raise UserError(f"--format {form} must be one of {', '.join(FORMATS)}.")
+    if int8 and form == "torch":
+        raise UserError("--int8 is for --format onnx and openvino, not for torch.")
+    if not 0 <= max_loss <= 1:
+        raise UserError(f"--max-loss {max_loss} must be a share of 1, such as {MAX_LOSS}.")
+    for name in (*_PACKAGES[form], *(_PACKAGES["onnx"] if int8 else ())):
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise UserError(f"--format {form} needs {name}: pip install 'convnext-dense[export]'.") from error
+    folder = Path(out_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: give a folder for the exported model.")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / FACTS).is_file():
+        raise UserError(f"{folder} has files and no {FACTS}, so it is not an exported model: choose an empty folder.")
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Move a folder to where an exported model may be, which is removed."""
+    if old.is_dir():
+        shutil.rmtree(old)
+    os.replace(new, old)
+
+
+def fix_size(predictor: Predictor, size: Sequence[int]) -> None:
+    """Let a predictor fit images into one size, (H, W), as the exported model does."""
+    predictor.fit_images(size)
+    predictor.model.data_preprocessor = _FixedSize(predictor.model.data_preprocessor, size)
+
+
+class _FixedSize(nn.Module):
+    """A data preprocessor that pads all batches to one size, below and on the right."""
+
+    def __init__(self, inner: Any, size: Sequence[int]) -> None:
+        super().__init__()
+        self.inner, self.size = inner, size
+
+    def forward(self, data: Any, training: bool = False) -> Any:
+        data = self.inner(data, training)
+        inputs = data["inputs"]
+        below, right = self.size[0] - inputs.shape[2], self.size[1] - inputs.shape[3]
+        blank = getattr(self.inner, "pad_value", getattr(self.inner, "pad_val", 0))
+        data["inputs"] = functional.pad(inputs, (0, right, 0, below), value=float(blank))
+        for sample in data["data_samples"]:
+            shape = dict(batch_input_shape=tuple(self.size), pad_shape=tuple(self.size))
+            sample.set_metainfo(dict(shape, img_padding_size=(0, right, 0, below)))
+        return data
+
+
+def _images(predictor: Predictor, images: Any, evaluation: Evaluation | None) -> list[Path]:
+    if images:
+        return [Path(image) for image in images][:NUM_IMAGES]
+    try:
+        found = (evaluation or Evaluation(predictor.cfg, predictor.class_names)).paths[:NUM_IMAGES]
+    except (UserError, FileNotFoundError) as error:
+        raise UserError(
+            f"The exported model is held against PyTorch on real images, and the config's validation data has none "
+            f"({error}): give some with --images."
+        ) from error
+    return found
+
+
+def _capture(
+    predictor: Predictor, preparation: Preparation, path: Path, *, any_size: bool
+) -> tuple[Traced, ExportedGraph]:
+    graph = GRAPHS[predictor.task](
+        predictor.model, mean=preparation.mean, std=preparation.std, swaps_colours=preparation.swaps_colours
+    ).eval()
+    item = Prepared.of(path, dict(preparation=preparation.steps))
+    pixels = torch.from_numpy(item.pixels)
+    window = window_of(predictor.cfg)
+    if window is not None:
+        pixels = functional.interpolate(pixels, size=window["size"])
+    inputs = [pixels]
+    if predictor.task == "detection":
+        inputs.append(torch.tensor([item.inner], dtype=torch.float32))
+    print_log(f"Capturing the graph on {path}, {pixels.shape[2]} x {pixels.shape[3]} pixels", logger="current")
+    traced = trace(graph, inputs, any_size=any_size)
+    if any_size and traced.fixed_size is not None and window is None:
+        raise UserError(
+            f"{type(predictor.model).__name__} reads the sizes of its maps, so a graph of it takes images of one size "
+            "alone: give it with --size H W."
+        )
+    return traced, graph
+
+
+def check(predictor: Predictor, folder: Path, paths: Sequence[Path], evaluation: Evaluation | None) -> dict[str, Any]:
+    """Hold an exported model against PyTorch on images, and on the validation data if there is an evaluation.
+
+    Raises:
+        UserError: They differ.
+    """
+    exported = ExportedModel(folder)
+    print_log(f"Comparing with PyTorch on {len(paths)} images", logger="current")
+    limits = {name: exported.facts[name] for name in ("score_threshold", "max_objects") if name in exported.facts}
+    results = compare(list(predictor.iterate(paths)), exported.predict(paths), paths, **limits)
+    parity: dict[str, Any] = dict(images=len(paths), **results)
+    if evaluation is not None:
+        print_log(f"Evaluating both on {len(evaluation.paths)} images", logger="current")
+        before = evaluation.measure(predictor.iterate(evaluation.paths))
+        after = evaluation.measure(exported.iterate(evaluation.paths))
+        for name, loss in losses(before, after).items():
+            if abs(loss) > METRIC:
+                raise UserError(
+                    f"The exported model has {name} {after[name]:.4f}, and PyTorch {before[name]:.4f}. Nothing was "
+                    "written."
+                )
+        parity |= dict(metrics={name: [before[name], after[name]] for name in losses(before, after)})
+    return parity
