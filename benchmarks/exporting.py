@@ -2,10 +2,10 @@
 
 python -m benchmarks.exporting CONFIG CHECKPOINT --name nuclei --int8 TRAIN_IMAGES
 
-Every format is exported by tools/export.py with ``--check-data``, so the metrics are of the whole validation data. Times
+Every format is exported by tools/export.py with ``--check-data``: the metrics are of the whole validation data. Times
 are of single images from the file to the result, in a process of their own: processor time, mean over the images after
-one that does not count, with one and with two threads. Start-up is from the start of Python to the first result, less
-the time of one image. docs/export.md has the table; it is written again from the results each time.
+one that does not count, with one and with two threads. Start-up is from the start of Python to the first result.
+docs/export.md has the table; it is written again from the results each time.
 """
 
 import argparse

@@ -19,8 +19,8 @@ from convnext_dense.errors import UserError
 
 PADDED = -1.0
 SUPPORTED = (
-    "detectors that can be are Faster, Mask and Cascade R-CNN, and one-stage detectors whose boxes come from "
-    "mmdet's BaseDenseHead (RetinaNet, FCOS, ATSS, RTMDet)"
+    "detectors that can be are Faster, Mask and Cascade R-CNN, DINO, Deformable DETR, and one-stage detectors whose "
+    "boxes come from mmdet's BaseDenseHead (RetinaNet, FCOS, ATSS, RTMDet)"
 )
 
 

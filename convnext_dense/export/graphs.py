@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from convnext_dense.errors import UserError
 from convnext_dense.export.boxes import SUPPORTED, check_dense_head, check_proposals, run_dense_head, run_rpn
 from convnext_dense.export.pooling import replace_adaptive_pools
+from convnext_dense.export.queries import check_queries, prepare_dino, prepare_mask2former, run_dino
 from convnext_dense.export.two_stage import check_roi_head, run_roi_head
 
 
@@ -60,6 +61,10 @@ class SegmenterGraph(ExportedGraph):
 
     output_names = ("logits",)
 
+    def __init__(self, model: Any, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
+        prepare_mask2former(self.model)
+
     def forward(self, image: Tensor) -> Tensor:
         """Return (N, K, H, W), or (N, 1, H, W) of two classes that one logit tells apart."""
         return self.model.encode_decode(self.normalised(image), [dict(img_shape=image.shape[2:])])
@@ -76,6 +81,8 @@ class DetectorGraph(ExportedGraph):
     def __init__(self, model: Any, **kwargs: Any) -> None:
         check_detector(model)
         super().__init__(model, **kwargs)
+        if self.has_queries:
+            prepare_dino(self.model)
         has_masks = self.is_two_stage and self.model.roi_head.with_mask
         self.output_names = ("boxes", "scores", "labels", "count", *(("masks",) if has_masks else ()))
 
@@ -83,6 +90,11 @@ class DetectorGraph(ExportedGraph):
     def is_two_stage(self) -> bool:
         """Whether proposals come first."""
         return getattr(self.model, "roi_head", None) is not None
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether the boxes are those of queries, as in DINO."""
+        return hasattr(self.model, "decoder")
 
     def forward(self, image: Tensor, image_sizes: Tensor) -> tuple[Tensor, ...]:
         """Return boxes (N, n, 4), scores and labels (N, n), counts (N,) and, with masks, probabilities (N, n, S, S)."""
@@ -93,6 +105,8 @@ class DetectorGraph(ExportedGraph):
         if self.is_two_stage:
             proposals = run_rpn(model.rpn_head, features, image_sizes, extent, model.rpn_head.test_cfg)
             results, masks = run_roi_head(model.roi_head, features, proposals, image_sizes, extent)
+        elif self.has_queries:
+            results = run_dino(model, features, image_sizes, image.shape[2:])
         else:
             results = run_dense_head(model.bbox_head, features, image_sizes, extent, model.bbox_head.test_cfg)
         found = results.scores >= 0
@@ -113,13 +127,15 @@ def check_detector(model: Any) -> None:
     Raises:
         UserError: A part of it does something else.
     """
-    from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+    from mmdet.models.detectors import DetectionTransformer, SingleStageDetector, TwoStageDetector
 
     if isinstance(model, TwoStageDetector):
         if model.rpn_head is None:
             raise UserError(f"{type(model).__name__} without an rpn_head cannot be exported.")
         check_proposals(model.rpn_head)
         check_roi_head(model.roi_head)
+    elif isinstance(model, DetectionTransformer):
+        check_queries(model)
     elif isinstance(model, SingleStageDetector) and getattr(model, "bbox_head", None) is not None:
         check_dense_head(model.bbox_head)
     else:

@@ -120,7 +120,8 @@ def to_openvino(onnx_file: Path) -> Path:
     import openvino
 
     file = onnx_file.with_name(FILES["openvino"])
-    openvino.save_model(openvino.convert_model(onnx_file), file, compress_to_fp16=False)
+    # Not convert_model, which takes a comma in a path for the end of a file name.
+    openvino.save_model(openvino.Core().read_model(onnx_file), file, compress_to_fp16=False)
     onnx_file.unlink()
     return file
 

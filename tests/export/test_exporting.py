@@ -86,19 +86,20 @@ def images(shapes_folder):
 @pytest.mark.parametrize("form", ["onnx", "openvino", "torch"])
 def test_a_classifier_in_every_format_gives_what_pytorch_gives(classifier, form, tmp_path):
     config, checkpoint, val = classifier
-    exported = export_model(config, checkpoint, tmp_path / "out", form=form)
+    out = tmp_path / "a model, with a comma"
+    exported = export_model(config, checkpoint, out, form=form)
     paths = sorted(val.rglob("*.png"))
-    results = load_exported(tmp_path / "out", threads=1).predict(paths, batch_size=3)
+    results = load_exported(out, threads=1).predict(paths, batch_size=3)
     for wanted, given in zip(predict(config, checkpoint, paths, device="cpu"), results, strict=True):
         np.testing.assert_allclose(given["scores"], wanted["scores"], atol=1e-5)
         assert given["labels"].tolist() == wanted["labels"].tolist()
         assert given["names"] == wanted["names"]
-    facts = json.loads((tmp_path / "out/model.json").read_text())
+    facts = json.loads((out / "model.json").read_text())
     assert facts == exported.facts
     assert facts["class_names"] == ["dark", "light"]
     assert facts["input_size"] == [64, 64]
     assert facts["parity"]["images"] == 8
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["out"]
+    assert sorted(tmp_path.iterdir()) == [out]
 
 
 def test_a_segmenter_takes_images_of_any_size(segmenter, images, tmp_path, run_tool):
