@@ -255,9 +255,7 @@ def run_dino(model: Any, features: Sequence[Tensor], image_sizes: Tensor, image_
         # DINO's decoder computes the positions of queries itself.
         **(dict(query_pos=inputs["query_pos"]) if "query_pos" in inputs else dict(self_attn_mask=None)),
     )
-    # DINO's decoder returns the first references, too.
-    before = references[-1] if len(references) > 1 else reference
-    return _best_queries(model.bbox_head, states, before, image_sizes)
+    return _best_queries(model.bbox_head, states, [reference, *references][-2], image_sizes)
 
 
 def inner_size(image_sizes: Tensor, image_shape: Sequence[int], size: Sequence[int]) -> Tensor:
@@ -273,16 +271,16 @@ def inner_size(image_sizes: Tensor, image_shape: Sequence[int], size: Sequence[i
     return torch.stack(numbers[::-1], 1)
 
 
-def _proposals(model: Any, memory: Tensor, memory_mask: Tensor, spatial_shapes: Levels) -> tuple[Tensor, Tensor]:
+def _proposals(model: Any, memory: Tensor, _: Tensor, spatial_shapes: Levels) -> tuple[Tensor, Tensor]:
     """Return features (N, S, C) for classes and changes of boxes, and a box per position, (N, S, 4) before the sigmoid.
 
-    A box is twice as large on each next level. Positions that are padding, or so near to the border that the logarithm
-    is large, have no proposal.
+    A box is twice as large on each next level. Positions so near to the border that the logarithm is large have no
+    proposal, and none beyond it, which are padding.
     """
     centres = spatial_shapes.centres
     side = 0.05 * 2.0**spatial_shapes.level
     boxes = torch.cat([centres, side[:, None].expand_as(centres)], -1)
-    unusable = ((boxes <= 0.01) | (boxes >= 0.99)).any(-1) | memory_mask
+    unusable = ((boxes <= 0.01) | (boxes >= 0.99)).any(-1)
     logits = (boxes / (1 - boxes)).log().masked_fill(unusable[..., None], torch.inf)
     memory = memory.masked_fill(unusable[..., None], 0.0)
     return model.memory_trans_norm(model.memory_trans_fc(memory)), logits
