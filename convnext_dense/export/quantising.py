@@ -15,7 +15,7 @@ from convnext_dense.errors import UserError
 from convnext_dense.export.facts import FLOAT, write_facts
 from convnext_dense.export.parity import Evaluation, losses
 from convnext_dense.export.runtime import ExportedModel
-from convnext_dense.export.tracing import FILES, to_openvino
+from convnext_dense.export.tracing import FILES, quiet, to_openvino
 
 KINDS = ("Conv", "MatMul", "Gemm")  # operators whose weights are quantised
 # Signal over noise, in decibels, that a layer must keep. 8 bits of a uniform distribution give 48; below 15, the noise
@@ -72,18 +72,19 @@ def quantise(file: Path, out: Path, inputs: Iterable[Inputs], kept: Sequence[str
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     layers = [layer.node for layer in layers_of(file)]
-    quantize_static(
-        file,
-        out,
-        _Reader(inputs),
-        quant_format=QuantFormat.QDQ,
-        nodes_to_quantize=[node for node in layers if node not in kept],
-        per_channel=True,
-        # Weights of 7 bits: without VNNI, processors add pairs of products of 8 bits in 16, which would overflow.
-        reduce_range=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
+    with quiet():  # it asks for its own pre-processing, which torch's exporter has done
+        quantize_static(
+            file,
+            out,
+            _Reader(inputs),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=[node for node in layers if node not in kept],
+            per_channel=True,
+            # Weights of 7 bits: without VNNI, processors add pairs of products of 8 bits in 16, which would overflow.
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
 
 
 class _Reader:

@@ -57,7 +57,7 @@ def _trace(graph: ExportedGraph, inputs: tuple[Tensor, ...], *, any_batch: bool,
     free = {number: Dim.AUTO for number, is_free in enumerate((any_batch, False, any_size, any_size)) if is_free}
     shapes = [free, *({0: Dim.AUTO} if any_batch else {} for _ in inputs[1:])]
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             program = torch.export.export(graph, inputs, dynamic_shapes=tuple(shapes), strict=False)
     except Exception as error:  # torch has many kinds of its own
         raise UserError(
@@ -89,7 +89,7 @@ def write_program(traced: Traced, graph: ExportedGraph, form: str, folder: Path)
         torch.export.save(traced.program, file)
         return file
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), quiet():
             written = torch.onnx.export(
                 traced.program,
                 dynamo=True,
@@ -127,9 +127,9 @@ def to_openvino(onnx_file: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporters' own remarks, which name lines of their code, from the screen."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    loggers = [logging.getLogger(name) for name in ("root", "torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
