@@ -21,7 +21,14 @@ from convnext_dense.inference import predict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = "dict(_delete_=True, depths=[1, 1, 1, 1], channels=[16, 24, 32, 48])"
+TENSORRT = set((Path(__file__).parent / "tensorrt_operators.txt").read_text().splitlines()[1:])
 SHAPES = ("circle", "square", "triangle", "star", "cross", "crescent")
+
+
+def operators(folder):
+    import onnx
+
+    return {node.op_type for node in onnx.load(folder / "model.onnx").graph.node}
 
 
 def random_weights(config, names, path):
@@ -99,6 +106,8 @@ def test_a_classifier_in_every_format_gives_what_pytorch_gives(classifier, form,
     assert facts["class_names"] == ["dark", "light"]
     assert facts["input_size"] == [64, 64]
     assert facts["parity"]["images"] == 8
+    if form == "onnx":
+        assert {"Conv", "MatMul"} <= operators(out) <= TENSORRT
     assert sorted(tmp_path.iterdir()) == [out]
 
 
@@ -106,6 +115,7 @@ def test_a_segmenter_takes_images_of_any_size(segmenter, images, tmp_path, run_t
     code, out, _ = run_tool("export.py", *segmenter, tmp_path / "out", "--images", *images)
     assert code == 0
     assert "share of equal pixels" in out
+    assert {"Conv", "Resize"} <= operators(tmp_path / "out") <= TENSORRT
     small, odd = (Image.open(images[0]).resize(size) for size in ((20, 31), (123, 77)))  # below and off the strides
     for image in (small, odd):
         (wanted,) = predict(*segmenter, [image], device="cpu")
@@ -119,6 +129,7 @@ def test_a_detector_fits_images_into_one_size_and_runs_without_the_package(detec
     code, out, _ = run_tool("export.py", *detector, tmp_path / "out", "--size", 96, 64, "--images", *images)
     assert code == 0
     assert "overlap of masks 1" in out
+    assert {"RoiAlign", "NonMaxSuppression"} <= operators(tmp_path / "out") <= TENSORRT
     command = [sys.executable, "-I", tmp_path / "out/runtime.py", tmp_path / "out", images[0].parent, "--out-dir"]
     subprocess.run([*command, tmp_path / "pictures"], check=True, cwd=tmp_path)
     assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {path.stem for path in images}
