@@ -54,12 +54,10 @@ def read_preparation(cfg: Config, task: str, size: Sequence[int] | None) -> Prep
     steps = [step for step in map(_of_step, _steps(dataset)) if step]
     processor = cfg.model.get("data_preprocessor") or {}
     channels = (cfg.model.get("backbone") or {}).get("in_channels", 3)
-    mean = _per_channel(processor.get("mean"), channels, 0.0)
-    std = _per_channel(processor.get("std"), channels, 1.0)
-    turned = bool(processor.get("bgr_to_rgb") or processor.get("rgb_to_bgr"))
     if channels != 3:
         raise UserError(f"This model takes images of {channels} channels; exported models read RGB alone.")
-    swaps = not turned
+    mean, std = _per_channel(processor.get("mean"), 0.0), _per_channel(processor.get("std"), 1.0)
+    swaps = not (processor.get("bgr_to_rgb") or processor.get("rgb_to_bgr"))
     if swaps:  # the numbers of the config are in its order
         mean, std = mean[::-1], std[::-1]
     blank = processor.get("pad_value", processor.get("pad_val", 0))
@@ -67,7 +65,7 @@ def read_preparation(cfg: Config, task: str, size: Sequence[int] | None) -> Prep
     if size is not None:
         if min(size) < _STRIDE:
             raise UserError(f"--size {size[0]} {size[1]} is too small: each must be at least {_STRIDE}.")
-        if _window(cfg) is not None:
+        if window_of(cfg) is not None:
             raise UserError("This model sees images in windows: leave --size out.")
         steps = [dict(fit=dict(size=list(size))), dict(pad=dict(size=list(size), value=value))]
         return Preparation(steps, mean, std, swaps, (size[0], size[1]))
@@ -79,15 +77,10 @@ def read_preparation(cfg: Config, task: str, size: Sequence[int] | None) -> Prep
 
 def window_of(cfg: Config) -> dict[str, list[int]] | None:
     """Return size and stride, (H, W), of the windows in which a segmenter sees images; None if it sees them whole."""
-    window = _window(cfg)
-    if window is None:
-        return None
-    return dict(size=_pair(window.crop_size), stride=_pair(window.stride))
-
-
-def _window(cfg: Config) -> Any:
     test_cfg = cfg.model.get("test_cfg") or {}
-    return test_cfg if test_cfg.get("mode") == "slide" else None
+    if test_cfg.get("mode") != "slide":
+        return None
+    return dict(size=_pair(test_cfg["crop_size"]), stride=_pair(test_cfg["stride"]))
 
 
 def _pair(size: Any) -> list[int]:
@@ -121,9 +114,9 @@ def _of_step(step: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
     raise UserError(f"The step {name} of the test pipeline cannot be exported: exported models know Resize alone.")
 
 
-def _per_channel(values: Any, channels: int, default: float) -> list[float]:
+def _per_channel(values: Any, default: float) -> list[float]:
     values = [default] if values is None else [float(value) for value in values]
-    return values * channels if len(values) == 1 else values
+    return values * 3 if len(values) == 1 else values
 
 
 def _padding(processor: Mapping[str, Any], task: str) -> dict[str, Any] | None:

@@ -180,9 +180,12 @@ def use_8_bits(
         UserError: Too much is lost all the same.
     """
     exported = ExportedModel(folder)
-    print_log(f"Measuring the model in float32 on {len(evaluation.paths)} images", logger="current")
-    before = evaluation.measure(exported.iterate(evaluation.paths))
-    inputs = recorded_inputs(exported, images)
+    before = {name: value for name, (_, value) in facts["parity"].get("metrics", {}).items()}
+    if not before:
+        print_log(f"Measuring the model in float32 on {len(evaluation.paths)} images", logger="current")
+        before = evaluation.measure(exported.iterate(evaluation.paths))
+    images = _spread(images)
+    inputs = [one for image in images for one in exported.inputs(image)]
     names = {layer.node: layer.name for layer in layers_of(folder / FLOAT)}
     errors: dict[str, float] = {}
     lost: dict[str, float] = {}
@@ -223,8 +226,7 @@ def _worst(errors: Mapping[str, float], share: float) -> list[str]:
     return order[:number]
 
 
-def recorded_inputs(exported: ExportedModel, images: Sequence[Path]) -> list[Mapping[str, Any]]:
-    """Return what the graph of an exported model is given for images, at most for ``NUM_CALIBRATION`` of them."""
+def _spread(images: Sequence[Path]) -> list[Path]:
+    """Return at most ``NUM_CALIBRATION`` of the images, spread evenly."""
     step = max(len(images) / NUM_CALIBRATION, 1)
-    chosen = [images[int(number * step)] for number in range(min(len(images), NUM_CALIBRATION))]
-    return [inputs for image in chosen for inputs in exported.inputs(image)]
+    return [images[int(number * step)] for number in range(min(len(images), NUM_CALIBRATION))]

@@ -427,19 +427,20 @@ def _open(path: Path, facts: Mapping[str, Any], runtime: str | None, threads: in
     except ImportError as error:
         raise ExportedModelError(f"{runtime} is not installed: pip install {runtime}.") from error
     except Exception as error:  # of a library in C++
-        raise ExportedModelError(f"{path} cannot be opened by {runtime}: {_first_line(error)}") from error
+        raise ExportedModelError(f"{path} cannot be opened by {runtime}: {first_line(error)}") from error
 
     def run_or_say(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
             return run(inputs)
         except Exception as error:
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
-            raise ExportedModelError(f"{path} does not run on {shapes}: {_first_line(error)}") from error
+            raise ExportedModelError(f"{path} does not run on {shapes}: {first_line(error)}") from error
 
     return run_or_say
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its name."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 

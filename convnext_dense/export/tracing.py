@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram
 
 from convnext_dense.errors import UserError
 from convnext_dense.export.graphs import ExportedGraph
+from convnext_dense.export.runtime import first_line
 
 OPSET = 18  # of ONNX: the newest that torch's exporter writes without converting, and that TensorRT 10 reads
 _LARGEST_WEIGHT = 2**28  # numbers
@@ -61,7 +62,7 @@ def _trace(graph: ExportedGraph, inputs: tuple[Tensor, ...], *, any_batch: bool,
             program = torch.export.export(graph, inputs, dynamic_shapes=tuple(shapes), strict=False)
     except Exception as error:  # torch has many kinds of its own
         raise UserError(
-            f"{type(graph.model).__name__} cannot be captured by torch.export: {_first_line(error)}"
+            f"{type(graph.model).__name__} cannot be captured by torch.export: {first_line(error)}"
         ) from error
     batch, _, height, width = _image_shape(program)
     fixed = None if any_size and not (isinstance(height, int) or isinstance(width, int)) else inputs[0].shape[2:]
@@ -71,11 +72,6 @@ def _trace(graph: ExportedGraph, inputs: tuple[Tensor, ...], *, any_batch: bool,
 def _image_shape(program: ExportedProgram) -> Sequence[int | torch.SymInt]:
     name = program.graph_signature.user_inputs[0]
     return next(node for node in program.graph.nodes if node.name == name).meta["val"].shape
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
 
 
 def write_program(traced: Traced, graph: ExportedGraph, form: str, folder: Path) -> Path:
@@ -103,7 +99,7 @@ def write_program(traced: Traced, graph: ExportedGraph, form: str, folder: Path)
             _fold_weights(written.model)
             written.save(file)
     except Exception as error:
-        raise UserError(f"{type(graph.model).__name__} cannot be written as ONNX: {_first_line(error)}") from error
+        raise UserError(f"{type(graph.model).__name__} cannot be written as ONNX: {first_line(error)}") from error
     return file
 
 

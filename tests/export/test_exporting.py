@@ -40,6 +40,12 @@ def random_weights(config, names, path):
     return path
 
 
+def small_model(config, base, change, names):
+    """A config that changes another one, and a checkpoint of it."""
+    config.write_text(f"_base_ = {str(base)!r}\n{change}")
+    return config, random_weights(config, names, config.with_name("random.pth"))
+
+
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     """A config of two classes, a checkpoint, and the folder of their images."""
@@ -62,27 +68,25 @@ def classifier(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segmenter(tmp_path_factory):
-    root = tmp_path_factory.mktemp("segmenter")
-    config = root / "upernet.py"
-    config.write_text(
-        f"_base_ = {str(CONFIGS / 'demo/upernet_convnext_atto_shapes.py')!r}\n"
+    return small_model(
+        tmp_path_factory.mktemp("segmenter") / "upernet.py",
+        CONFIGS / "demo/upernet_convnext_atto_shapes.py",
         f"model = dict(backbone=dict(arch={SMALL}), decode_head=dict(in_channels=[16, 24, 32, 48], channels=16), "
-        "auxiliary_head=dict(in_channels=32, channels=16))\n"
+        "auxiliary_head=dict(in_channels=32, channels=16))\n",
+        ("background", *SHAPES),
     )
-    return config, random_weights(config, ("background", *SHAPES), root / "random.pth")
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
     """A Mask R-CNN that keeps objects of any score: the weights are random."""
-    root = tmp_path_factory.mktemp("detector")
-    config = root / "mask_rcnn.py"
-    config.write_text(
-        f"_base_ = {str(CONFIGS / 'demo/mask_rcnn_convnext_atto_shapes.py')!r}\n"
+    return small_model(
+        tmp_path_factory.mktemp("detector") / "mask_rcnn.py",
+        CONFIGS / "demo/mask_rcnn_convnext_atto_shapes.py",
         f"model = dict(backbone=dict(arch={SMALL}), neck=dict(in_channels=[16, 24, 32, 48]), "
-        "test_cfg=dict(rpn=dict(max_per_img=30), rcnn=dict(score_thr=0.0, max_per_img=20)))\n"
+        "test_cfg=dict(rpn=dict(max_per_img=30), rcnn=dict(score_thr=0.0, max_per_img=20)))\n",
+        SHAPES,
     )
-    return config, random_weights(config, SHAPES, root / "random.pth")
 
 
 @pytest.fixture(scope="module")
