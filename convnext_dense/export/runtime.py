@@ -584,12 +584,28 @@ def main() -> None:
     try:
         model = load_exported(args.model, threads=args.threads)
         paths = list(_files(args.images))
+        pictures = _pictures(paths, args.out_dir)
         args.out_dir.mkdir(parents=True, exist_ok=True)
-        for path, result in zip(paths, model.iterate(paths), strict=True):
-            draw(path, result, score_thr=args.score_thr).save(args.out_dir / f"{path.stem}.png")
-            print(args.out_dir / f"{path.stem}.png")
+        for path, picture, result in zip(paths, pictures, model.iterate(paths), strict=True):
+            draw(path, result, score_thr=args.score_thr).save(picture)
+            print(picture)
     except ExportedModelError as error:
         raise SystemExit(f"Error: {error}") from error
+
+
+def _pictures(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Return a picture for each image: no two are one file, in upper or lower case, and none is an image."""
+    pictures, taken = [], set()
+    for path in paths:
+        names = itertools.chain([path.stem, path.name], (f"{path.name}-{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name.casefold() not in taken)
+        taken.add(name.casefold())
+        pictures.append(folder / f"{name}.png")
+    originals = {os.path.realpath(path) for path in paths}
+    for path, picture in zip(paths, pictures, strict=True):
+        if os.path.realpath(picture) in originals:
+            raise ExportedModelError(f"The picture of {path} would overwrite an image: choose another --out-dir.")
+    return pictures
 
 
 def _files(names: Iterable[str]) -> Iterator[Path]:

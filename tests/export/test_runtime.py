@@ -301,6 +301,29 @@ def test_images_of_another_size_are_refused_before_they_run(folder):
         load_exported(folder).predict([np.zeros((9, 8, 3), np.uint8)])
 
 
+def run_main(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["runtime.py", *map(str, arguments)])
+    runtime.main()
+
+
+def test_no_two_images_share_a_picture(folder, tmp_path, monkeypatch):
+    images = [tmp_path / name for name in ("one/a.png", "two/a.png", "two/a.jpg", "two/A.bmp")]
+    for image in images:
+        image.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(image)
+    run_main(monkeypatch, folder, *images, "--out-dir", tmp_path / "pictures")
+    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"a.png", "a.png.png", "a.jpg.png", "A.bmp.png"}
+
+
+def test_a_picture_never_replaces_an_image(folder, tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+    with pytest.raises(SystemExit, match=r"a\.png would overwrite an image: choose another --out-dir"):
+        run_main(monkeypatch, folder, tmp_path / "a.png", "--out-dir", tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == before
+
+
 def test_one_image_instead_of_a_list_is_refused(folder):
     model = load_exported(folder)
     for image in ("image.jpg", np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))):
