@@ -15,7 +15,7 @@ from PIL import Image
 from convnext_dense.errors import UserError
 from convnext_dense.export import exporting, quantising
 from convnext_dense.export.exporting import export_model
-from convnext_dense.export.parity import compare
+from convnext_dense.export.parity import compare, losses
 from convnext_dense.export.runtime import load_exported
 from convnext_dense.inference import predict
 
@@ -160,6 +160,32 @@ def test_8_bits_that_lose_more_than_allowed_are_refused(classifier, tmp_path, mo
     monkeypatch.setattr(quantising, "losses", lambda before, after: {"accuracy/top1": 0.2})
     with pytest.raises(UserError, match=r"8 bits lose 0\.2000 of accuracy/top1, more than --max-loss 0\.1, .* \d+ of"):
         export_model(config, checkpoint, tmp_path / "out", int8=sorted(val.rglob("*.png")), max_loss=0.1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_layers_that_8_bits_change_most_stay_in_32():
+    errors = {"good": 40.0, "bad": 14.9, "fair": 20.0, "fine": 30.0}  # decibels; 15 are the least
+    assert quantising._worst(errors, 0.0) == ["bad"]
+    assert quantising._worst(errors, 0.5) == ["bad", "fair"]
+    assert quantising._worst({}, 0.5) == []
+
+
+def test_examples_for_8_bits_are_spread_over_all_images():
+    assert quantising._spread(list(range(320))) == list(range(0, 320, 10))
+    assert quantising._spread([1, 2, 3]) == [1, 2, 3]
+
+
+def test_losses_are_shares_of_one():
+    before, after = {"mIoU": 81.6, "aAcc": 90.0}, {"mIoU": 81.1, "aAcc": 10.0}
+    assert losses(before, after) == {"mIoU": pytest.approx(0.005)}
+    assert losses({"coco/bbox_mAP": 0.5}, {"coco/bbox_mAP": 0.6}) == {"coco/bbox_mAP": pytest.approx(-0.1)}
+
+
+@pytest.mark.parametrize("loss", [0.002, -0.002])
+def test_a_model_with_another_metric_is_not_written(classifier, tmp_path, monkeypatch, loss):
+    monkeypatch.setattr(exporting, "losses", lambda before, after: {"accuracy/top1": loss})
+    with pytest.raises(UserError, match=r"exported model has accuracy/top1 0\.\d+, and PyTorch .*Nothing was written"):
+        export_model(*classifier[:2], tmp_path / "out", form="torch", check_data=True)
     assert not list(tmp_path.iterdir())
 
 
