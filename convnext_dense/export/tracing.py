@@ -82,6 +82,7 @@ def write_program(traced: Traced, graph: ExportedGraph, form: str, folder: Path)
     """
     file = folder / FILES[form]
     if form == "torch":
+        _drop_assertions(traced.program)
         torch.export.save(traced.program, file)
         return file
     try:
@@ -101,6 +102,14 @@ def write_program(traced: Traced, graph: ExportedGraph, form: str, folder: Path)
     except Exception as error:
         raise UserError(f"{type(graph.model).__name__} cannot be written as ONNX: {first_line(error)}") from error
     return file
+
+
+def _drop_assertions(program: ExportedProgram) -> None:
+    """Let a program run on any number of objects: torch.export assumes that there are two or more, and asserts it."""
+    for node in list(program.graph.nodes):
+        if node.target is torch.ops.aten._assert_scalar.default:
+            program.graph.erase_node(node)
+    program.graph_module.recompile()
 
 
 def _fold_weights(model: Any) -> None:

@@ -140,6 +140,14 @@ def test_a_detector_fits_images_into_one_size_and_runs_without_the_package(detec
     assert load_exported(tmp_path / "out").facts["input_size"] == [96, 64]
 
 
+def test_a_detector_that_finds_nothing_runs_as_a_program_of_torch(detector, images, tmp_path):
+    nothing = {"model.test_cfg.rcnn.score_thr": 0.999}
+    export_model(*detector, tmp_path / "out", form="torch", size=(96, 64), images=images, options=nothing)
+    (result,) = load_exported(tmp_path / "out").predict([images[0]])
+    assert result["boxes"].shape == (0, 4)
+    assert result["masks"].shape == (0, *np.asarray(Image.open(images[0])).shape[:2])
+
+
 def test_8_bits_cost_what_is_printed(classifier, tmp_path, run_tool):
     config, checkpoint, val = classifier
     code, out, _ = run_tool("export.py", config, checkpoint, tmp_path / "out", "--int8", val, "--max-loss", 1)
