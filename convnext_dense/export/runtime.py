@@ -14,6 +14,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ FORMAT = 1  # of model.json
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 LEAST_SIDE = 32  # in pixels: the stride of a backbone's deepest map
 _BITS = 11  # of the weights with which OpenCV resizes images of 8 bits
+_PART = 2**20  # bytes of a file that are hashed at once
 _ROWS = 64  # of a label map that are resized at once
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -65,7 +67,12 @@ class ExportedModel:
         self.facts = read_facts(self.folder)
         self.task: str = self.facts["task"]
         self.class_names = tuple(self.facts["class_names"])
-        self._run = _open(self.folder / self.facts["file"], self.facts, runtime, threads)
+        with ThreadPoolExecutor(1) as pool:  # files are hashed while they are opened, which takes as long
+            hashes = pool.submit(check_files, self.folder, self.facts["sha256"])
+            try:
+                self._run = _open(self.folder / self.facts["file"], self.facts, runtime, threads)
+            finally:
+                hashes.result()  # a damaged file is said before what it leads to
 
     def predict(self, images: Iterable[Image], *, batch_size: int = 1) -> list[dict[str, Any]]:
         """Return one result per image, with the keys of ``convnext_dense.inference.predict``.
@@ -264,7 +271,7 @@ class Prepared:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Read and check ``model.json`` and the hash of the model."""
+    """Read and check ``model.json``."""
     path = folder / "model.json"
     if not path.is_file():
         raise ExportedModelError(f"{folder} is not an exported model: it has no model.json.")
@@ -279,13 +286,23 @@ def read_facts(folder: Path) -> dict[str, Any]:
         )
     if given != checksum(facts):
         raise ExportedModelError(f"{path} was changed after the export: export the model again.")
-    for name, digest in files.items():
-        file = folder / name
-        if Path(name).name != name or not file.is_file():
+    for name in files:
+        if Path(name).name != name or not (folder / name).is_file():
             raise ExportedModelError(f"{folder} lacks {name}: copy the whole folder.")
-        if hashlib.sha256(file.read_bytes()).hexdigest() != digest:
-            raise ExportedModelError(f"{file} is not the file that was exported (another sha256): copy it again.")
     return facts
+
+
+def check_files(folder: Path, digests: Mapping[str, str]) -> None:
+    """Check the SHA-256 of the files of a model, by name."""
+    for name, digest in digests.items():
+        found = hashlib.sha256()
+        with open(folder / name, "rb") as file:
+            while part := file.read(_PART):
+                found.update(part)
+        if found.hexdigest() != digest:
+            raise ExportedModelError(
+                f"{folder / name} is not the file that was exported (another sha256): copy it again."
+            )
 
 
 def checksum(facts: Mapping[str, Any]) -> str:
