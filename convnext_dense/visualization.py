@@ -161,9 +161,8 @@ def enlarge_whole(pixels: np.ndarray, side: int) -> np.ndarray:
 
 def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
     """Put the image, the image under its classes' colours, and a legend of those that occur, side by side."""
-    height, width = pixels.shape[:2]
-    labels = cv2.resize(result["label_map"].astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
-    colours = np.array(result["palette"], np.uint8)[:, ::-1]  # BGR
+    height = len(pixels)
+    labels, colours = _labels_and_colours(pixels, result)
     shares = np.bincount(labels.ravel(), minlength=len(result["class_names"])) / labels.size
     rows = [index for index in np.argsort(-shares) if shares[index] > 0]
     font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 24  # line: pixels from one row of the legend to the next
@@ -179,6 +178,18 @@ def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
         for picture in (pixels, _paint(labels, colours, pixels))
     ]
     return np.hstack([*pictures, legend])
+
+
+def paint_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
+    """Put the classes' colours over the image."""
+    return _paint(*_labels_and_colours(pixels, result), pixels)
+
+
+def _labels_and_colours(pixels: np.ndarray, result: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the label map at the size of a picture, and the BGR colours of the classes."""
+    height, width = pixels.shape[:2]
+    labels = cv2.resize(result["label_map"].astype(np.uint16), (width, height), interpolation=cv2.INTER_NEAREST)
+    return labels, np.array(result["palette"], np.uint8)[:, ::-1]
 
 
 def draw_classes(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:

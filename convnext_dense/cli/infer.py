@@ -1,21 +1,36 @@
-"""Predict and draw the results: python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER ..."""
+"""Predict and draw the results: python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER_OR_VIDEO ..."""
 
 import argparse
+import contextlib
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+from tqdm import tqdm
 
 from convnext_dense.cli.command_line import add_options_argument
-from convnext_dense.data.prediction_files import PredictionWriter, find_images, name_pictures
-from convnext_dense.inference import Predictor, draw_result
+from convnext_dense.errors import UserError
+from convnext_dense.inference import Tiles, load_model
+from convnext_dense.inference.loading import is_whole
+from convnext_dense.inference.running import Done, Run
+from convnext_dense.inference.sources import Source, find_sources
+from convnext_dense.inference.video import Video
+
+_SHOWN_ERRORS = 20
 
 
 def main() -> None:
-    """Read the arguments, predict, and write one picture per image."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="path of the config")
+    """Read the arguments, predict, and write one picture per image and one video per video."""
+    parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s CONFIG CHECKPOINT IMAGE ... [options]")
+    parser.add_argument("config", help="config of the model; or an exported folder, or zoo:NAME, without CHECKPOINT")
     parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
-    parser.add_argument("images", nargs="+", help="image files, or folders of them")
+    parser.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="images, videos, folders of them, patterns ('a/**/*.jpg'), http(s):// addresses, camera:0, rtsp:// "
+        "streams, text files with such names, or - for names from standard input",
+    )
     parser.add_argument("--out-dir", default="outputs", help="folder for pictures (default: outputs)")
     parser.add_argument(
         "--out", metavar="F", help="write predictions: NAME.json in COCO's result format, or a folder for label images"
@@ -23,33 +38,76 @@ def main() -> None:
     parser.add_argument("--score-thr", type=float, default=0.3, help="leave out objects below this score (detection)")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
     parser.add_argument("--batch-size", type=int, default=1, help="images per forward pass (default: 1)")
+    parser.add_argument("--recursive", action="store_true", help="images in all subfolders, too")
+    parser.add_argument("--tile", type=int, metavar="N", help="find objects in tiles of N pixels (huge pictures)")
+    parser.add_argument(
+        "--overlap", type=float, default=Tiles.overlap, help="of neighbouring tiles, as a share (default: %(default)s)"
+    )
+    parser.add_argument("--track", action="store_true", help="number the objects of a video over its frames")
     add_options_argument(parser)
     args = parser.parse_args()
 
-    images = find_images(args.images)
-    pictures = name_pictures(images, Path(args.out_dir))
-    predictor = Predictor(args.config, args.checkpoint, options=args.cfg_options, device=args.device)
-    writer = None
-    if args.out:
-        writer = PredictionWriter(args.out, images, task=predictor.task, first_label=predictor.first_label)
-    results = predictor.iterate(images, batch_size=args.batch_size)
-    for number, (image, result) in enumerate(zip(images, results, strict=True), start=1):
-        draw_result(predictor.picture(image), result, pictures[image], score_thr=args.score_thr)
-        if writer is not None:
-            writer.add(image, result)
-        print(f"[{number}/{len(images)}] {pictures[image]}: {describe(result, args.score_thr)}")
+    tiles = None if args.tile is None else Tiles(args.tile, args.overlap)
+    checkpoint, images = args.checkpoint, args.images
+    if is_whole(args.config):
+        checkpoint, images = None, [checkpoint, *images]
+    if not images:
+        parser.error("name an image, a folder or a video after CONFIG and CHECKPOINT.")
+    sources = find_sources(images, recursive=args.recursive)
+    model = load_model(args.config, checkpoint, options=args.cfg_options, device=args.device)
+    run = Run(
+        model,
+        sources,
+        Path(args.out_dir),
+        out=args.out,
+        score_thr=args.score_thr,
+        batch_size=args.batch_size,
+        tiles=tiles,
+        is_tracked=args.track,
+    )
+    failed = watch(run, sources)
     print(f"Pictures are in {args.out_dir}")
-    if writer is not None:
-        print(f"Predictions are in {writer.write()}")
+    print(f"Predictions are in {', '.join(run.files)}")
+    if failed:
+        raise UserError(describe_failed(failed, len(sources)))
 
 
-def describe(result: dict, score_thr: float) -> str:
-    """Return a short summary of a result."""
-    if "label_map" in result:
-        labels, counts = np.unique(result["label_map"], return_counts=True)
-        order = np.argsort(-counts)
-        return ", ".join(f"{result['class_names'][labels[i]]} {counts[i] / counts.sum():.1%}" for i in order)
-    if "boxes" not in result:
-        return ", ".join(f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True))
-    kept = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= score_thr]
-    return f"{len(kept)} objects ({', '.join(sorted(set(kept))) or 'none'})"
+def describe_failed(failed: Sequence[Done], number: int) -> str:
+    """Return what is wrong with the sources that could not be read, of a number of them."""
+    lines = [str(done.error) for done in failed[:_SHOWN_ERRORS]]
+    if number == 1:
+        return lines[0]
+    more = [f"and {len(failed) - _SHOWN_ERRORS} more"] if len(failed) > _SHOWN_ERRORS else []
+    return "\n  ".join([f"{len(failed)} of {number} could not be read, all others are done:", *lines, *more])
+
+
+def watch(run: Run, sources: Sequence[Source]) -> list[Done]:
+    """Do a run, with a line per image or video and a progress bar, and return what could not be read."""
+    failed: list[Done] = []
+    numbers = itertools.count(1)
+    with tqdm(total=count_images(sources), unit="image", disable=None, dynamic_ncols=True) as bar:
+        for _, of_source in itertools.groupby(run, key=lambda done: done.source):
+            for done in of_source:
+                bar.update()
+                last = done
+            if last.error is not None:
+                failed.append(last)
+            found = f"not read: {last.error}" if last.error else last.text
+            frames = f"{last.frame} frames, in the last one " if last.frame else ""
+            what = last.source.place if last.error else last.file
+            bar.write(f"[{next(numbers)}/{len(sources)}] {what}: {frames}{found}")
+    return failed
+
+
+def count_images(sources: Sequence[Source]) -> int | None:
+    """Return the number of images and frames; None if it is not known before, as for cameras."""
+    total = 0
+    for source in sources:
+        if not source.is_video:
+            total += 1
+            continue
+        if source.is_live or source.is_address:
+            return None
+        with contextlib.suppress(UserError):
+            total += Video(source.place).num_frames or 0
+    return total

@@ -3,11 +3,14 @@
 Letters: n objects in an image, H and W its height and width in pixels.
 """
 
+import contextlib
+import csv
+import glob
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -21,44 +24,77 @@ _SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """List the given files, and the images of the given folders in sorted order, each file once.
+    """List the given files, and the images of the given folders in sorted order, each file once, see ``find_files``."""
+    return list(find_files(names))
 
-    Of a folder without images of its own, those of its subfolders are listed.
+
+def find_files(names: Sequence[str], *, recursive: bool = False, also: Sequence[str] = ()) -> dict[Path, int]:
+    """Find the given files, those that match a pattern, and the images of the given folders in sorted order.
+
+    Of a folder without images of its own, those of its subfolders are found.
+
+    Args:
+        names: Files, folders, or patterns such as ``images/*.jpg`` and ``images/**/*.png``.
+        recursive: Whether the images of all subfolders are found, too.
+        also: Suffixes of further files that folders are searched for.
+
+    Returns:
+        Each file once, with the number of its parent folders that lie in a folder that was given.
 
     Raises:
-        UserError: A path does not exist, or a folder contains no image.
+        UserError: A path does not exist, a pattern matches nothing, or a folder contains no image.
     """
-    found: dict[str, Path] = {}
-    for path in map(Path, names):
-        files = [path]
-        if path.is_dir():
-            files = _images_in(path, "*") or _images_in(path, "**/*")
-            if not files:
-                raise UserError(f"There is no image in {path}: expected files ending in {', '.join(_SUFFIXES)}.")
-        elif not path.exists():
-            raise UserError(f"Image {path} does not exist.")
-        for file in files:
-            found.setdefault(os.path.abspath(file), file)
-    return list(found.values())
+    found: dict[str, tuple[Path, int]] = {}
+    for name in names:
+        for path in _matches(name):
+            files = {path: 0}
+            if path.is_dir():
+                files = {} if recursive else _files_in(path, "*", also)
+                files = files or _files_in(path, "**/*", also)
+                if not files:
+                    raise UserError(
+                        f"There is no image in {path}: expected files ending in {', '.join((*_SUFFIXES, *also))}."
+                    )
+            for file, folders in files.items():
+                found.setdefault(os.path.abspath(file), (file, folders))
+    return dict(found.values())
 
 
-def _images_in(folder: Path, pattern: str) -> list[Path]:
-    """List the images of a folder, or its arrays if it has no images; hidden files and folders are left out."""
+def _matches(name: str) -> list[Path]:
+    """Return what a name stands for: itself if it exists, or else the files that match it."""
+    path = Path(name)
+    if path.exists():
+        return [path]
+    if not glob.has_magic(name):
+        raise UserError(f"Image {name} does not exist.")
+    matches = sorted(Path(match) for match in glob.glob(name, recursive=True) if os.path.isfile(match))
+    if not matches:
+        raise UserError(f"No file matches {name}.")
+    return matches
+
+
+def _files_in(folder: Path, pattern: str, also: Sequence[str]) -> dict[Path, int]:
+    """Return the images of a folder, or its arrays if it has no images; hidden files and folders are left out."""
     shown = [
         path for path in folder.glob(pattern) if not any(part[0] == "." for part in path.relative_to(folder).parts)
     ]
-    present = sorted(path for path in shown if path.is_file())
-    files = [path for path in present if path.suffix.lower() in _SUFFIXES]
-    return files or [path for path in present if path.suffix.lower() == ARRAY_SUFFIX]
+    present = {path: len(path.relative_to(folder).parts) - 1 for path in sorted(shown) if path.is_file()}
+    for suffixes in ((*_SUFFIXES, *also), (ARRAY_SUFFIX,)):
+        files = {path: folders for path, folders in present.items() if path.suffix.lower() in suffixes}
+        if files:
+            return files
+    return {}
 
 
-def name_pictures(images: Sequence[Path], out_dir: Path) -> dict[Path, Path]:
+def name_pictures(
+    images: Sequence[Path], out_dir: Path, *, folders: Mapping[Path, int] | None = None
+) -> dict[Path, Path]:
     """Return a unique picture path for every image, see ``picture_names``.
 
     Raises:
         UserError: A picture would overwrite an image.
     """
-    names = picture_names(images)
+    names = picture_names(images, folders=folders)
     pictures = {image: out_dir / f"{names[os.fspath(image)]}.png" for image in images}
     originals = {os.path.realpath(image) for image in images}
     for image, picture in pictures.items():
@@ -85,26 +121,14 @@ class CocoResults:
         self._masks: list[dict[str, Any]] = []
         self._has_masks = False
 
-    def add(self, image_id: int | str, result: Mapping[str, Any]) -> None:
-        """Add one result of ``inference.predict``. Categories are numbered from 1 in the order of the classes."""
-        from pycocotools import mask as masks
-
+    def add(self, image_id: int | str, result: Any) -> None:
+        """Add what was found in an image, ``inference.Detections``."""
+        for item in result.to_coco(image_id):
+            segmentation = item.pop("segmentation", None)
+            self._boxes.append(item)
+            if segmentation is not None:
+                self._masks.append(dict(item, segmentation=segmentation))
         self._has_masks |= "masks" in result
-        corners = np.asarray(result["boxes"], np.float64).reshape(-1, 4)
-        boxes = np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])
-        for index, label in enumerate(result["labels"]):
-            detection = dict(
-                image_id=image_id,
-                category_id=int(label) + 1,
-                category_name=result["class_names"][label],
-                bbox=boxes[index].tolist(),
-                score=float(result["scores"][index]),
-            )
-            self._boxes.append(detection)
-            if "masks" in result:
-                encoded = masks.encode(np.asfortranarray(result["masks"][index], np.uint8))
-                segmentation = dict(size=list(encoded["size"]), counts=encoded["counts"].decode())
-                self._masks.append(dict(detection, segmentation=segmentation))
 
     def write(self) -> list[Path]:
         """Write the collected detections, and return the paths of the files.
@@ -146,17 +170,26 @@ class PredictionWriter:
         images: All images that will be added.
         task: ``'detection'``, ``'segmentation'`` or ``'classification'``, for which nothing is written.
         first_label: The number of the first class in label images.
+        folders: See ``picture_names``.
 
     Raises:
         UserError: The model's task has no such files, or ``out`` does not end in ``.json``.
     """
 
-    def __init__(self, out: str, images: Sequence[Path], *, task: str | None, first_label: int = 0) -> None:
+    def __init__(
+        self,
+        out: str,
+        images: Sequence[Path],
+        *,
+        task: str | None,
+        first_label: int = 0,
+        folders: Mapping[Path, int] | None = None,
+    ) -> None:
         if task == "classification":
             raise UserError("--out is for detection and segmentation; predict gives the classes of images.")
         self._out, self._first_label = out, first_label
         self._objects = CocoResults(out) if task == "detection" else None
-        names = picture_names(images, keeps_suffix=self._objects is not None)
+        names = picture_names(images, keeps_suffix=self._objects is not None, folders=folders)
         self._names = {image: names[os.fspath(image)] for image in images}
 
     def add(self, image: Path, result: Mapping[str, Any]) -> None:
@@ -171,3 +204,62 @@ class PredictionWriter:
     def write(self) -> str:
         """Write what is still unwritten, and return where the predictions are."""
         return self._out if self._objects is None else ", ".join(map(str, self._objects.write()))
+
+
+class ResultFiles:
+    """Writes ``predictions.csv`` and ``predictions.json`` as results come, so that memory does not grow.
+
+    Both are whole when the block ends, also if an error or an interrupt ends it.
+
+    Args:
+        folder: Where to write.
+        has_coco: Whether results have COCO's format, and so a JSON file.
+        columns: Further columns of the table, whose rows may lack them.
+
+    Attributes:
+        files: What is written.
+    """
+
+    def __init__(self, folder: Path, *, has_coco: bool, columns: Sequence[str] = ()) -> None:
+        self._columns = columns
+        self._table = folder / "predictions.csv"
+        self._objects = folder / "predictions.json" if has_coco else None
+        self.files = [self._table, *([self._objects] if self._objects else [])]
+        self._stack = contextlib.ExitStack()
+        self._opened: list[IO[str]] = []
+        self._rows: csv.DictWriter | None = None
+        self._is_first = True
+
+    def __enter__(self) -> "ResultFiles":
+        """Open the files."""
+        for file in self.files:
+            with names_unwritable(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+                self._stack.callback(os.replace, partial, file)
+                self._opened.append(self._stack.enter_context(partial.open("w", encoding="utf-8", newline="")))
+        if self._objects is not None:
+            self._opened[1].write("[")
+            self._stack.callback(self._opened[1].write, "\n]\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files, and give them their names."""
+        with names_unwritable(self._table):
+            self._stack.close()
+
+    def add(self, image: str, result: Any, **more: Any) -> None:
+        """Add what was found in an image, ``inference.Result``; ``more`` are values of the further columns."""
+        with names_unwritable(self._table):
+            for row in result.to_rows():
+                if self._rows is None:
+                    names = dict.fromkeys(("image", *self._columns, *row))
+                    self._rows = csv.DictWriter(self._opened[0], list(names), restval="")
+                    self._rows.writeheader()
+                row = {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()}
+                self._rows.writerow(dict(row, image=image, **more))
+            if self._objects is None:
+                return
+            for item in result.to_coco(image):
+                self._opened[1].write(("\n" if self._is_first else ",\n") + json.dumps(dict(item, **more)))
+                self._is_first = False

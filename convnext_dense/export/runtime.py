@@ -95,7 +95,7 @@ class ExportedModel:
             raise ExportedModelError(f"batch_size={batch_size} must be 1 or more.")
         iterator = iter(images)
         while batch := [Prepared.of(image, self.facts) for image in itertools.islice(iterator, batch_size)]:
-            yield from self._results(batch)
+            yield from self.results(batch)
 
     def inputs(self, image: Image) -> Iterator[dict[str, np.ndarray]]:
         """Yield what the graph is given for an image: once, or once for each window."""
@@ -110,7 +110,8 @@ class ExportedModel:
         for piece, _ in _pieces(item.pixels, window):
             yield {"image": _lengthened(piece)}
 
-    def _results(self, batch: Sequence["Prepared"]) -> Iterator[dict[str, Any]]:
+    def results(self, batch: Sequence["Prepared"]) -> Iterator[dict[str, Any]]:
+        """Yield the results of prepared images."""
         if self.task == "segmentation":
             for item in batch:
                 yield self._label_map(item)

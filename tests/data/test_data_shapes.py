@@ -14,8 +14,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from convnext_dense.data.run_lengths import encode_rle
 from convnext_dense.data.shapes import coco as shapes_coco
-from convnext_dense.data.shapes.coco import draw_preview, encode_polygons, encode_rle, write_coco
+from convnext_dense.data.shapes.coco import draw_preview, encode_polygons, write_coco
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, _keep_visible, _Layer, make_scene, split_scene
 
 IMAGE_SIZE = (96, 96)

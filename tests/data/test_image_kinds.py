@@ -19,7 +19,7 @@ from convnext_dense.data.image_folder import ImageFolder
 from convnext_dense.data.image_reader import ImageReader
 from convnext_dense.data.opened_images import inspect_image, open_image
 from convnext_dense.data.upright_images import read_bgr
-from convnext_dense.inference import _classifier_input, _read_image
+from convnext_dense.inference.predictor import _classifier_input, _read_image
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (8, 12, 3), dtype=np.uint8)

@@ -13,6 +13,7 @@ import numpy as np
 
 from convnext_dense.data.held_out import Sample
 from convnext_dense.data.image_size import read_size
+from convnext_dense.data.run_lengths import compress
 from convnext_dense.errors import UserError
 from convnext_dense.files import written_whole
 
@@ -110,14 +111,9 @@ class Annotations:
         """Add an object by the part of its mask that is in its box, an array of 0 and 1; the rest of the mask is 0."""
         from pycocotools import mask as masks
 
-        _, height, width = image
-        whole = np.zeros((height, width), np.uint8, order="F")
-        inside = crop[: max(height - top, 0), : max(width - left, 0)]
-        whole[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
-        rle = masks.encode(whole)
-        x, y, box_width, box_height = masks.toBbox(rle)
-        mask = dict(size=[height, width], counts=rle["counts"].decode())
-        self._add(image, name, (x, y, x + box_width, y + box_height), mask, area=float(masks.area(rle)))
+        mask = compress(crop, left=left, top=top, shape=image[1:])
+        x, y, box_width, box_height = masks.toBbox(mask)
+        self._add(image, name, (x, y, x + box_width, y + box_height), mask, area=float(masks.area(mask)))
 
     def _add(
         self,

@@ -17,6 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from convnext_dense.data.run_lengths import encode_rle
 from convnext_dense.data.shapes.files import GENERATOR_VERSION, encode_jpeg, make_writer
 from convnext_dense.data.shapes.scenes import CLASS_NAMES, SPLITS, SceneObject, split_scene
 from convnext_dense.errors import UserError
@@ -24,14 +25,6 @@ from convnext_dense.visualization import annotated_object, draw_objects, write_s
 
 _LOG_INTERVAL = 200
 logger = logging.getLogger(__name__)
-
-
-def encode_rle(mask: np.ndarray) -> dict[str, list[int]]:
-    """Encode an (H, W) bool mask as COCO's uncompressed run lengths: down the columns, first a run of False."""
-    pixels = mask.flatten(order="F")
-    changes = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    counts = np.diff(np.concatenate([[0], changes, [pixels.size]])).tolist()
-    return {"size": list(mask.shape), "counts": [0, *counts] if pixels[0] else counts}
 
 
 def encode_polygons(mask: np.ndarray) -> list[list[int]] | None:

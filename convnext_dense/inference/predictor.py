@@ -4,9 +4,8 @@ Letters: n objects in an image, H and W its height and width in pixels.
 """
 
 import copy
-import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -39,25 +38,15 @@ from convnext_dense.data.image_reader import reader_of
 from convnext_dense.data.named_pipeline import NamedPipeline
 from convnext_dense.data.opened_images import open_image
 from convnext_dense.data.own.segmentation import make_palette
+from convnext_dense.data.run_lengths import compress
 from convnext_dense.data.stored_layout import stored_layout
 from convnext_dense.data.transforms import build_transform
 from convnext_dense.data.upright_images import read_bgr
 from convnext_dense.engine.faults import name_config_faults
 from convnext_dense.errors import UserError
-from convnext_dense.visualization import (
-    DrawnObject,
-    draw_classes,
-    draw_label_map,
-    draw_objects,
-    enlarge_whole,
-    to_picture,
-    write_picture,
-)
-
-# Smaller pictures are enlarged before drawing, or the names would cover the objects.
-MIN_PICTURE_SIDE = 640
-
-Image = str | os.PathLike | np.ndarray | PIL.Image.Image
+from convnext_dense.inference.model import Image, LoadedModel
+from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Result, to_result
+from convnext_dense.visualization import to_picture, write_picture
 
 
 def predict(
@@ -97,19 +86,15 @@ def predict(
         UserError: The config, the checkpoint or an image cannot be read, or the checkpoint does not fit the model.
     """
     predictor = Predictor(config, checkpoint, options=options, device=device)
-    return list(predictor.iterate(images, batch_size=batch_size))
+    return [result.to_dict() for result in predictor.iterate(images, batch_size=batch_size)]
 
 
-class Predictor:
-    """A model that is loaded once, with the preparation of its images; the arguments are those of ``predict``.
+class Predictor(LoadedModel):
+    """A model in PyTorch that is loaded once, with the preparation of its images; its arguments are ``predict``'s.
 
     Attributes:
         cfg: The config, sized to the checkpoint.
         model: The model, in eval mode.
-        task: ``'detection'``, ``'segmentation'`` or ``'classification'``.
-        class_names: Names of the classes.
-        palette: An RGB colour per class.
-        first_label: The number of the first class in label files: 1 where 0 counts for nothing.
 
     Raises:
         UserError: The config or the checkpoint cannot be read, or they do not fit each other or the device.
@@ -123,6 +108,7 @@ class Predictor:
         options: Mapping[str, Any] | None = None,
         device: str | None = None,
     ) -> None:
+        super().__init__()
         cfg, opened = _read_both(config, checkpoint, options)
         meta, known = opened.content.get("meta") or {}, opened.dataset_meta
         names = opened.class_names
@@ -134,7 +120,7 @@ class Predictor:
             )
         self.class_names = names
         self.cfg = cfg
-        self.task: str = task_of(cfg) or ""
+        self.task = task_of(cfg) or ""
         if num_classes(cfg.model) != len(names):
             set_num_classes(cfg.model, len(names))
             drop_stuff(cfg)
@@ -184,25 +170,6 @@ class Predictor:
         fitting = dict(type="convnext_dense.FitResize", size=tuple(size))
         self._use_steps([fitting if step_name(step) == "Resize" else step for step in self._steps])
 
-    def iterate(self, images: Iterable[Image], *, batch_size: int = 1) -> Iterator[dict[str, Any]]:
-        """Return one result per image, see ``predict``.
-
-        Raises:
-            UserError: An image cannot be read, or is of another kind than the model takes.
-        """
-        if batch_size < 1:
-            raise UserError(f"batch_size={batch_size} must be 1 or more.")
-        is_one = isinstance(images, str | os.PathLike | PIL.Image.Image)
-        if is_one or (isinstance(images, np.ndarray | torch.Tensor) and images.ndim < 4):
-            raise UserError(f"images={str(images)[:60]!r} is one image: give a list of images.")
-        numbered = enumerate(images)
-        while batch := list(itertools.islice(numbered, batch_size)):
-            inputs = self._collate([self._prepare(image, number) for number, image in batch])
-            with torch.inference_mode():
-                samples = self.model.test_step(inputs)
-            for sample in samples:
-                yield self._plain_result(sample)
-
     def picture(self, image: Image) -> np.ndarray:
         """Return the pixels that the model sees of an image as an (H, W, 3) picture in BGR order."""
         if isinstance(image, str | os.PathLike) and self._reader is not None:
@@ -213,62 +180,60 @@ class Predictor:
 
     def _prepare(self, image: Image, number: int) -> dict[str, Any]:
         if not isinstance(image, str | os.PathLike):
-            if self._reader is not None and self._reader.reads_bands:
-                pixels = to_band_array(image, self._channels, mean=self._mean)
-            else:
-                pixels = to_array(image, self._channels, dtypes=self._dtypes, mean=self._mean)
             source = f"number {number} (an array)"
-            return self._from_array(dict(img=pixels, img_id=number, img_path=source, **self._words))
+            return self._from_array(dict(img=self._as_array(image), img_id=number, img_path=source, **self._words))
         if self._reader is None:
             return self._from_file(dict(img=_read_image(image)))
         if "://" not in os.fspath(image):
             self._reader.open(image)  # OpenCV alone gives half an image for half a file, and trusts any size
         return self._from_file(dict(img_path=os.fspath(image), img_id=number, **self._words))
 
-    def _plain_result(self, sample: Any) -> dict[str, Any]:
+    def _read(self, image: Image) -> np.ndarray:
+        if isinstance(image, str | os.PathLike):
+            if self._reader is None:
+                return _read_image(image)
+            self._reader.open(image)
+            return self._reader(image)
+        return self._as_array(image)
+
+    def _as_array(self, image: Any) -> np.ndarray:
+        if self._reader is not None and self._reader.reads_bands:
+            return to_band_array(image, self._channels, mean=self._mean)
+        return to_array(image, self._channels, dtypes=self._dtypes, mean=self._mean)
+
+    def _run(self, prepared: Sequence[dict[str, Any]]) -> Sequence[Result]:
+        if not prepared:
+            return []
+        inputs = self._collate(prepared)
+        with self._lock, torch.inference_mode():
+            samples = self.model.test_step(inputs)
+        return [self._result(sample) for sample in samples]
+
+    def _result(self, sample: Any) -> Result:
         if self.task == "segmentation":
-            label_map = sample.pred_sem_seg.data[0].cpu().numpy()
-            return dict(label_map=label_map, class_names=self.class_names, palette=self.palette)
+            return LabelMap(sample.pred_sem_seg.data[0].cpu().numpy(), self.class_names, self.palette)
         if self.task == "classification":
-            return _top_classes(sample["scores"].cpu(), self.class_names)
-        return _found_objects(sample.pred_instances.cpu(), self.class_names)
+            top = sample["scores"].cpu().topk(min(5, len(self.class_names)))
+            return ClassScores(top.values.numpy(), top.indices.numpy(), self.class_names)
+        return _found_objects(sample, self.class_names)
 
 
-def draw_result(image: Image, result: dict[str, Any], path: str | os.PathLike, *, score_thr: float = 0.3) -> None:
+def draw_result(image: Image, result: Mapping[str, Any], path: str | os.PathLike, *, score_thr: float = 0.3) -> None:
     """Write a picture of an image with what was found in it.
 
     That is boxes, masks, names and scores, or coloured classes and a legend, or the names of the most probable classes.
 
     Args:
         image: As for ``predict``; arrays of any type are drawn on, stretched to what can be seen.
-        result: One dict of ``predict``.
+        result: What ``predict`` or ``Predictor.predict`` gives for it.
         path: Where to write; the ending gives the format.
         score_thr: Objects below this score are left out.
 
     Raises:
         UserError: The image cannot be read, or the picture cannot be written.
     """
-    original = _view(image)
-    pixels = enlarge_whole(original, MIN_PICTURE_SIDE)
-    if "label_map" in result:
-        picture = draw_label_map(pixels, result)
-    elif "boxes" in result:
-        scale = pixels.shape[0] // original.shape[0]
-        picture = draw_objects(pixels, _drawn_objects(result, scale=scale, score_thr=score_thr))
-    else:
-        picture = draw_classes(pixels, result)
-    write_picture(path, picture)
-
-
-def _drawn_objects(result: dict[str, Any], *, scale: int, score_thr: float) -> list[DrawnObject]:
-    """Return the objects of a result for a picture ``scale`` times as large, the most certain one on top."""
-    masks = result.get("masks", itertools.repeat(None))
-    fields = zip(result["boxes"], result["scores"], result["labels"], result["names"], masks)  # noqa: B905
-    return [
-        DrawnObject(scale * box, f"{name} {score:.2f}", int(label), mask)
-        for box, score, label, name, mask in fields
-        if score >= score_thr
-    ][::-1]
+    picture = _view(image)
+    write_picture(path, to_result(result, picture.shape[:2]).draw(picture, score_thr=score_thr))
 
 
 def _read_both(
@@ -345,23 +310,14 @@ def _view(image: Image) -> np.ndarray:
     return to_picture(pixels)
 
 
-def _top_classes(scores: torch.Tensor, names: Sequence[str]) -> dict[str, Any]:
-    top = scores.topk(min(5, len(names)))
-    labels = top.indices.numpy()
-    return dict(
-        scores=top.values.numpy(), labels=labels, names=[names[label] for label in labels], class_names=tuple(names)
-    )
-
-
-def _found_objects(instances: Any, names: Sequence[str]) -> dict[str, Any]:
+def _found_objects(sample: Any, names: Sequence[str]) -> Detections:
+    instances = sample.pred_instances.cpu()
     order = instances.scores.argsort(descending=True)
-    result = dict(
+    return Detections(
         boxes=instances.bboxes[order].numpy(),
         scores=instances.scores[order].numpy(),
         labels=instances.labels[order].numpy(),
-        names=[names[label] for label in instances.labels[order].tolist()],
         class_names=tuple(names),
+        shape=tuple(sample.ori_shape[:2]),
+        rles=tuple(map(compress, instances.masks[order].numpy())) if "masks" in instances else None,
     )
-    if "masks" in instances:
-        result["masks"] = instances.masks[order].numpy()
-    return result

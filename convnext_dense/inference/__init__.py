@@ -1,0 +1,21 @@
+"""A model that is loaded once, and what it finds in images, videos and huge pictures."""
+
+from convnext_dense.inference.loading import load_model
+from convnext_dense.inference.model import LoadedModel
+from convnext_dense.inference.predictor import Predictor, draw_result, predict
+from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Result, to_result
+from convnext_dense.inference.tiles import Tiles
+
+__all__ = [
+    "ClassScores",
+    "Detections",
+    "LabelMap",
+    "LoadedModel",
+    "Predictor",
+    "Result",
+    "Tiles",
+    "draw_result",
+    "load_model",
+    "predict",
+    "to_result",
+]

@@ -1,0 +1,127 @@
+"""What a result gives: plain values, COCO's format, tables, supervision's classes, and pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as masks
+
+from convnext_dense.data.run_lengths import compress
+from convnext_dense.inference import ClassScores, Detections, LabelMap, to_result
+
+MASKS = np.zeros((2, 6, 8), bool)
+MASKS[0, 1:3, 2:6] = True
+MASKS[1, 4:, :3] = True
+FOUND = Detections(
+    boxes=np.array([[2, 1, 6, 3], [0, 4, 3, 6]], np.float32),
+    scores=np.array([0.75, 0.25], np.float32),
+    labels=np.array([1, 0]),
+    class_names=("cat", "dog"),
+    shape=(6, 8),
+    rles=tuple(map(compress, MASKS)),
+)
+LABELS = LabelMap(np.array([[0, 1, 1], [1, 1, 0]]), ("sky", "sea", "sand"), [[10, 20, 30], [40, 50, 60], [0, 0, 0]])
+CLASSES = ClassScores(np.array([0.75, 0.25], np.float32), np.array([2, 0]), ("a", "b", "c"))
+
+
+def test_objects_are_a_mapping_of_plain_values():
+    assert list(FOUND) == ["boxes", "scores", "labels", "names", "class_names", "masks"]
+    assert FOUND["names"] == ["dog", "cat"]
+    np.testing.assert_array_equal(FOUND["masks"], MASKS)
+    assert FOUND.to_dict().keys() == dict(FOUND).keys()
+    without = Detections(FOUND.boxes, FOUND.scores, FOUND.labels, FOUND.class_names, (6, 8))
+    assert "masks" not in without
+    assert without.get("masks") is None
+    assert without.masks is None
+    with pytest.raises(KeyError):
+        without["ids"]
+
+
+def test_objects_in_coco_format_have_corner_and_size_and_masks_of_pycocotools():
+    first, second = FOUND.to_coco("a.jpg")
+    assert first["bbox"] == [2, 1, 4, 2]
+    assert (first["image_id"], first["category_id"], first["category_name"], first["score"]) == (
+        "a.jpg",
+        2,
+        "dog",
+        0.75,
+    )
+    np.testing.assert_array_equal(masks.decode(second["segmentation"]), MASKS[1])
+    assert json.loads(json.dumps([first, second])) == [first, second]
+
+
+def test_some_objects_are_taken_by_position_or_condition():
+    for kept in ([1], FOUND.scores < 0.5):
+        taken = FOUND.take(kept)
+        assert taken.names == ["cat"]
+        np.testing.assert_array_equal(taken.masks, MASKS[1:])
+    assert FOUND.take([]).masks.shape == (0, 6, 8)
+
+
+def test_label_map_says_what_covers_how_much():
+    assert LABELS.to_rows() == [
+        dict(name="sea", share=4 / 6, pixels=4, label=1),
+        dict(name="sky", share=2 / 6, pixels=2, label=0),
+    ]
+    assert LABELS.summary() == "sea 66.7%, sky 33.3%"
+    sky, sea = LABELS.to_coco(7)
+    assert (sky["category_id"], sky["image_id"], sea["category_name"]) == (1, 7, "sea")
+    np.testing.assert_array_equal(masks.decode(sea["segmentation"]), LABELS.label_map == 1)
+
+
+def test_tables_have_a_row_per_object_or_class():
+    pandas = pytest.importorskip("pandas")
+    table = FOUND.to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    assert table.columns.tolist() == ["name", "score", "x1", "y1", "x2", "y2", "label"]
+    assert table.loc[1, ["name", "x1", "y2"]].tolist() == ["cat", 0, 6]
+    assert CLASSES.to_pandas()["name"].tolist() == ["c", "a"]
+
+
+def test_supervision_is_given_the_same_objects():
+    pytest.importorskip("supervision")
+    given = FOUND.to_supervision()
+    np.testing.assert_array_equal(given.xyxy, FOUND.boxes)
+    np.testing.assert_array_equal(given.mask, MASKS)
+    assert given.data["class_name"].tolist() == ["dog", "cat"]
+    areas = LABELS.to_supervision()
+    assert areas.class_id.tolist() == [0, 1]
+    assert areas.area.tolist() == [2, 4]
+    assert CLASSES.to_supervision().class_id.tolist() == [2, 0]
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(ValueError, match="pandas is not installed: pip install pandas"):
+        FOUND.to_pandas()
+    with pytest.raises(ValueError, match="COCO has no results of classifiers"):
+        CLASSES.to_coco()
+
+
+def test_plain_values_make_the_same_result():
+    for result in (FOUND, LABELS, CLASSES):
+        again = to_result(result.to_dict(), (6, 8))
+        assert type(again) is type(result)
+        assert again.to_rows() == result.to_rows()
+    assert to_result(FOUND.to_dict(), (6, 8)).to_coco() == FOUND.to_coco()
+    assert to_result(FOUND, (1, 1)) is FOUND
+
+
+def test_pictures_of_frames_have_one_size():
+    black = np.zeros((60, 80, 3), np.uint8)
+    for height in (1, 3):
+        labels = np.zeros((60, 80), int)
+        labels[:height] = 1
+        painted = LabelMap(labels, LABELS.class_names, LABELS.palette).overlay(black)
+        assert painted.shape == (480, 640, 3)
+        np.testing.assert_allclose(painted[-1, -1], np.array([30, 20, 10]) * 0.55, atol=1)  # BGR
+        np.testing.assert_allclose(painted[0, 0], np.array([60, 50, 40]) * 0.55, atol=1)
+    assert LABELS.draw(black).shape[1] > 2 * 640
+
+
+def test_tracks_are_in_every_form():
+    tracked = Detections(**{**vars(FOUND.take([0])), "ids": np.array([7])})
+    assert tracked["ids"].tolist() == [7]
+    assert tracked.to_coco()[0]["track_id"] == 7
+    assert tracked.to_rows()[0]["id"] == 7
+    assert tracked.take([0]).ids.tolist() == [7]

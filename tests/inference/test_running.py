@@ -1,0 +1,218 @@
+"""Many images and videos: what is written, what a broken one costs, and tracks."""
+
+import csv
+import itertools
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from random_models import NOISE
+
+from convnext_dense.inference import Detections, LoadedModel, draw_result, load_model
+from convnext_dense.inference.running import Run
+from convnext_dense.inference.sources import find_sources
+from convnext_dense.inference.tracking import Tracker
+from convnext_dense.inference.video import Video, VideoWriter
+
+
+class Bright(LoadedModel):
+    """A detector of the brightest area of a picture."""
+
+    task, class_names, palette = "detection", ("light",), [[255, 255, 255]]
+
+    def picture(self, image):
+        return self._read(image)
+
+    def _read(self, image):
+        return cv2.imread(str(image)) if not isinstance(image, np.ndarray) else image
+
+    def _prepare(self, image, number):
+        return self._read(image)
+
+    def _run(self, prepared):
+        return [self._found(pixels) for pixels in prepared]
+
+    def _found(self, pixels):
+        ys, xs = np.nonzero(pixels[..., 0] > 128)
+        boxes = np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]] if len(xs) else [], np.float32)
+        return Detections(
+            boxes.reshape(-1, 4),
+            np.full(len(boxes), 0.9, np.float32),
+            np.zeros(len(boxes), int),
+            self.class_names,
+            pixels.shape[:2],
+        )
+
+
+def write_video(path, frames, rate=10):
+    with VideoWriter(path, rate) as writer:
+        for frame in frames:
+            writer.add(frame)
+    return path
+
+
+def moving_square(number, *, side=16, shape=(64, 96)):
+    for place in range(number):
+        frame = np.zeros((*shape, 3), np.uint8)
+        frame[20 : 20 + side, 2 * place : 2 * place + side] = 255
+        yield frame
+
+
+def test_folder_is_mirrored_and_a_broken_image_costs_nothing_else(detector, tmp_path, infer):
+    for name in ("in/a.png", "in/deep/a.png", "in/deep/er/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(NOISE[..., :3]).save(tmp_path / name)
+    (tmp_path / "in/deep/broken.png").write_bytes((tmp_path / "in/a.png").read_bytes()[:99])
+    (tmp_path / "in/deep/empty.jpg").write_bytes(b"")
+    out = tmp_path / "out"
+    code, printed = infer(*detector, tmp_path / "in", "--recursive", "--out-dir", out, "--batch-size", 2)
+    assert code == 1
+    assert "Error: 2 of 5 could not be read, all others are done:" in printed
+    assert printed.count("broken.png cannot be decoded") == 2  # where it comes, and at the end
+    assert printed.count("empty.jpg is empty") == 2
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.png")) == [
+        *("a.png", "deep/a.png", "deep/er/b.png")
+    ]
+    with (out / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    objects = json.loads((out / "predictions.json").read_text())
+    assert [row["image"] for row in rows] == [item["image_id"] for item in objects]
+    assert {row["image"] for row in rows} == {"a.png", "deep/a.png", "deep/er/b.png"}
+    for row, item in zip(rows, objects, strict=True):
+        x, y, width, height = item["bbox"]
+        given = [float(row[key]) for key in ("x1", "y1", "x2", "y2", "score")]
+        np.testing.assert_allclose(given, [x, y, x + width, y + height, item["score"]], rtol=1e-4, atol=1e-4)
+        assert row["name"] == item["category_name"]
+        assert item["segmentation"]["size"] == [40, 60]
+
+
+def test_segmenter_writes_shares_of_classes(segmenter, tmp_path, infer):
+    Image.fromarray(NOISE[..., :3]).save(tmp_path / "a.png")
+    code, printed = infer(*segmenter, tmp_path / "a.png", "--out-dir", tmp_path / "out")
+    assert code == 0, printed
+    with (tmp_path / "out/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["pixels"]) for row in rows) == 40 * 60
+    objects = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert {item["category_name"] for item in objects} == {row["name"] for row in rows}
+    code, printed = infer(*segmenter, tmp_path / "a.png", "--tile", 32, "--out-dir", tmp_path / "tiles")
+    assert code == 1
+    assert "Tiles are for detectors" in printed
+
+
+def test_detector_in_tiles_finds_in_a_small_picture_what_it_finds_without(detector, tmp_path):
+    from convnext_dense.inference import Tiles
+
+    model = load_model(*detector, device="cpu")
+    Image.fromarray(NOISE[..., :3]).save(tmp_path / "a.png")
+    whole, tiled = (model.predict([tmp_path / "a.png"], tiles=tiles)[0] for tiles in (None, Tiles(64)))
+    assert whole.to_coco() == tiled.to_coco()
+    cut = model(tmp_path / "a.png", tiles=Tiles(32, 0.5))
+    assert cut.shape == (40, 60)
+    assert len(cut.scores)
+    assert cut.masks.shape[1:] == (40, 60)
+
+
+def test_video_is_written_with_what_was_found_and_tracked(tmp_path):
+    write_video(tmp_path / "in.mp4", moving_square(30))
+    run = Run(Bright(), find_sources([tmp_path / "in.mp4"]), tmp_path / "out", is_tracked=True, batch_size=4)
+    done = list(run)
+    assert [one.frame for one in done] == list(range(1, 31))
+    assert {one.file for one in done} == {tmp_path / "out/in.mp4"}
+    frames = list(Video(tmp_path / "out/in.mp4"))
+    assert len(frames) == 30
+    assert frames[0].shape == (448, 672, 3)  # seven times larger, to make room for names
+    assert Video(tmp_path / "out/in.mp4").rate == 10
+    with (tmp_path / "out/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["frame"]) for row in rows] == list(range(2, 31))  # a track has two frames or more
+    assert len({row["id"] for row in rows}) == 1
+    expected = [2 * (int(row["frame"]) - 1) for row in rows]
+    np.testing.assert_allclose([float(row["x1"]) for row in rows], expected, atol=2)
+    objects = json.loads((tmp_path / "out/predictions.json").read_text())
+    assert [item["frame"] for item in objects] == list(range(2, 31))
+
+
+def test_interrupted_run_leaves_whole_files(tmp_path):
+    write_video(tmp_path / "in.mp4", moving_square(30))
+    run = iter(Run(Bright(), find_sources([tmp_path / "in.mp4"]), tmp_path / "out"))
+
+    def interrupted():
+        for number, _ in enumerate(run):
+            if number == 9:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    run.close()
+    assert len(json.loads((tmp_path / "out/predictions.json").read_text())) == 10
+    assert len(list(Video(tmp_path / "out/in.mp4"))) == 10
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"in.mp4", "predictions.csv", "predictions.json"}
+
+
+def test_broken_video_is_named_and_the_next_is_read(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no video at all")
+    write_video(tmp_path / "b.mp4", moving_square(3))
+    done = list(Run(Bright(), find_sources([tmp_path]), tmp_path / "out"))
+    assert "a.mp4 cannot be opened" in str(done[0].error)
+    assert [one.error for one in done[1:]] == [None] * 3
+    with pytest.raises(ValueError, match=r"Video .*gone\.mp4 does not exist"):
+        Video(tmp_path / "gone.mp4")
+
+
+def test_two_objects_that_pass_each_other_keep_their_numbers():
+    tracker = Tracker(25)
+    seen = []
+    for place in range(0, 200, 4):
+        boxes = np.array([[place, 0, place + 20, 20], [200 - place, 30, 220 - place, 50]], np.float32)
+        found = Detections(boxes, np.full(2, 0.9, np.float32), np.zeros(2, int), ("a",), (60, 240))
+        tracked = tracker.update(found.take([1, 0] if place % 8 else [0, 1]))
+        seen.append({int(number): box[1] for number, box in zip(tracked.ids, tracked.boxes, strict=True)})
+    assert len(seen[-1]) == 2
+    assert all(frame == seen[-1] for frame in seen[2:])
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(segmenter, tmp_path):
+    class Segmenter(Bright):
+        task = "segmentation"
+
+    write_video(tmp_path / "in.mp4", moving_square(2))
+    found = find_sources([tmp_path / "in.mp4"])
+    with pytest.raises(ValueError, match="--track is for detectors"):
+        Run(Segmenter(), found, tmp_path / "out", is_tracked=True)
+    with pytest.raises(ValueError, match="--out is for images"):
+        Run(Bright(), found, tmp_path / "out", out="a.json")
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_images_are_not_held_in_memory(tmp_path):
+    """The generator of images is asked for one batch at a time."""
+    asked = itertools.count()
+    model = Bright()
+    results = model.stream((np.zeros((4, 4, 3), np.uint8) for _ in iter(lambda: next(asked), 1000)), batch_size=2)
+    next(results)
+    assert next(asked) <= 3
+
+
+def test_threads_do_not_mix_results(detector):
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = load_model(*detector, device="cpu")
+    images = [np.roll(NOISE[..., :3], shift, axis=1) for shift in range(6)]
+    expected = model.predict(images)
+    with ThreadPoolExecutor(3) as pool:
+        for one, other in zip(expected, pool.map(model, images), strict=True):
+            np.testing.assert_array_equal(one.boxes, other.boxes)
+            np.testing.assert_array_equal(one.masks, other.masks)
+
+
+def test_result_draws_what_draw_result_writes(detector, tmp_path):
+    model = load_model(*detector, device="cpu")
+    Image.fromarray(NOISE[..., :3]).save(tmp_path / "a.png")
+    found = model(tmp_path / "a.png")
+    draw_result(tmp_path / "a.png", found.to_dict(), tmp_path / "drawn.png", score_thr=0.0)
+    np.testing.assert_array_equal(
+        cv2.imread(str(tmp_path / "drawn.png")), found.draw(model.picture(tmp_path / "a.png"), score_thr=0.0)
+    )
