@@ -6,11 +6,13 @@ from typing import Any
 
 from convnext_dense.cli.command_line import add_options_argument
 from convnext_dense.data.prediction_files import find_images
+from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.export.exporting import export_model
 from convnext_dense.export.quantising import MAX_LOSS
 from convnext_dense.export.tracing import FORMATS
 
 
+@leaving_on_signals()
 def main() -> None:
     """Read the arguments, export, and print what was compared."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -70,12 +72,15 @@ def describe(facts: Mapping[str, Any]) -> Iterator[str]:
     parity = dict(facts["parity"])
     metrics = parity.pop("metrics", {})
     number = parity.pop("images")
-    yield f"Beside PyTorch on {number} images: " + ", ".join(f"{name} {value:.3g}" for name, value in parity.items())
+    precision = "In float32, beside" if "int8" in facts else "Beside"
+    found = ", ".join(f"{name} {value:.3g}" for name, value in parity.items())
+    yield f"{precision} PyTorch on {number} images: {found}"
     for name, (before, after) in metrics.items():
         yield f"{name}: PyTorch {before:.4f}, exported {after:.4f}"
     if "int8" not in facts:
         return
     int8 = facts["int8"]
+    yield f"The ranges of the activations are those of {int8['images']} images"
     for name, (before, after) in int8["metrics"].items():
         yield f"{name}: 32 bits {before:.4f}, 8 bits {after:.4f}"
     kept = [layer["name"] for layer in int8["layers"] if layer["precision"] == "float32"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from convnext_dense.cli.command_line import add_options_argument
+from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.errors import UserError
 from convnext_dense.inference import Tiles, load_model
 from convnext_dense.inference.loading import is_whole
@@ -19,6 +20,7 @@ from convnext_dense.inference.video import Video
 _SHOWN_ERRORS = 20
 
 
+@leaving_on_signals()
 def main() -> None:
     """Read the arguments, predict, and write one picture per image and one video per video."""
     parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s CONFIG CHECKPOINT IMAGE ... [options]")
@@ -85,8 +87,9 @@ def watch(run: Run, sources: Sequence[Source]) -> list[Done]:
     """Do a run, with a line per image or video and a progress bar, and return what could not be read."""
     failed: list[Done] = []
     numbers = itertools.count(1)
-    with tqdm(total=count_images(sources), unit="image", disable=None, dynamic_ncols=True) as bar:
-        for _, of_source in itertools.groupby(run, key=lambda done: done.source):
+    bar = tqdm(total=count_images(sources), unit="image", disable=None, dynamic_ncols=True)
+    with bar, contextlib.closing(iter(run)) as running:  # files are whole when it is closed, also by a signal
+        for _, of_source in itertools.groupby(running, key=lambda done: done.source):
             for done in of_source:
                 bar.update()
                 last = done

@@ -74,7 +74,10 @@ def check_nms(config: Any, name: str) -> None:
     """
     kind = (config or {}).get("type")
     if kind != "nms" or config.get("class_agnostic") or config.get("max_num", 0) > 0:
-        what = "class-agnostic NMS" if (config or {}).get("class_agnostic") else f"NMS of the type {kind!r}"
+        what = f"NMS of the type {kind!r}"
+        if kind == "nms":
+            agnostic = config.get("class_agnostic")
+            what = "class-agnostic NMS" if agnostic else f"NMS of at most {config.max_num} objects"
         raise UserError(
             f"{what} (model.{name}) cannot be exported: exported graphs suppress per class with type='nms'. Test the "
             f"model with --cfg-options model.{name}.type=nms; if that is as good, export it with the same option."

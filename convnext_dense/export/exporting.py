@@ -3,9 +3,11 @@
 Letters: H and W height and width in pixels.
 """
 
+import contextlib
+import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +21,7 @@ from convnext_dense.export.facts import FACTS, FLOAT, collect_facts, write_facts
 from convnext_dense.export.graphs import GRAPHS, ExportedGraph
 from convnext_dense.export.parity import METRIC, Evaluation, compare, losses
 from convnext_dense.export.preparation import Preparation, read_preparation, window_of
-from convnext_dense.export.quantising import MAX_LOSS, use_8_bits
+from convnext_dense.export.quantising import MAX_LOSS, choose_examples, use_8_bits
 from convnext_dense.export.runtime import ExportedModel, ExportedModelError, Prepared
 from convnext_dense.export.tracing import FORMATS, Traced, to_openvino, trace, write_program
 from convnext_dense.files import names_unwritable
@@ -73,43 +75,66 @@ def export_model(
     Raises:
         UserError: The model cannot be exported, or the exported model gives other results; nothing is written then.
     """
+    out_dir = Path(os.path.realpath(out_dir))
     check_arguments(form, out_dir, int8=int8, max_loss=max_loss)
+    try:
+        return _export(
+            config,
+            checkpoint,
+            out_dir,
+            form=form,
+            size=size,
+            images=images,
+            any_size=any_size,
+            check_data=check_data,
+            examples=choose_examples(int8) if int8 else None,
+            max_loss=max_loss,
+            options=options,
+        )
+    except ExportedModelError as error:
+        raise UserError(f"{str(error).rstrip('.')}. Nothing was written.") from error
+
+
+def _export(
+    config: str | os.PathLike,
+    checkpoint: str | os.PathLike,
+    out_dir: Path,
+    *,
+    form: str,
+    size: Sequence[int] | None,
+    images: Sequence[str | os.PathLike] | None,
+    any_size: bool,
+    check_data: bool,
+    examples: Sequence[Path] | None,
+    max_loss: float,
+    options: Mapping[str, Any] | None,
+) -> Exported:
     predictor = Predictor(config, checkpoint, options=options, device="cpu")
     preparation = read_preparation(predictor.cfg, predictor.task, size)
     if size is not None and predictor.task != "classification":
         fix_size(predictor, size)
-    evaluation = Evaluation(predictor.cfg, predictor.class_names) if check_data or int8 else None
+    evaluation = Evaluation(predictor.cfg, predictor.class_names) if check_data or examples else None
     paths = _images(predictor, images, evaluation)
-    out_dir = Path(out_dir)
-    partial = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.partial")
-    with names_unwritable(out_dir):
-        partial.mkdir(parents=True)
-    try:
+    with published(out_dir) as partial:
         traced, graph = _capture(predictor, preparation, paths[0], any_size=any_size or preparation.fixed_size is None)
-        print_log(f"Writing {form}", logger="current")
+        print_log(f"Writing {form}, which may take minutes", logger="current")
         file = write_program(traced, graph, "torch" if form == "torch" else "onnx", partial)
-        if int8:
+        if examples:
             shutil.copy(file, partial / FLOAT)
         if form == "openvino":
             file = to_openvino(file)
         facts = collect_facts(predictor, preparation, graph, traced, file, config=config, checkpoint=checkpoint)
         write_facts(partial, facts)
         facts["parity"] = check(predictor, partial, paths, evaluation if check_data else None)
-        if int8:
+        if examples:
             assert evaluation is not None
-            facts = use_8_bits(partial, facts, [Path(image) for image in int8], evaluation, max_loss)
+            facts = use_8_bits(partial, facts, examples, evaluation, max_loss)
         write_facts(partial, facts)
         shutil.copy(Path(__file__).with_name("runtime.py"), partial)
-        with names_unwritable(out_dir):
-            replace_folder(partial, out_dir)
-    except ExportedModelError as error:
-        raise UserError(f"{str(error).rstrip('.')}. Nothing was written.") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return Exported(out_dir, facts)
 
 
-def check_arguments(form: str, out_dir: str | os.PathLike, *, int8: Any, max_loss: float) -> None:
+def check_arguments(form: str, out_dir: Path, *, int8: Any, max_loss: float) -> None:
     """Check what can be known before the model is loaded.
 
     Raises:
@@ -126,18 +151,46 @@ def check_arguments(form: str, out_dir: str | os.PathLike, *, int8: Any, max_los
             __import__(name)
         except ImportError as error:
             raise UserError(f"--format {form} needs {name}: pip install 'convnext-dense[export]'.") from error
-    folder = Path(out_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: give a folder for the exported model.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FACTS).is_file():
-        raise UserError(f"{folder} has files and no {FACTS}, so it is not an exported model: choose an empty folder.")
+    if out_dir.exists() and not out_dir.is_dir():
+        raise UserError(f"{out_dir} is a file: give a folder for the exported model.")
+    if out_dir.is_dir() and any(out_dir.iterdir()) and not _files_of(out_dir):
+        raise UserError(f"{out_dir} has files and is not an exported model: choose an empty folder.")
 
 
-def replace_folder(new: Path, old: Path) -> None:
-    """Move a folder to where an exported model may be, which is removed."""
-    if old.is_dir():
-        shutil.rmtree(old)
-    os.replace(new, old)
+@contextlib.contextmanager
+def published(out_dir: Path) -> Iterator[Path]:
+    """Give a folder to write a model into, whose files are moved to ``out_dir`` if no error ends this.
+
+    They replace those of an exported model that is there; other files stay.
+
+    Raises:
+        UserError: The files cannot be written.
+    """
+    is_new = not out_dir.exists()
+    partial = out_dir / f".{os.getpid()}.partial"  # on the same disk, also where out_dir is a mounted one
+    try:
+        with names_unwritable(out_dir):
+            partial.mkdir(parents=True)
+            yield partial
+            old = _files_of(out_dir)
+            for file in sorted(partial.iterdir(), key=lambda file: file.name == FACTS):  # it is the last to change
+                os.replace(file, out_dir / file.name)
+                old.discard(file.name)
+            for name in old:
+                (out_dir / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if is_new and out_dir.is_dir() and not any(out_dir.iterdir()):
+            out_dir.rmdir()
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Return the names of the files of an exported model in a folder; none if there is no model."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        return {FACTS, "runtime.py", *facts["sha256"]} if "checksum" in facts else set()
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def fix_size(predictor: Predictor, size: Sequence[int]) -> None:
@@ -214,8 +267,9 @@ def check(predictor: Predictor, folder: Path, paths: Sequence[Path], evaluation:
     results = compare(list(predictor.iterate(paths)), exported.predict(paths), paths, **limits)
     parity: dict[str, Any] = dict(images=len(paths), **results)
     if evaluation is not None:
-        print_log(f"Evaluating both on {len(evaluation.paths)} images", logger="current")
+        print_log(f"Evaluating PyTorch on {len(evaluation.paths)} images", logger="current")
         before = evaluation.measure(predictor.iterate(evaluation.paths))
+        print_log(f"Evaluating the exported model on {len(evaluation.paths)} images", logger="current")
         after = evaluation.measure(exported.iterate(evaluation.paths))
         for name, loss in losses(before, after).items():
             if abs(loss) > METRIC:

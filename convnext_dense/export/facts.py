@@ -12,6 +12,7 @@ from torch import nn
 from convnext_dense import __version__
 from convnext_dense.checkpoints import fetch
 from convnext_dense.checkpoints.licences import find_licence
+from convnext_dense.checkpoints.zoo import PREFIX
 from convnext_dense.export.graphs import ExportedGraph
 from convnext_dense.export.preparation import Preparation, window_of
 from convnext_dense.export.runtime import FORMAT, checksum
@@ -22,6 +23,21 @@ FACTS = "model.json"
 FLOAT = "float.onnx"  # beside a model that is being quantised
 _RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
 _PACKAGES = {".onnx": ("onnx", "onnxscript"), ".xml": ("openvino",), ".pt2": ("torchvision",)}
+
+# What a graph is given and gives. N images, K objects at most, C classes, H and W height and width in pixels.
+INPUTS = {
+    "image": "float32, N x 3 x H x W: prepared images, red first, values from 0 to 255; the graph normalises them",
+    "image_sizes": "float32, N x 2: height and width of each image after it was resized and before it was padded",
+}
+OUTPUTS = {
+    "boxes": "float32, N x K x 4: x1, y1, x2, y2 in pixels of the resized image; divide by its scale",
+    "scores": "float32, N x K: from 0 to 1, falling; objects below score_threshold are left out",
+    "labels": "int64, N x K: positions in class_names",
+    "count": "int64, N: number of objects; what comes after them fills the arrays up",
+    "masks": "float32, N x K x S x S: probability of each cell of the box; the mask is where it reaches mask_threshold",
+    "logits": "float32, N x C x H x W: of each pixel of the prepared image; the label is where they are largest",
+    "probs": "float32, N x C: probability of each class",
+}
 
 
 def collect_facts(
@@ -45,16 +61,16 @@ def collect_facts(
         precision="float32",
         class_names=list(predictor.class_names),
         preparation=preparation.steps,
-        input="float32, N x 3 x H x W, values from 0 to 255, red first; the graph normalises them",
+        inputs=[dict(name=name, meaning=INPUTS[name]) for name in graph.input_names],
         input_size=None if traced.fixed_size is None else list(traced.fixed_size),
         batch=traced.takes_batches,
-        outputs=list(graph.output_names),
+        outputs=[dict(name=name, meaning=OUTPUTS[name]) for name in graph.output_names],
         sha256={},
         versions={
             "convnext_dense": __version__,
             **{name: version(name) for name in ("torch", *_PACKAGES[file.suffix])},
         },
-        source=dict(config=os.fspath(config), checkpoint=os.fspath(checkpoint), sha256=_digest(checkpoint)),
+        source=dict(config=_public(config), checkpoint=_public(checkpoint), sha256=_digest(checkpoint)),
         licence=find_licence(os.fspath(checkpoint), ""),
     )
     if file.suffix == ".onnx":
@@ -83,6 +99,12 @@ def write_facts(folder: Path, facts: dict[str, Any]) -> None:
     facts["sha256"] = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     facts["checksum"] = checksum(facts)
     (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def _public(place: str | os.PathLike) -> str:
+    """Return an address, or the name of a file without its folders, which are those of this machine."""
+    place = os.fspath(place)
+    return place if "://" in place or place.startswith(PREFIX) else Path(place).name
 
 
 def _digest(checkpoint: str | os.PathLike) -> str:

@@ -4,6 +4,7 @@ OpenVINO reads the same graph, so both runtimes have one quantiser.
 """
 
 import ast
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 
+from convnext_dense.data.checks.inspection import evenly_spread
 from convnext_dense.errors import UserError
 from convnext_dense.export.facts import FLOAT, write_facts
 from convnext_dense.export.parity import Evaluation, losses
-from convnext_dense.export.runtime import ExportedModel
+from convnext_dense.export.runtime import ExportedModel, read_rgb
 from convnext_dense.export.tracing import FILES, quiet, to_openvino
 
 KINDS = ("Conv", "MatMul", "Gemm")  # operators whose weights are quantised
@@ -118,8 +120,8 @@ def layer_errors(file: Path, quantised: Path, inputs: Iterable[Inputs]) -> dict[
     makers = {name: node for node in graph.node for name in node.output}
     layers = {}
     for node in list(graph.node):
-        if node.name not in floats or node.op_type not in KINDS or node.input[0] not in makers:
-            continue
+        if node.name not in floats or node.op_type not in KINDS or not all(name in makers for name in node.input[:2]):
+            continue  # its weights are in float32
         restored = makers[node.input[0]]
         if restored.op_type != "DequantizeLinear" or restored.input[0] not in makers:
             continue
@@ -174,7 +176,8 @@ def use_8_bits(
 ) -> dict[str, Any]:
     """Replace the model in a folder by one with 8 bits, and return its facts.
 
-    Layers whose values 8 bits change most stay in float32, more of them until little enough is lost.
+    The images are those of ``choose_examples``. Layers whose values 8 bits change most stay in float32, more of them
+    until little enough is lost.
 
     Raises:
         UserError: Too much is lost all the same.
@@ -184,7 +187,6 @@ def use_8_bits(
     if not before:
         print_log(f"Measuring the model in float32 on {len(evaluation.paths)} images", logger="current")
         before = evaluation.measure(exported.iterate(evaluation.paths))
-    images = _spread(images)
     inputs = [one for image in images for one in exported.inputs(image)]
     names = {layer.node: layer.name for layer in layers_of(folder / FLOAT)}
     errors: dict[str, float] = {}
@@ -204,7 +206,8 @@ def use_8_bits(
         write_facts(folder, facts)
         after = evaluation.measure(ExportedModel(folder).iterate(evaluation.paths))
         lost = losses(before, after)
-        print_log("Lost by 8 bits: " + ", ".join(f"{name} {loss:.4f}" for name, loss in lost.items()), logger="current")
+        changes = ", ".join(f"{name} {before[name]:.4f} -> {after[name]:.4f}" for name in lost)
+        print_log(f"By 8 bits: {changes}", logger="current")
         if max(lost.values()) <= max_loss:
             (folder / FLOAT).unlink()
             layers = [
@@ -226,7 +229,13 @@ def _worst(errors: Mapping[str, float], share: float) -> list[str]:
     return order[:number]
 
 
-def _spread(images: Sequence[Path]) -> list[Path]:
-    """Return at most ``NUM_CALIBRATION`` of the images, spread evenly."""
-    step = max(len(images) / NUM_CALIBRATION, 1)
-    return [images[int(number * step)] for number in range(min(len(images), NUM_CALIBRATION))]
+def choose_examples(images: Sequence[str | os.PathLike]) -> list[Path]:
+    """Return at most ``NUM_CALIBRATION`` images that can be read, spread evenly.
+
+    Raises:
+        ExportedModelError: One cannot be read.
+    """
+    chosen = evenly_spread([Path(image) for image in images], NUM_CALIBRATION)
+    for image in chosen:
+        read_rgb(image)
+    return chosen

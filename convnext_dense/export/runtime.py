@@ -23,8 +23,9 @@ import PIL.Image
 from PIL import ImageDraw, ImageFont, ImageOps
 
 FORMAT = 1  # of model.json
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 LEAST_SIDE = 32  # in pixels: the stride of a backbone's deepest map
+_FACTS = ("task", "file", "runtime", "class_names", "preparation", "input_size", "batch", "outputs")
 _BITS = 11  # of the weights with which OpenCV resizes images of 8 bits
 _PART = 2**20  # bytes of a file that are hashed at once
 _ROWS = 64  # of a label map that are resized at once
@@ -90,9 +91,11 @@ class ExportedModel:
     def iterate(self, images: Iterable[Image], *, batch_size: int = 1) -> Iterator[dict[str, Any]]:
         """Return an iterator over the results, see ``predict``."""
         if isinstance(images, str | os.PathLike | PIL.Image.Image) or getattr(images, "ndim", 4) < 4:
-            raise ExportedModelError(f"images={str(images)[:60]!r} is one image: give a list of images.")
-        if batch_size < 1:
-            raise ExportedModelError(f"batch_size={batch_size} must be 1 or more.")
+            raise ExportedModelError(f"images={_short(images)} is one image: give a list of images.")
+        if not isinstance(images, Iterable) or isinstance(images, bytes):
+            raise ExportedModelError(f"images={_short(images)} must be a list of images.")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ExportedModelError(f"batch_size={batch_size!r} must be a whole number, 1 or more.")
         iterator = iter(images)
         while batch := [Prepared.of(image, self.facts) for image in itertools.islice(iterator, batch_size)]:
             yield from self.results(batch)
@@ -182,6 +185,11 @@ class ExportedModel:
         return self._run({"image": _lengthened(pixels)})["logits"][0, :, : pixels.shape[2], : pixels.shape[3]]
 
 
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _lengthened(pixels: np.ndarray) -> np.ndarray:
     """Return pixels (1, 3, h, w) that are large enough for the model."""
     below, right = (max(LEAST_SIDE - side, 0) for side in pixels.shape[2:])
@@ -230,7 +238,7 @@ class Prepared:
         size = tuple(scale)
         if keep_ratio:
             factor = min(max(scale) / max(height, width), min(scale) / min(height, width))
-            size = (int(width * factor + 0.5), int(height * factor + 0.5))
+            size = (max(int(width * factor + 0.5), 1), max(int(height * factor + 0.5), 1))
         self.scale = (size[0] / width, size[1] / height)
         self.inner = size[::-1]
         return resize_linear(pixels, size[1], size[0])
@@ -239,7 +247,8 @@ class Prepared:
         """Resize an image into (height, width), keeping its ratio."""
         height, width = pixels.shape[:2]
         factor = min(size[0] / height, size[1] / width)
-        return self._resize(pixels, scale=[int(width * factor + 0.5), int(height * factor + 0.5)], keep_ratio=False)
+        sides = [max(int(length * factor + 0.5), 1) for length in (width, height)]
+        return self._resize(pixels, scale=sides, keep_ratio=False)
 
     def _resize_short(self, pixels: np.ndarray, *, side: int | Sequence[int], interpolation: str) -> np.ndarray:
         """Resize the short side, or to (height, width), with Pillow, as torchvision does."""
@@ -279,6 +288,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         number, given, files = facts["format"], facts["checksum"], dict(facts["sha256"])
+        for name in _FACTS if number == FORMAT else ():
+            facts[name]
     except (ValueError, KeyError, TypeError) as error:
         raise ExportedModelError(f"{path} is damaged ({error!r}): export the model again.") from error
     if number != FORMAT:
@@ -313,23 +324,44 @@ def checksum(facts: Mapping[str, Any]) -> str:
 
 
 def read_rgb(image: Image) -> np.ndarray:
-    """Return an image as (H, W, 3) uint8 in RGB order."""
+    """Return an image as (H, W, 3) uint8 in RGB order.
+
+    Raises:
+        ExportedModelError: It is of another kind, cannot be read, or has 32 bits per channel, whose scale is unknown.
+    """
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
-            raise ExportedModelError(
-                f"An image of the type {image.dtype} and the shape {image.shape} is none that this model takes: give "
-                "uint8 of (H, W, 3) in BGR order, (H, W, 4) or (H, W)."
-            )
-        pixels = image if image.ndim == 3 else image[..., None]
-        return np.ascontiguousarray(pixels.repeat(3, 2) if pixels.shape[2] == 1 else pixels[..., 2::-1])
+        return _array_to_rgb(image)
+    if not isinstance(image, str | os.PathLike | PIL.Image.Image):
+        raise ExportedModelError(
+            f"An image is a {type(image).__name__}: give paths, Pillow images, or arrays of uint8 in BGR order."
+        )
     try:
         opened = image if isinstance(image, PIL.Image.Image) else PIL.Image.open(image)
         opened = ImageOps.exif_transpose(opened)
         if opened.mode.startswith("I;16"):
             opened = PIL.Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))
-        return np.asarray(opened.convert("RGB"))
+        if opened.mode in ("I", "F"):
+            raise ExportedModelError(
+                f"Image {image} has 32 bits per pixel, whose scale is unknown: save it with 8 or 16."
+            )
+        pixels = np.asarray(opened.convert("RGB"))
     except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise ExportedModelError(f"Image {image} cannot be read: {error}") from error
+        if isinstance(error, ExportedModelError):
+            raise
+        raise ExportedModelError(f"Image {image} cannot be read: {first_line(error)}") from error
+    return _array_to_rgb(pixels[..., ::-1])
+
+
+def _array_to_rgb(image: np.ndarray) -> np.ndarray:
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
+        raise ExportedModelError(
+            f"An image of the type {image.dtype} and the shape {image.shape} is none that this model takes: give "
+            "uint8 of (H, W, 3) in BGR order, (H, W, 4) or (H, W)."
+        )
+    if not image.size:
+        raise ExportedModelError(f"An image of the shape {image.shape} has no pixels.")
+    pixels = image if image.ndim == 3 else image[..., None]
+    return np.ascontiguousarray(pixels.repeat(3, 2) if pixels.shape[2] == 1 else pixels[..., 2::-1])
 
 
 def resize_linear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -437,11 +469,13 @@ def _open(path: Path, facts: Mapping[str, Any], runtime: str | None, threads: in
     runtime = runtime or facts["runtime"]
     if runtime not in _RUNTIMES:
         raise ExportedModelError(f"runtime={runtime!r} must be one of {', '.join(_RUNTIMES)}.")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ExportedModelError(f"threads={threads!r} must be a whole number, 1 or more.")
     opener, endings = _RUNTIMES[runtime]
     if path.suffix not in endings:
         raise ExportedModelError(f"{path.name} is not for {runtime}: leave runtime out, or export the model for it.")
     try:
-        run = opener(path, facts["outputs"], threads)
+        run = opener(path, [output["name"] for output in facts["outputs"]], threads)
     except ImportError as error:
         raise ExportedModelError(f"{runtime} is not installed: pip install {runtime}.") from error
     except Exception as error:  # of a library in C++
@@ -599,16 +633,39 @@ def main() -> None:
     parser.add_argument("--score-thr", type=float, default=0.3, help="objects below are not drawn (%(default)s)")
     parser.add_argument("--threads", type=int, help="number of threads; by default that of the runtime")
     args = parser.parse_args()
+    if not 0 <= args.score_thr <= 1:
+        raise SystemExit(f"Error: --score-thr {args.score_thr:g} must be from 0 to 1.")
+    failed = []
     try:
         model = load_exported(args.model, threads=args.threads)
         paths = list(_files(args.images))
         pictures = _pictures(paths, args.out_dir)
         args.out_dir.mkdir(parents=True, exist_ok=True)
-        for path, picture, result in zip(paths, pictures, model.iterate(paths), strict=True):
+        for number, (path, picture) in enumerate(zip(paths, pictures, strict=True), start=1):
+            try:
+                (result,) = model.predict([path])
+            except ExportedModelError as error:
+                failed.append(str(error))
+                print(f"[{number}/{len(paths)}] {path}: not read")
+                continue
             draw(path, result, score_thr=args.score_thr).save(picture)
-            print(picture)
-    except ExportedModelError as error:
-        raise SystemExit(f"Error: {error}") from error
+            print(f"[{number}/{len(paths)}] {picture}: {summary(result, score_thr=args.score_thr)}")
+    except (ExportedModelError, OSError) as error:
+        raise SystemExit(f"Error: {first_line(error)}") from error
+    if failed:
+        raise SystemExit("\n  ".join([f"Error: {len(failed)} of {len(paths)} could not be read:", *failed[:20]]))
+
+
+def summary(result: Mapping[str, Any], *, score_thr: float = 0.3) -> str:
+    """Return what was found in a few words."""
+    if "label_map" in result:
+        counts = np.bincount(result["label_map"].ravel(), minlength=len(result["class_names"]))
+        shares = {result["class_names"][label]: counts[label] / counts.sum() for label in np.argsort(-counts)}
+        return ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share)
+    if "boxes" not in result:
+        return ", ".join(f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True))
+    names = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= score_thr]
+    return f"{len(names)} objects ({', '.join(sorted(set(names))) or 'none'})"
 
 
 def _pictures(paths: Sequence[Path], folder: Path) -> list[Path]:
@@ -629,7 +686,7 @@ def _pictures(paths: Sequence[Path], folder: Path) -> list[Path]:
 def _files(names: Iterable[str]) -> Iterator[Path]:
     for name in map(Path, names):
         if name.is_dir():
-            found = sorted(path for path in name.iterdir() if path.suffix.lower() in ENDINGS)
+            found = _images_in(name, "*") or _images_in(name, "**/*")
             if not found:
                 raise ExportedModelError(f"Folder {name} has no images.")
             yield from found
@@ -637,6 +694,17 @@ def _files(names: Iterable[str]) -> Iterator[Path]:
             yield name
         else:
             raise ExportedModelError(f"Image {name} does not exist.")
+
+
+def _images_in(folder: Path, pattern: str) -> list[Path]:
+    """List the images of a folder; hidden files and folders are left out."""
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if path.suffix.lower() in ENDINGS
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """A graph of tensors, captured by ``torch.export`` and written in the formats of runtimes."""
 
 import contextlib
+import io
 import logging
 import os
 import warnings
@@ -83,7 +84,11 @@ def write_program(traced: Traced, graph: ExportedGraph, form: str, folder: Path)
     file = folder / FILES[form]
     if form == "torch":
         _drop_assertions(traced.program)
-        torch.export.save(traced.program, file)
+        for node in traced.program.graph.nodes:
+            node.meta.pop("stack_trace", None)  # paths of this machine
+        content = io.BytesIO()  # torch aborts the process if the disk is full
+        torch.export.save(traced.program, content)
+        file.write_bytes(content.getbuffer())
         return file
     try:
         with torch.no_grad(), quiet():
@@ -98,7 +103,10 @@ def write_program(traced: Traced, graph: ExportedGraph, form: str, folder: Path)
             )
             assert written is not None
             _fold_weights(written.model)
+            _drop_stack_traces(written.model)
             written.save(file)
+    except OSError:
+        raise
     except Exception as error:
         raise UserError(f"{type(graph.model).__name__} cannot be written as ONNX: {first_line(error)}") from error
     return file
@@ -110,6 +118,13 @@ def _drop_assertions(program: ExportedProgram) -> None:
         if node.target is torch.ops.aten._assert_scalar.default:
             program.graph.erase_node(node)
     program.graph_module.recompile()
+
+
+def _drop_stack_traces(model: Any) -> None:
+    """Leave out which lines of which files on this machine each node comes from."""
+    for part in (model.graph, *model.functions.values()):
+        for node in part.all_nodes():
+            node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
 
 
 def _fold_weights(model: Any) -> None:

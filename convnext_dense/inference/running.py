@@ -7,7 +7,7 @@ import itertools
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,8 @@ class Run:
         tiles: Tiles | None = None,
         is_tracked: bool = False,
     ) -> None:
+        if not 0 <= score_thr <= 1:
+            raise UserError(f"A score threshold of {score_thr:g} must be from 0 to 1.")
         has_video = any(source.is_video for source in sources)
         if is_tracked and model.task != "detection":
             raise UserError("--track is for detectors: there are no objects to number.")
@@ -94,7 +96,7 @@ class Run:
         self._files = ResultFiles(out_dir, has_coco=model.task != "classification", columns=columns)
         self.files = list(map(str, self._files.files))
 
-    def __iter__(self) -> Iterator[Done]:
+    def __iter__(self) -> Generator[Done, None, None]:
         """Yield what became of each image and each frame; all files are whole when this ends, whatever ends it.
 
         Raises:

@@ -87,6 +87,7 @@ def test_numbers_from_0_to_255_in_red_green_blue_become_what_the_model_sees(pyte
         (lambda model: model.roi_head.test_cfg.nms.update(type="soft_nms"), "type 'soft_nms' .*test_cfg.rcnn.nms"),
         (lambda model: model.roi_head.test_cfg.nms.update(class_agnostic=True), "class-agnostic NMS"),
         (lambda model: model.rpn_head.test_cfg.nms.update(type="soft_nms"), "test_cfg.rpn.nms"),
+        (lambda model: model.roi_head.test_cfg.nms.update(max_num=5), "NMS of at most 5 objects"),
         (lambda model: model.roi_head.test_cfg.update(mask_thr_binary=-1), "soft masks"),
         (lambda model: setattr(model.roi_head, "__class__", other_roi_head()), "results are not those of mmdet's"),
         (lambda model: setattr(model, "rpn_head", None), "without an rpn_head"),

@@ -1,5 +1,6 @@
 """tools/export.py from a checkpoint to a folder: each task and format beside PyTorch, 8 bits, and what is refused."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from PIL import Image
 
 from convnext_dense.errors import UserError
 from convnext_dense.export import exporting, quantising
-from convnext_dense.export.exporting import export_model
+from convnext_dense.export.exporting import check_arguments, export_model, published
+from convnext_dense.export.facts import write_facts
 from convnext_dense.export.parity import compare, losses
-from convnext_dense.export.runtime import load_exported
+from convnext_dense.export.runtime import ExportedModelError, load_exported
 from convnext_dense.inference import predict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -148,10 +150,17 @@ def test_a_detector_that_finds_nothing_runs_as_a_program_of_torch(detector, imag
     assert result["masks"].shape == (0, *np.asarray(Image.open(images[0])).shape[:2])
 
 
-def test_8_bits_cost_what_is_printed(classifier, tmp_path, run_tool):
+@pytest.mark.parametrize(("form", "file"), [("onnx", "model.onnx"), ("openvino", "model.xml")])
+def test_8_bits_cost_what_is_printed(classifier, form, file, tmp_path, run_tool):
     config, checkpoint, val = classifier
-    code, out, _ = run_tool("export.py", config, checkpoint, tmp_path / "out", "--int8", val, "--max-loss", 1)
+    (tmp_path / "out").mkdir()
+    code, out, _ = run_tool(
+        *("export.py", config, checkpoint, tmp_path / "out", "--format", form, "--check-data"),
+        *("--int8", val, "--max-loss", 1),
+    )
     assert code == 0
+    assert "In float32, beside PyTorch on 8 images: difference of scores" in out
+    assert "accuracy/top1: PyTorch" in out
     assert "accuracy/top1: 32 bits" in out
     assert "Layers left in 32 bits: none" in out
     facts = json.loads((tmp_path / "out/model.json").read_text())
@@ -160,12 +169,57 @@ def test_8_bits_cost_what_is_printed(classifier, tmp_path, run_tool):
     assert {"backbone.stages.0.0.dwconv", "backbone.stages.3.0.pwconv2", "head"} <= names
     (result,) = load_exported(tmp_path / "out").predict([next(val.rglob("*.png"))])
     assert result["scores"].sum() == pytest.approx(1, abs=1e-5)
-    assert not (tmp_path / "out/float.onnx").exists()
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"model.json", "runtime.py", file, *(["model.bin"] if form == "openvino" else [])}
+    content = (tmp_path / "out" / file).read_bytes()
+    assert b"FakeQuantize" in content or b"QuantizeLinear" in content
+    assert str(Path(__file__).parents[2]).encode() not in content  # no path of this machine
+    assert facts["source"]["config"] == "classifier.py"
+
+
+def test_kept_layers_stay_in_float_and_errors_are_those_of_the_rounding(tmp_path):
+    import onnx
+    from onnx import helper, numpy_helper
+
+    generator = np.random.default_rng(0)
+    weights = [generator.normal(size=shape).astype(np.float32) for shape in ((4, 6), (5, 4))]
+    weights[0] *= np.array([[1], [2], [3], [50]], np.float32)
+    nodes = [
+        helper.make_node("Gemm", ["x", "w0"], ["y"], name="first", transB=1),
+        helper.make_node("Gemm", ["y", "w1"], ["z"], name="second", transB=1),
+    ]
+    sizes = {"x": 6, "z": 5}
+    kinds = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, size]) for name, size in sizes.items()]
+    constants = [numpy_helper.from_array(value, f"w{number}") for number, value in enumerate(weights)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", kinds[:1], kinds[1:], constants), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    model.ir_version = 10
+    onnx.save(model, tmp_path / "float.onnx")
+    inputs = [{"x": generator.random((1, 6), np.float32)} for _ in range(4)]
+    quantising.quantise(tmp_path / "float.onnx", tmp_path / "int8.onnx", inputs, ["second"])
+    graph = onnx.load(tmp_path / "int8.onnx").graph
+    makers = {name: node for node in graph.node for name in node.output}
+    first, second = (next(node for node in graph.node if node.name == name) for name in ("first", "second"))
+    assert makers[first.input[0]].op_type == makers[first.input[1]].op_type == "DequantizeLinear"
+    assert second.input[1] == "w1"  # as it was
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in graph.initializer}
+    whole, scale = (constants[name] for name in makers[first.input[1]].input[:2])
+    assert scale.shape == (4,)  # one per output channel
+    rounded = whole * scale[:, None]
+    activation = constants[makers[makers[first.input[0]].input[0]].input[1]]
+    values = np.concatenate([one["x"] for one in inputs])
+    noise = np.square(values - np.rint(values / activation) * activation).sum() / np.square(values).sum()
+    noise += np.square(weights[0] - rounded).sum() / np.square(weights[0]).sum()
+    errors = quantising.layer_errors(tmp_path / "float.onnx", tmp_path / "int8.onnx", inputs)
+    assert errors == {"first": pytest.approx(-10 * np.log10(noise), abs=0.1)}
 
 
 def test_8_bits_that_lose_more_than_allowed_are_refused(classifier, tmp_path, monkeypatch):
     config, checkpoint, val = classifier
-    monkeypatch.setattr(quantising, "losses", lambda before, after: {"accuracy/top1": 0.2})
+    lost = {"accuracy/top1": 0.2, "accuracy/top5": 0.0}
+    monkeypatch.setattr(quantising, "losses", lambda before, after: lost)
+    monkeypatch.setattr(quantising, "print_log", lambda *arguments, **more: None)
     with pytest.raises(UserError, match=r"8 bits lose 0\.2000 of accuracy/top1, more than --max-loss 0\.1, .* \d+ of"):
         export_model(config, checkpoint, tmp_path / "out", int8=sorted(val.rglob("*.png")), max_loss=0.1)
     assert not list(tmp_path.iterdir())
@@ -178,9 +232,54 @@ def test_the_layers_that_8_bits_change_most_stay_in_32():
     assert quantising._worst({}, 0.5) == []
 
 
-def test_examples_for_8_bits_are_spread_over_all_images():
-    assert quantising._spread(list(range(320))) == list(range(0, 320, 10))
-    assert quantising._spread([1, 2, 3]) == [1, 2, 3]
+def test_examples_for_8_bits_are_spread_and_read_before_the_export(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(64)]
+    for path in paths:
+        Image.new("RGB", (2, 2)).save(path)
+    assert quantising.choose_examples(paths) == paths[::2]  # 32 of them
+    paths[2].write_bytes(b"no image")
+    with pytest.raises(ExportedModelError, match=r"2\.png cannot be read"):
+        quantising.choose_examples(paths)
+
+
+def test_only_the_files_of_an_export_are_replaced(tmp_path):
+    with published(tmp_path / "new" / "model") as folder:
+        for name in ("model.xml", "model.bin", "runtime.py"):
+            (folder / name).write_text("old")
+        write_facts(folder, dict(format=1))
+    target = tmp_path / "new" / "model"
+    (target / "notes.txt").write_text("mine")
+    with published(target) as folder:
+        (folder / "model.onnx").write_text("new")
+        (folder / "runtime.py").write_text("new")
+        write_facts(folder, dict(format=1))
+    assert {path.name for path in target.iterdir()} == {"model.onnx", "runtime.py", "model.json", "notes.txt"}
+    assert (target / "runtime.py").read_text() == "new"
+
+
+def fail_in_the_middle(target):
+    with published(target) as folder:
+        (folder / "model.onnx").write_text("half")
+        raise ValueError("stop")
+
+
+def test_an_export_that_fails_leaves_what_was_there(tmp_path):
+    for target, before in ((tmp_path / "none", None), (tmp_path / "empty", set())):
+        if before is not None:
+            target.mkdir()
+        with pytest.raises(ValueError, match="stop"):
+            fail_in_the_middle(target)
+        assert target.exists() == (before is not None)
+        assert before is None or set(target.iterdir()) == before
+    with pytest.raises(UserError, match="cannot be written: the disk is full"), published(tmp_path / "none"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "no json", '{"format": 1, "modelTopology": {}}'])
+def test_a_folder_with_somebody_elses_model_json_is_refused(tmp_path, content):
+    (tmp_path / "model.json").write_text(content)
+    with pytest.raises(UserError, match="has files and is not an exported model: choose an empty folder"):
+        check_arguments("onnx", tmp_path, int8=None, max_loss=0.01)
 
 
 def test_losses_are_shares_of_one():
@@ -256,9 +355,15 @@ def test_masks_and_label_maps_are_compared():
     mask = np.zeros((1, 40, 40), bool)
     mask[0, 10:30, 10:30] = True
     shifted = np.roll(mask, 1, 1)
+    both = [dict(TWO, masks=np.concatenate([mask, other])) for other in (mask, shifted)]
+    with pytest.raises(UserError, match=r"overlap of masks is 0\.9"):
+        compare(both[:1], both[1:], ["image"])
     one = objects([BOX], [0.9], [0])
     with pytest.raises(UserError, match=r"overlap of masks is 0\.9"):
         compare([dict(one, masks=mask)], [dict(one, masks=shifted)], ["image"])
+    classes = [dict(labels=np.array(labels), scores=np.array([0.6, 0.4])) for labels in ([0, 1], [2, 3])]
+    with pytest.raises(UserError, match=r"difference of scores is 0\.2"):  # 0.4 is the most that the others can have
+        compare(classes[:1], classes[1:], ["image"])
     labels = np.zeros((100, 100), int)
     changed = labels.copy()
     changed[0, :11] = 1
@@ -304,7 +409,7 @@ def test_other_wrong_uses_are_one_sentence(classifier, segmenter, detector, imag
     used = tmp_path / "used"
     used.mkdir()
     (used / "notes.txt").write_text("mine")
-    assert "has files and no model.json" in refused(*classifier[:2], used)
+    assert "has files and is not an exported model" in refused(*classifier[:2], used)
     assert (used / "notes.txt").read_text() == "mine"
     assert "is a file" in refused(*classifier[:2], used / "notes.txt")
     assert "absent.py" in refused(tmp_path / "absent.py", classifier[1], tmp_path / "out")
@@ -322,12 +427,3 @@ def test_other_wrong_uses_are_one_sentence(classifier, segmenter, detector, imag
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert "--format onnx needs onnxscript: pip install" in refused(*classifier[:2], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_an_exported_model_is_replaced(classifier, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "model.json").write_text("{}")
-    (out / "old.onnx").write_text("old")
-    export_model(*classifier[:2], out, form="torch")
-    assert sorted(file.name for file in out.iterdir()) == ["model.json", "model.pt2", "runtime.py"]

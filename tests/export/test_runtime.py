@@ -108,6 +108,20 @@ def test_images_are_fitted_and_padded_into_one_size():
     assert item.pixels[0, :, 0, 31].tolist() == [200, 200, 200]
 
 
+def prepared(shape, **step):
+    return Prepared(np.zeros((*shape, 3), np.uint8), dict(preparation=[step]))
+
+
+def test_sides_are_rounded_as_mmcv_rounds_them():
+    item = prepared((100, 61), resize=dict(scale=[160, 160], keep_ratio=True))
+    assert item.inner == (160, 98)  # 97.6
+    assert item.scale == (98 / 61, 1.6)
+
+
+def test_images_are_padded_to_a_multiple():
+    assert prepared((64, 65), pad=dict(divisor=32, value=[0, 0, 0])).pixels.shape[2:] == (64, 96)
+
+
 def test_the_short_side_is_resized_and_the_middle_cut_out():
     steps = [dict(resize_short=dict(side=32, interpolation="bicubic")), dict(center_crop=dict(size=[24, 24]))]
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8))
@@ -157,7 +171,7 @@ FACTS = dict(
     preparation=[],
     input_size=None,
     batch=True,
-    outputs=["probs"],
+    outputs=[dict(name="probs", meaning="")],
 )
 
 
@@ -219,12 +233,112 @@ def test_both_runtimes_run_an_onnx_file(folder, runtime_name):
     assert result["scores"] == pytest.approx([0.5, 0.5])
 
 
+def test_images_of_several_sizes_and_models_of_single_images(folder, monkeypatch):
+    sizes = []
+    original = runtime.ExportedModel._check_size
+    monkeypatch.setattr(
+        runtime.ExportedModel, "_check_size", lambda self, pixels: sizes.append(pixels.shape) or original(self, pixels)
+    )
+    model = load_exported(folder)
+    model._run = lambda inputs: {"probs": inputs["image"].mean(axis=(2, 3))[:, :2]}  # of any size
+    images = [np.full((*shape, 3), value, np.uint8) for value, shape in enumerate([(8, 8), (8, 8), (8, 16), (16, 8)])]
+    results = model.predict(images, batch_size=4)
+    assert [one["scores"][0] for one in results] == [0, 1, 2, 3]
+    assert [shape[0] for shape in sizes] == [2, 1, 1]
+    sizes.clear()
+    model.facts["batch"] = False
+    model.predict(images, batch_size=4)
+    assert [shape[0] for shape in sizes] == [1] * 4
+
+
+def test_five_classes_at_most_are_given(folder):
+    change(folder, class_names=list("abcdefg"))
+    model = load_exported(folder)
+    model._run = lambda inputs: {"probs": np.arange(7, dtype=np.float32)[None]}
+    (result,) = model.predict([np.zeros((8, 8, 3), np.uint8)])
+    assert result["names"] == list("gfedc")
+
+
+def segmenter(folder, run, **facts):
+    """A segmenter whose graph is a function."""
+    given = dict(window=None, align_corners=False, threshold=None, palette=[[0, 0, 0]] * 2)
+    change(folder, task="segmentation", **(given | facts))
+    model = load_exported(folder)
+    model._run = lambda inputs: {"logits": run(inputs["image"])}
+    return model
+
+
+def test_padding_has_no_labels(folder):
+    def run(image):  # class 1 where the image is not black
+        return np.concatenate([np.zeros_like(image[:, :1]) + 0.5, image[:, :1] / 255], 1)
+
+    model = segmenter(folder, run, preparation=[dict(pad=dict(divisor=32, value=[255, 255, 255]))])
+    (result,) = model.predict([np.zeros((40, 50, 3), np.uint8)])
+    assert result["label_map"].shape == (40, 50)
+    assert not result["label_map"].any()
+
+
+def test_logits_of_overlapping_windows_are_averaged(folder):
+    window = dict(size=[32, 32], stride=[16, 16])
+    model = segmenter(folder, lambda image: np.full_like(image[:, :1], 0.4), window=window, threshold=0.62)
+    (result,) = model.predict([np.zeros((64, 64, 3), np.uint8)])
+    assert not result["label_map"].any()  # sigmoid(0.4) is 0.599, and the sum of two would be 0.69
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_number_of_threads_is_that_of_the_session(folder, threads, monkeypatch):
+    import onnxruntime
+
+    given = []
+    original = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime,
+        "InferenceSession",
+        lambda path, options, **more: given.append(options.intra_op_num_threads) or original(path, options, **more),
+    )
+    load_exported(folder, threads=threads)
+    assert given == [threads]
+
+
+def test_only_objects_above_the_threshold_are_drawn():
+    found = dict(
+        boxes=np.array([[2, 2, 10, 10], [20, 20, 30, 30]], np.float32),
+        scores=np.array([0.9, 0.4]),
+        labels=np.array([0, 0]),
+        names=["a", "a"],
+        class_names=("a",),
+    )
+    image = np.full((40, 40, 3), 100, np.uint8)
+    few, both = (np.asarray(runtime.draw(image, found, score_thr=limit)) for limit in (0.5, 0.3))
+    scale = len(few) // 40
+    place = (slice(20 * scale, 30 * scale), slice(20 * scale, 30 * scale))
+    assert (few[place] == 100).all()
+    assert (both[place] != 100).any()
+
+
+def test_large_files_are_hashed_to_their_end(tmp_path):
+    import hashlib
+
+    content = bytes(3 * 2**20)
+    (tmp_path / "model").write_bytes(content)
+    runtime.check_files(tmp_path, {"model": hashlib.sha256(content).hexdigest()})
+    (tmp_path / "model").write_bytes(content[:-1] + b"1")
+    with pytest.raises(ExportedModelError, match="another sha256"):
+        runtime.check_files(tmp_path, {"model": hashlib.sha256(content).hexdigest()})
+
+
 def remove(name):
     return lambda folder: (folder / name).unlink()
 
 
 def truncate(folder):
     (folder / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:100])
+
+
+def drop(folder, name):
+    facts = json.loads((folder / "model.json").read_text())
+    del facts[name]
+    write(folder, facts)
 
 
 def truncate_and_tell(folder):
@@ -250,6 +364,7 @@ def tamper(folder):
         (lambda folder: (folder / "model.json").write_text("{"), "is damaged"),
         (lambda folder: (folder / "model.json").write_text("[1]"), "is damaged"),
         (lambda folder: change(folder, format=99), "is of format 99"),
+        (lambda folder: drop(folder, "file"), "is damaged"),
         (lambda folder: change(folder, sha256={"../model.onnx": "0"}), r"lacks \.\./model\.onnx"),
     ],
 )
@@ -287,6 +402,11 @@ def image_file(tmp_path, content):
         (lambda tmp_path: image_file(tmp_path, b""), r"image\.jpg cannot be read"),
         (lambda _: np.zeros((8, 8, 5), np.uint8), r"the shape \(8, 8, 5\)"),
         (lambda _: np.zeros((8, 8, 3), np.float32), "of the type float32"),
+        (lambda _: np.zeros((0, 8, 3), np.uint8), r"the shape \(0, 8, 3\) has no pixels"),
+        (lambda _: Image.new("F", (8, 8)), "has 32 bits per pixel, whose scale is unknown"),
+        (lambda _: Image.new("I", (8, 8)), "has 32 bits per pixel"),
+        (lambda _: None, "An image is a NoneType: give paths"),
+        (lambda _: b"bytes", "An image is a bytes: give paths"),
         (lambda _: np.zeros((9, 8, 3), np.uint8), r"does not run on image \(1, 3, 9, 8\)"),
     ],
 )
@@ -329,5 +449,56 @@ def test_one_image_instead_of_a_list_is_refused(folder):
     for image in ("image.jpg", np.zeros((8, 8, 3), np.uint8), Image.new("RGB", (8, 8))):
         with pytest.raises(ExportedModelError, match="is one image: give a list"):
             model.predict(image)
-    with pytest.raises(ExportedModelError, match="batch_size=0 must be 1 or more"):
-        model.predict([], batch_size=0)
+    for batch_size in (0, -1, 2.0, "2", None):
+        with pytest.raises(ExportedModelError, match=rf"batch_size={batch_size!r} must be a whole number"):
+            model.predict([], batch_size=batch_size)
+    for images in (None, 7, b"bytes"):
+        with pytest.raises(ExportedModelError, match=r"images=.* (must be a list|is one image)"):
+            model.predict(images)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "two"])
+def test_wrong_numbers_of_threads_are_refused(folder, threads):
+    with pytest.raises(ExportedModelError, match=rf"threads={threads!r} must be a whole number"):
+        load_exported(folder, threads=threads)
+
+
+@pytest.mark.parametrize("keep_ratio", [True, False])
+def test_a_thin_image_keeps_a_pixel_as_in_training(keep_ratio):
+    prepared = Prepared(
+        np.zeros((3, 2000, 3), np.uint8), dict(preparation=[dict(resize=dict(scale=[160, 160], keep_ratio=keep_ratio))])
+    )
+    assert prepared.pixels.shape[2:] == ((1, 160) if keep_ratio else (160, 160))  # mmcv's, see openmmlab/resizing.py
+    fitted = Prepared(np.zeros((2000, 3, 3), np.uint8), dict(preparation=[dict(fit=dict(size=[160, 160]))]))
+    assert fitted.pixels.shape[2:] == (160, 1)
+
+
+def test_a_bad_image_costs_nothing_else(folder, tmp_path, monkeypatch, capsys):
+    for name in ("A.PNG", "b.jpg", "deep/c.png", "._a.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "in" / name)
+    (tmp_path / "in/b.jpg").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match=r"Error: 1 of 2 could not be read:\n  Image .*b\.jpg cannot be read"):
+        run_main(monkeypatch, folder, tmp_path / "in", "--out-dir", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["A.png"]
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == f"[1/2] {tmp_path}/out/A.png: a 50.0%, b 50.0%"
+    run_main(monkeypatch, folder, nested(tmp_path), "--out-dir", tmp_path / "nested")
+    assert [path.name for path in (tmp_path / "nested").iterdir()] == ["c.png"]
+
+
+def nested(tmp_path):
+    """A folder whose images are in a subfolder."""
+    (tmp_path / "in/deep").rename(tmp_path / "classes")
+    (tmp_path / "up").mkdir()
+    (tmp_path / "classes").rename(tmp_path / "up/classes")
+    return tmp_path / "up"
+
+
+def test_pictures_that_cannot_be_written_end_in_a_sentence(folder, tmp_path, monkeypatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SystemExit, match=r"^Error: .*file"):
+        run_main(monkeypatch, folder, tmp_path / "a.png", "--out-dir", tmp_path / "file")
+    with pytest.raises(SystemExit, match=r"^Error: --score-thr 2 must be from 0 to 1"):
+        run_main(monkeypatch, folder, tmp_path / "a.png", "--out-dir", tmp_path / "out", "--score-thr", 2)
