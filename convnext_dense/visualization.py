@@ -13,9 +13,13 @@ import cv2
 import numpy as np
 
 from convnext_dense.errors import UserError
+from convnext_dense.export.runtime import place_labels
 from convnext_dense.files import names_unwritable, written_whole
 
 _GOLDEN_RATIO = (5**0.5 - 1) / 2  # hues that are multiples of it stay apart, however many there are
+
+# Smaller pictures are enlarged before drawing, or the names would cover the objects.
+MIN_PICTURE_SIDE = 640
 
 
 class DrawnObject(NamedTuple):
@@ -48,35 +52,93 @@ def annotated_object(
     return DrawnObject((x, y, x + width, y + height), f"{name} crowd" if is_crowd else name, number, mask, is_crowd)
 
 
+def found_objects(
+    boxes: np.ndarray,
+    labels: Sequence[int],
+    texts: Sequence[str],
+    masks: Sequence[np.ndarray] | np.ndarray | None,
+    *,
+    zoom: float,
+) -> list[DrawnObject]:
+    """Return objects for a picture ``zoom`` times as large as their image, the first on top."""
+    each = [None] * len(boxes) if masks is None else masks
+    fields = zip(boxes, labels, texts, each, strict=True)
+    return [DrawnObject(zoom * box, text, int(label), mask) for box, label, text, mask in fields][::-1]
+
+
 def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject]) -> np.ndarray:
-    """Copy an (H, W, 3) picture and draw masks, boxes and labels on it, the last object on top."""
+    """Copy an (H, W, 3) picture and draw masks, boxes and labels on it, the last object on top.
+
+    A label stands beside its box where it covers least. One that would cover smaller objects wherever it stood is left
+    out.
+    """
     picture = picture.copy()
-    height, width = picture.shape[:2]
-    for item in objects:
+    boxes = [tuple(round(float(value)) for value in item.box) for item in objects]
+    for item, (x1, y1, x2, y2) in zip(objects, boxes, strict=True):
         colour = _class_colour(item.number)
         if item.mask is not None:
-            mask = cv2.resize(item.mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-            picture[mask > 0] = (0.7 * picture[mask > 0] + 0.3 * np.array(colour)).astype(np.uint8)
-            contours, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, contours, -1, colour, 1)
-        x1, y1, x2, y2 = (round(float(value)) for value in item.box)
+            _draw_mask(picture, item.mask, colour)
         cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, _line_width(picture))
-    for item in objects:  # in a second pass, so that no mask covers a label
-        _write_label(picture, item)
+    texts = [_Text.of(item.label, picture) for item in objects]
+    below = [item.is_labelled_below for item in objects]
+    sizes = [(text.width, text.height) for text in texts]
+    places = place_labels(np.array(boxes).reshape(-1, 4), sizes, picture.shape[:2], below=below)
+    for item, text, place in zip(objects, texts, places, strict=True):  # so that no mask covers a label
+        if place is not None:
+            text.write(picture, place, _class_colour(item.number))
     return picture
 
 
-def _write_label(picture: np.ndarray, item: DrawnObject) -> None:
-    font, size, thickness = cv2.FONT_HERSHEY_SIMPLEX, 0.4 * _line_width(picture), _line_width(picture)
-    (width, height), _ = cv2.getTextSize(item.label, font, size, thickness)
-    height += 4 * thickness
-    x1, y1, _, y2 = (round(float(value)) for value in item.box)
-    top = y2 if item.is_labelled_below else y1 - height
-    left = max(min(x1, picture.shape[1] - width), 0)
-    top = min(max(top, 0), picture.shape[0] - height)
-    cv2.rectangle(picture, (left, top), (left + width, top + height), _class_colour(item.number), -1)
-    baseline = (left, top + height - 4 * thickness)
-    cv2.putText(picture, item.label, baseline, font, size, (0, 0, 0), thickness, cv2.LINE_AA)
+def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+    """Draw a mask of any size over a whole picture; what lies outside of it is not touched."""
+    height, width = picture.shape[:2]
+    if not mask.any():
+        return
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    zoom = (height / mask.shape[0], width / mask.shape[1])
+    top, bottom = (round(zoom[0] * row) for row in (rows[0], rows[-1] + 1))
+    left, right = (round(zoom[1] * column) for column in (columns[0], columns[-1] + 1))
+    bottom, right = max(bottom, top + 1), max(right, left + 1)
+    cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    part = cv2.resize(cut, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
+    target = picture[top:bottom, left:right]
+    target[part > 0] = (0.7 * target[part > 0] + 0.3 * np.array(colour)).astype(np.uint8)
+    contours, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(target, contours, -1, colour, 1)
+
+
+class _Text(NamedTuple):
+    """A label in the size that suits a picture; its width and height are in pixels."""
+
+    text: str
+    scale: float
+    thickness: int
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, text: str, picture: np.ndarray) -> "_Text":
+        scale, thickness = 0.4 * max(1, max(picture.shape[:2]) / 1000), _line_width(picture)
+        (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+        return cls(text, scale, thickness, width, height + 4 * thickness)
+
+    def write(self, picture: np.ndarray, place: tuple[int, int], colour: tuple[int, int, int]) -> None:
+        """Write it in black on a colour, with its upper left corner in a place."""
+        left, top = place
+        cv2.rectangle(picture, place, (left + self.width, top + self.height), colour, -1)
+        baseline = (left, top + self.height - 4 * self.thickness)
+        cv2.putText(
+            *(
+                picture,
+                self.text,
+                baseline,
+                cv2.FONT_HERSHEY_SIMPLEX,
+                self.scale,
+                (0, 0, 0),
+                self.thickness,
+                cv2.LINE_AA,
+            )
+        )
 
 
 def _line_width(picture: np.ndarray) -> int:
@@ -111,7 +173,13 @@ def draw_labels(
 
 
 def _paint(labels: np.ndarray, colours: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
-    return colours[labels] if image is None else cv2.addWeighted(image, 0.45, colours[labels], 0.55, 0)
+    """Paint labels, over an image if there is one, which stays as it is where a label has no colour."""
+    if image is None:
+        return colours[labels]
+    painted = cv2.addWeighted(image, 0.45, colours[np.minimum(labels, len(colours) - 1)], 0.55, 0)
+    is_none = labels >= len(colours)
+    painted[is_none] = image[is_none]
+    return painted
 
 
 def to_picture(pixels: np.ndarray, shown: Sequence[int] | None = None) -> np.ndarray:
@@ -159,25 +227,54 @@ def enlarge_whole(pixels: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else pixels
 
 
-def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
-    """Put the image, the image under its classes' colours, and a legend of those that occur, side by side."""
-    height = len(pixels)
-    labels, colours = _labels_and_colours(pixels, result)
-    shares = np.bincount(labels.ravel(), minlength=len(result["class_names"])) / labels.size
-    rows = [index for index in np.argsort(-shares) if shares[index] > 0]
-    font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 24  # line: pixels from one row of the legend to the next
-    texts = [f"{result['class_names'][index]} {shares[index]:.1%}" for index in rows]
-    text_width = max(cv2.getTextSize(text, font, size, 1)[0][0] for text in texts)
-    legend = np.full((max(height, line * len(rows) + 12), text_width + 50, 3), 255, np.uint8)
-    for row, (index, text) in enumerate(zip(rows, texts, strict=True)):
-        top = 8 + row * line
-        cv2.rectangle(legend, (8, top), (30, top + 16), colours[index].tolist(), -1)
-        cv2.putText(legend, text, (38, top + 13), font, size, (0, 0, 0), 1, cv2.LINE_AA)
-    pictures = [
-        cv2.copyMakeBorder(picture, 0, len(legend) - height, 0, 4, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-        for picture in (pixels, _paint(labels, colours, pixels))
-    ]
-    return np.hstack([*pictures, legend])
+def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any], *, truth: np.ndarray | None = None) -> np.ndarray:
+    """Put the image, the image under its classes' colours, and a legend of those that occur, side by side.
+
+    Args:
+        pixels: The image, (H, W, 3).
+        result: ``label_map`` of any size, ``class_names`` and ``palette``.
+        truth: Label map of the ground truth, which is drawn before the prediction; what is no class, as 255, is left as
+            it is.
+    """
+    painted = paint_label_map(pixels, result)
+    number = len(result["class_names"])
+    labels = np.asarray(result["label_map"])
+    counts = np.bincount(labels.ravel(), minlength=number)[:number]
+    occurs = counts > 0
+    panels = [pixels, painted]
+    if truth is not None:
+        known = np.where(truth < number, truth, number)
+        occurs |= np.bincount(known.ravel(), minlength=number + 1)[:number] > 0
+        shown = _paint(*_labels_and_colours(pixels, dict(result, label_map=known)), pixels)
+        panels = [
+            write_caption(panel, text)
+            for panel, text in ((pixels, "image"), (shown, "ground truth"), (painted, "prediction"))
+        ]
+    order = [index for index in np.argsort(-counts, kind="stable") if occurs[index]]
+    legend = _legend(result, order, counts / labels.size, zoom=max(1, round(max(pixels.shape[:2]) / 1000)))
+    return beside([*panels, legend])
+
+
+def beside(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Put pictures side by side on white."""
+    height, gap = max(map(len, panels)), (255, 255, 255)
+    return np.hstack(
+        [cv2.copyMakeBorder(panel, 0, height - len(panel), 0, 4, cv2.BORDER_CONSTANT, value=gap) for panel in panels]
+    )
+
+
+def _legend(result: Mapping[str, Any], labels: Sequence[int], shares: np.ndarray, *, zoom: int) -> np.ndarray:
+    """Draw names and shares of classes beside their colours, black on white."""
+    font, size, line = cv2.FONT_HERSHEY_SIMPLEX, 0.5 * zoom, 24 * zoom  # line: pixels from one row to the next
+    colours = np.array(result["palette"], np.uint8)[:, ::-1]  # BGR
+    texts = [f"{result['class_names'][label]} {shares[label]:.1%}" for label in labels]
+    width = max((cv2.getTextSize(text, font, size, zoom)[0][0] for text in texts), default=0)
+    legend = np.full((line * len(texts) + 12 * zoom, width + 50 * zoom, 3), 255, np.uint8)
+    for row, (label, text) in enumerate(zip(labels, texts, strict=True)):
+        top = 8 * zoom + row * line
+        cv2.rectangle(legend, (8 * zoom, top), (30 * zoom, top + 16 * zoom), colours[label].tolist(), -1)
+        cv2.putText(legend, text, (38 * zoom, top + 13 * zoom), font, size, (0, 0, 0), zoom, cv2.LINE_AA)
+    return legend
 
 
 def paint_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:

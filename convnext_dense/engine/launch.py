@@ -259,5 +259,5 @@ def _show_hook(cfg: Config, show_dir: str, config: str | os.PathLike) -> dict[st
         out_dir=show_dir,
         reader=reader.step,
         is_in_log_dir=is_detection,
-        score_thr=hook.get("score_thr", 0.3) if is_detection else None,
+        score_thr=hook.get("score_thr", 0.3),
     )

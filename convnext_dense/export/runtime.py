@@ -28,6 +28,7 @@ LEAST_SIDE = 32  # in pixels: the stride of a backbone's deepest map
 _FACTS = ("task", "file", "runtime", "class_names", "preparation", "input_size", "batch", "outputs")
 _BITS = 11  # of the weights with which OpenCV resizes images of 8 bits
 _PART = 2**20  # bytes of a file that are hashed at once
+_MOST_COVERED = 0.4  # of a box or a label, by a label of another one
 _ROWS = 64  # of a label map that are resized at once
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
@@ -563,21 +564,68 @@ def _draw_objects(picture: PIL.Image.Image, result: Mapping[str, Any], scale: in
         pixels[mask & ~_eroded(mask)] = colour
     picture = PIL.Image.fromarray(pixels)
     pen, line = ImageDraw.Draw(picture), max(1, round(max(picture.size) / 1000))
-    font = ImageFont.load_default(12 * line)
+    font = ImageFont.load_default(12 * max(1, max(picture.size) / 1000))
     for number in shown:
         x1, y1, x2, y2 = (round(float(scale * value)) for value in result["boxes"][number])
         pen.rectangle(
             (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=class_colour(result["labels"][number]), width=line
         )
-    for number in shown:
-        x1, y1 = (round(float(scale * value)) for value in result["boxes"][number][:2])
-        text = f"{result['names'][number]} {result['scores'][number]:.2f}"
-        _, _, right, bottom = pen.textbbox((0, 0), text, font=font)
-        x = max(min(x1, picture.width - right), 0)
-        y = min(max(y1 - bottom - 2, 0), max(picture.height - bottom, 0))
-        pen.rectangle((x, y, x + right, y + bottom + 2), fill=class_colour(result["labels"][number]))
-        pen.text((x, y), text, fill=(0, 0, 0), font=font)
+    texts = [f"{result['names'][number]} {result['scores'][number]:.2f}" for number in shown]
+    sizes = [
+        (int(right), int(bottom) + 2) for *_, right, bottom in (pen.textbbox((0, 0), text, font=font) for text in texts)
+    ]
+    boxes = np.rint(scale * np.asarray(result["boxes"], float)[shown]).reshape(-1, 4)
+    places = place_labels(boxes, sizes, pixels.shape[:2], below=[False] * len(shown))
+    for number, text, (width, height), place in zip(shown, texts, sizes, places, strict=True):
+        if place is not None:
+            x, y = place
+            pen.rectangle((x, y, x + width, y + height), fill=class_colour(result["labels"][number]))
+            pen.text((x, y), text, fill=(0, 0, 0), font=font)
     return picture
+
+
+def place_labels(
+    boxes: np.ndarray, sizes: Sequence[tuple[int, int]], shape: Sequence[int], *, below: Sequence[bool]
+) -> list[tuple[int, int] | None]:
+    """Find a place beside each box for its label, where it covers little of other boxes and labels.
+
+    Args:
+        boxes: (n, 4) in pixels; the last is drawn on top and has the first choice.
+        sizes: (width, height) of each label.
+        shape: (H, W) of the picture.
+        below: Which labels go below their boxes if that is as good as above.
+
+    Returns:
+        (left, top) of each label; None where it would cover most of a smaller box or of another label in any place.
+    """
+    places: list[tuple[int, int] | None] = [None] * len(boxes)
+    areas = (boxes[:, 2:] - boxes[:, :2]).clip(1).prod(axis=1)
+    labels = np.zeros((0, 4))
+    for number in reversed(range(len(boxes))):
+        width, height = sizes[number]
+        x1, y1, x2, y2 = boxes[number]
+        tops = (y2, y1 - height) if below[number] else (y1 - height, y2)
+        wanted = [(left, top) for left in (x1, x2 - width) for top in tops] + [(x2, y1), (x1 - width, y1), (x1, y1)]
+        corners = np.minimum(wanted, (shape[1] - width, shape[0] - height)).clip(0)
+        tried = np.hstack([corners, np.add(corners, (width, height))])
+        covered, written = _shared(tried, boxes), _shared(tried, labels)
+        shares = covered / areas
+        shares[:, number] = 0
+        hidden = written.max(axis=1, initial=0) / max(width * height, 1)
+        costs = covered.sum(axis=1) + 2 * written.sum(axis=1)
+        costs[(shares.max(axis=1) > _MOST_COVERED) | (hidden > _MOST_COVERED)] = np.inf
+        best = int(costs.argmin())
+        if np.isfinite(costs[best]):
+            places[number] = (int(corners[best, 0]), int(corners[best, 1]))
+            labels = np.vstack([labels, tried[best]])
+    return places
+
+
+def _shared(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the area (m, n) that m boxes have in common with n others."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return (high - low).clip(0).prod(axis=2)
 
 
 def _eroded(mask: np.ndarray) -> np.ndarray:

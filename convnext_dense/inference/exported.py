@@ -42,7 +42,10 @@ class ExportedPredictor(LoadedModel):
 
     def _prepare(self, image: Image, number: int) -> Prepared:
         with _as_user_error():
-            return Prepared.of(image, self.model.facts)
+            prepared = Prepared.of(image, self.model.facts)
+        if self.task != "classification":
+            self._note_scale(prepared.shape, min(prepared.scale))
+        return prepared
 
     def _run(self, prepared: Sequence[Prepared]) -> Sequence[Result]:
         with self._lock, _as_user_error():

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+from mmengine.logging import print_log
 
 from convnext_dense.errors import UserError
 from convnext_dense.inference.results import Detections, Result
 from convnext_dense.inference.tiles import Tiles, find_in_tiles
 
+SHRUNK = 0.25  # of its size: below, an image is said to lose its small objects
 Image = str | os.PathLike | np.ndarray | PIL.Image.Image
 
 
@@ -36,6 +38,7 @@ class LoadedModel(ABC):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._has_said_shrinking = False
 
     def __call__(self, image: Image, *, tiles: Tiles | None = None) -> Any:
         """Return what is found in one image: ``Detections``, ``LabelMap`` or ``ClassScores``."""
@@ -99,6 +102,21 @@ class LoadedModel(ABC):
             return self._run([self._prepare(part, number) for number, part in enumerate(parts)])
 
         return find_in_tiles(find, pixels, tiles, batch_size=batch_size)
+
+    def _note_scale(self, shape: Sequence[int], scale: float) -> None:
+        """Say once that an image of (H, W) is shrunk to a fraction of its size."""
+        if scale >= SHRUNK or self._has_said_shrinking:
+            return
+        self._has_said_shrinking = True
+        height, width = shape[:2]
+        inner = [max(round(scale * side), 1) for side in (width, height)]
+        way = f"find them in tiles: --tile {max(inner)}, or tiles=Tiles({max(inner)})"
+        if self.task == "segmentation":
+            way = f"take a config that sees windows (test_cfg.mode='slide'), and leave its Resize of {max(inner)} out"
+        print_log(
+            f"The config shrinks an image of {width} x {height} pixels to {inner[0]} x {inner[1]}, where objects of "
+            f"less than {round(8 / scale)} pixels are hard to see; {way}. This is said once."
+        )
 
     @abstractmethod
     def picture(self, image: Image) -> np.ndarray:

@@ -179,6 +179,13 @@ class Predictor(LoadedModel):
         return _view(image)
 
     def _prepare(self, image: Image, number: int) -> dict[str, Any]:
+        prepared = self._through_pipeline(image, number)
+        sample = prepared.get("data_samples")
+        if sample is not None and "scale_factor" in sample:
+            self._note_scale(sample.ori_shape, min(sample.scale_factor))
+        return prepared
+
+    def _through_pipeline(self, image: Image, number: int) -> dict[str, Any]:
         if not isinstance(image, str | os.PathLike):
             source = f"number {number} (an array)"
             return self._from_array(dict(img=self._as_array(image), img_id=number, img_path=source, **self._words))

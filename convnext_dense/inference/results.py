@@ -13,16 +13,14 @@ import numpy as np
 from convnext_dense.data.run_lengths import compress, decode
 from convnext_dense.errors import UserError
 from convnext_dense.visualization import (
-    DrawnObject,
+    MIN_PICTURE_SIDE,
     draw_classes,
     draw_label_map,
     draw_objects,
     enlarge_whole,
+    found_objects,
     paint_label_map,
 )
-
-# Smaller pictures are enlarged before drawing, or the names would cover the objects.
-MIN_PICTURE_SIDE = 640
 
 
 class Result(Mapping[str, Any]):
@@ -188,13 +186,11 @@ class Detections(Result):
         scale = pixels.shape[0] // picture.shape[0]
         shown = self.take(self.scores >= score_thr)
         tracks = [""] * len(shown.scores) if shown.ids is None else [f" #{number}" for number in shown.ids]
-        masks = [None] * len(shown.scores) if shown.masks is None else shown.masks
-        fields = zip(shown.boxes, shown.scores, shown.labels, shown.names, tracks, masks, strict=True)
-        objects = [
-            DrawnObject(scale * box, f"{name} {score:.2f}{track}", int(label), mask)
-            for box, score, label, name, track, mask in fields
+        texts = [
+            f"{name} {score:.2f}{track}" for name, score, track in zip(shown.names, shown.scores, tracks, strict=True)
         ]
-        return draw_objects(pixels, objects[::-1])  # the most certain one on top
+        objects = found_objects(shown.boxes, shown.labels.tolist(), texts, shown.masks, zoom=scale)
+        return draw_objects(pixels, objects)
 
     def summary(self, *, score_thr: float = 0.3) -> str:
         """Return how many objects have at least a score, and their classes."""

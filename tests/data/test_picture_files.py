@@ -9,6 +9,7 @@ import pytest
 
 from convnext_dense.data.picture_files import picture_names
 from convnext_dense.data.prediction_files import find_images, name_pictures
+from convnext_dense.export.runtime import place_labels
 from convnext_dense.files import names_unwritable
 from convnext_dense.visualization import DrawnObject, draw_objects, to_picture, write_picture
 
@@ -147,3 +148,31 @@ def test_label_is_above_its_box_and_that_of_a_crowd_below(is_below):
     drawn = draw_objects(np.zeros((100, 100, 3), np.uint8), [DrawnObject((10, 40, 90, 60), "a", 0, None, is_below)])
     assert drawn[:39].any() != is_below
     assert drawn[61:].any() == is_below
+
+
+def place(boxes, size=(40, 10), shape=(200, 300), below=None):
+    boxes = np.array(boxes, float).reshape(-1, 4)
+    return place_labels(boxes, [size] * len(boxes), shape, below=below or [False] * len(boxes))
+
+
+def test_label_stands_above_its_box_or_below_or_where_there_is_room():
+    box = [50, 60, 120, 150]
+    assert place([box]) == [(50, 50)]
+    assert place([box], below=[True]) == [(50, 150)]
+    assert place([[50, 2, 120, 80]]) == [(50, 80)]  # no room above
+    assert place([[290, 60, 299, 80]]) == [(260, 50)]  # inside the picture
+
+
+def test_labels_cover_neither_each_other_nor_small_objects():
+    boxes = [[20 * column + 5, 15 * row + 2, 20 * column + 15, 15 * row + 12] for row in range(13) for column in range(14)]
+    places = place(boxes)
+    labels = [(left, top, left + 40, top + 10) for left, top in filter(None, places)]
+    assert 5 <= len(labels) < len(boxes)
+    for label in labels:
+        for other in boxes:
+            width = min(label[2], other[2]) - max(label[0], other[0])
+            height = min(label[3], other[3]) - max(label[1], other[1])
+            assert max(width, 0) * max(height, 0) <= 40 or other == boxes[places.index(label[:2])]
+    top = [50, 60, 90, 100]  # two objects of one box: the labels are beside each other
+    first, second = place([top, top])
+    assert abs(first[0] - second[0]) >= 40 or abs(first[1] - second[1]) >= 10

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from random_models import NOISE
 
-from convnext_dense.inference import Detections, LoadedModel, draw_result, load_model
+from convnext_dense.inference import Detections, LoadedModel, Tiles, draw_result, load_model
 from convnext_dense.inference.running import Run
 from convnext_dense.inference.sources import find_sources
 from convnext_dense.inference.tracking import Tracker
@@ -103,8 +103,6 @@ def test_segmenter_writes_shares_of_classes(segmenter, tmp_path, infer):
 
 
 def test_detector_in_tiles_finds_in_a_small_picture_what_it_finds_without(detector, tmp_path):
-    from convnext_dense.inference import Tiles
-
     model = load_model(*detector, device="cpu")
     Image.fromarray(NOISE[..., :3]).save(tmp_path / "a.png")
     whole, tiled = (model.predict([tmp_path / "a.png"], tiles=tiles)[0] for tiles in (None, Tiles(64)))
@@ -216,3 +214,14 @@ def test_result_draws_what_draw_result_writes(detector, tmp_path):
     np.testing.assert_array_equal(
         cv2.imread(str(tmp_path / "drawn.png")), found.draw(model.picture(tmp_path / "a.png"), score_thr=0.0)
     )
+
+
+def test_image_that_is_shrunk_to_a_fraction_is_said_once_with_the_way_to_tiles(detector, capsys):
+    model = load_model(*detector, device="cpu", options={"test_dataloader.dataset.pipeline.1.scale": (64, 64)})
+    large = np.zeros((400, 300, 3), np.uint8)
+    model.predict([large[:200]], tiles=Tiles(200))
+    assert "shrinks" not in capsys.readouterr().out
+    model.predict([large, large])
+    printed = capsys.readouterr().out
+    assert printed.count("shrinks an image of 300 x 400 pixels to 48 x 64, where objects of less than 50 pixels") == 1
+    assert "--tile 64, or tiles=Tiles(64)" in printed
