@@ -13,13 +13,14 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
+from convnext_dense.checkpoints import read_zoo
 from convnext_dense.errors import UserError
 from convnext_dense.export import exporting, quantising
 from convnext_dense.export.exporting import check_arguments, export_model, published
 from convnext_dense.export.facts import write_facts
 from convnext_dense.export.parity import compare, losses
 from convnext_dense.export.runtime import ExportedModelError, load_exported
-from convnext_dense.inference import predict
+from convnext_dense.inference import Tiles, load_model, predict
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = "dict(_delete_=True, depths=[1, 1, 1, 1], channels=[16, 24, 32, 48])"
@@ -115,6 +116,31 @@ def test_a_classifier_in_every_format_gives_what_pytorch_gives(classifier, form,
     if form == "onnx":
         assert {"Conv", "MatMul"} <= operators(out) <= TENSORRT
     assert sorted(tmp_path.iterdir()) == [out]
+
+
+def test_an_exported_folder_is_used_like_a_model_in_pytorch(detector, images, tmp_path, run_tool):
+    export_model(*detector, tmp_path / "out", images=images)
+    ours, exported = load_model(*detector, device="cpu"), load_model(tmp_path / "out")
+    assert (exported.task, exported.class_names) == (ours.task, ours.class_names)
+    for image in (images[0], np.asarray(Image.open(images[1]).convert("RGB"))[..., ::-1]):
+        one, other = ours(image), exported(image)
+        assert one.names == other.names
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+        assert (one.masks != other.masks).mean() < 1e-4
+    tiles = Tiles(48)
+    np.testing.assert_allclose(ours(images[0], tiles=tiles).boxes, exported(images[0], tiles=tiles).boxes, atol=0.5)
+    code, _, err = run_tool("infer.py", tmp_path / "out", *images, "--out-dir", tmp_path / "pictures")
+    assert code == 0, err
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == len(images)
+    with pytest.raises(UserError, match=r"none that this model takes"):
+        exported(np.zeros((8, 8, 3), np.float32))
+    with pytest.raises(UserError, match="has neither options nor a device"):
+        load_model(tmp_path / "out", device="cpu")
+    with pytest.raises(UserError, match="is neither an exported model nor zoo:NAME: give a config and its checkpoint"):
+        load_model(detector[0])
+    backbone = next(name for name, entry in read_zoo().items() if entry.config is None)
+    with pytest.raises(UserError, match=f"zoo:{backbone} is a backbone, not a detector or a segmenter"):
+        load_model(f"zoo:{backbone}")
 
 
 def test_a_segmenter_takes_images_of_any_size(segmenter, images, tmp_path, run_tool):
