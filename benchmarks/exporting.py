@@ -1,6 +1,6 @@
 """A model in every export format beside PyTorch: metric, time per image, start-up, memory and file size.
 
-python -m benchmarks.exporting CONFIG CHECKPOINT --name nuclei --int8 TRAIN_IMAGES
+python -m benchmarks.exporting CONFIG CHECKPOINT --name nuclei --data NUCLEI --int8 TRAIN_IMAGES --images IMAGES
 
 Every format is exported by tools/export.py with ``--check-data``: the metrics are of the whole validation data. Times
 are of single images from the file to the result, in a process of their own, after all images have run once: processor
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("config")
     parser.add_argument("checkpoint")
     parser.add_argument("--name", help="of the model and its data in the table")
+    parser.add_argument("--data", help="folder of your own data, instead of the config's")
     parser.add_argument("--int8", nargs="+", help="images that show the model what is usual")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--work-dir", type=Path, default=Path("work_dirs/exporting"))
@@ -65,6 +66,8 @@ def export(way: str, args: argparse.Namespace) -> dict[str, Any]:
     if not (folder / "model.json").is_file():
         command = [sys.executable, "tools/export.py", args.config, args.checkpoint, str(folder), "--check-data"]
         command += ["--format", way.split()[0]]
+        if args.data:
+            command += ["--data", args.data]
         if way.endswith("int8"):
             command += ["--int8", *args.int8]
         subprocess.run(command, check=True, cwd=ROOT)

@@ -27,7 +27,26 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that choose the data of a config."""
+    """Add the arguments that choose the data of a config, and the channels of its images."""
+    add_folder_arguments(parser)
+    parser.add_argument(
+        "--channels",
+        type=int,
+        metavar="N",
+        help="channels of images that are not RGB: TIFF, .npy, 8 or 16 bits, floats",
+    )
+    parser.add_argument(
+        "--bands",
+        nargs="+",
+        type=int,
+        metavar="B",
+        help="channels that pictures show as red, green, blue, counted from 1 (default: the first three)",
+    )
+    add_options_argument(parser)
+
+
+def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``data_folder``."""
     parser.add_argument("--data", metavar="DIR", help="folder of your own data, instead of the config's")
     parser.add_argument("--data-format", choices=FORMAT_NAMES, help="format of --data (default: recognised)")
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label")
@@ -45,20 +64,6 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["later", "smaller"],
         help="object on top in label images that are painted (default: later)",
     )
-    parser.add_argument(
-        "--channels",
-        type=int,
-        metavar="N",
-        help="channels of images that are not RGB: TIFF, .npy, 8 or 16 bits, floats",
-    )
-    parser.add_argument(
-        "--bands",
-        nargs="+",
-        type=int,
-        metavar="B",
-        help="channels that pictures show as red, green, blue, counted from 1 (default: the first three)",
-    )
-    add_options_argument(parser)
 
 
 def data_folder(args: argparse.Namespace) -> DataFolder | None:

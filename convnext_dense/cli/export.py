@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from convnext_dense.cli.command_line import add_options_argument
+from convnext_dense.cli.command_line import add_folder_arguments, add_options_argument, data_folder
 from convnext_dense.data.prediction_files import find_images
 from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.export.exporting import export_model
@@ -47,6 +47,7 @@ def main() -> None:
         metavar="L",
         help="most that 8 bits may cost of AP, mIoU or accuracy on the validation data (default: %(default)s)",
     )
+    add_folder_arguments(parser)
     add_options_argument(parser)
     args = parser.parse_args()
     exported = export_model(
@@ -58,6 +59,7 @@ def main() -> None:
         any_size=args.dynamic,
         images=find_images(args.images) if args.images else None,
         check_data=args.check_data,
+        data=data_folder(args),
         int8=find_images(args.int8) if args.int8 else None,
         max_loss=args.max_loss,
         options=args.cfg_options,

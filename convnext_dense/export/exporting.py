@@ -4,6 +4,7 @@ Letters: H and W height and width in pixels.
 """
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ from mmengine.logging import print_log
 from torch import nn
 from torch.nn import functional
 
-from convnext_dense.errors import UserError
+from convnext_dense.data.data_folder import DataFolder
+from convnext_dense.data.own.tasks import use_folder
+from convnext_dense.errors import UserError, first_line
 from convnext_dense.export.facts import FACTS, FLOAT, collect_facts, write_facts
 from convnext_dense.export.graphs import GRAPHS, ExportedGraph
 from convnext_dense.export.parity import METRIC, Evaluation, compare, losses
@@ -55,6 +58,7 @@ def export_model(
     check_data: bool = False,
     int8: Sequence[str | os.PathLike] | None = None,
     max_loss: float = MAX_LOSS,
+    data: str | os.PathLike | DataFolder | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Exported:
     """Export a detector, a segmenter or a classifier.
@@ -70,6 +74,7 @@ def export_model(
         check_data: Whether to evaluate both on the validation data, too.
         int8: Images from which the ranges of activations are taken; weights and activations then have 8 bits.
         max_loss: By how much 8 bits may lower AP, mIoU or accuracy on the validation data, as a share of 1.
+        data: Folder of your own data, whose validation split replaces that of the config, and how it is read.
         options: Values of the config by dotted key.
 
     Raises:
@@ -89,6 +94,7 @@ def export_model(
             check_data=check_data,
             examples=choose_examples(int8) if int8 else None,
             max_loss=max_loss,
+            data=data,
             options=options,
         )
     except ExportedModelError as error:
@@ -107,14 +113,17 @@ def _export(
     check_data: bool,
     examples: Sequence[Path] | None,
     max_loss: float,
+    data: str | os.PathLike | DataFolder | None,
     options: Mapping[str, Any] | None,
 ) -> Exported:
     predictor = Predictor(config, checkpoint, options=options, device="cpu")
     preparation = read_preparation(predictor.cfg, predictor.task, size)
     if size is not None and predictor.task != "classification":
         fix_size(predictor, size)
-    evaluation = Evaluation(predictor.cfg, predictor.class_names) if check_data or examples else None
-    paths = _images(predictor, images, evaluation)
+    evaluation = None
+    if check_data or examples or not images:
+        evaluation = _validation_data(predictor, data, Path(config).stem)
+    paths = [Path(image) for image in images or evaluation.paths][:NUM_IMAGES]  # type: ignore[union-attr]
     with published(out_dir) as partial:
         traced, graph = _capture(predictor, preparation, paths[0], any_size=any_size or preparation.fixed_size is None)
         print_log(f"Writing {form}, which may take minutes", logger="current")
@@ -218,17 +227,19 @@ class _FixedSize(nn.Module):
         return data
 
 
-def _images(predictor: Predictor, images: Any, evaluation: Evaluation | None) -> list[Path]:
-    if images:
-        return [Path(image) for image in images][:NUM_IMAGES]
+def _validation_data(predictor: Predictor, data: str | os.PathLike | DataFolder | None, name: str) -> Evaluation:
+    if data is not None:
+        cfg = copy.deepcopy(predictor.cfg)
+        use_folder(cfg, data, predictor.class_names, splits={"test": "val"}, work_dir=Path("work_dirs", name))
+        return Evaluation(cfg, predictor.class_names, loader="test")
     try:
-        found = (evaluation or Evaluation(predictor.cfg, predictor.class_names)).paths[:NUM_IMAGES]
+        return Evaluation(predictor.cfg, predictor.class_names)
     except (UserError, FileNotFoundError) as error:
         raise UserError(
-            f"The exported model is held against PyTorch on real images, and the config's validation data has none "
-            f"({error}): give some with --images."
+            "The exported model is held against PyTorch on images of the validation data, and that of the config is "
+            f"not there ({first_line(error)}): name yours with --data DIR, or, without --check-data and --int8, give "
+            "some with --images."
         ) from error
-    return found
 
 
 def _capture(

@@ -175,6 +175,7 @@ class Evaluation:
     Args:
         cfg: The config.
         class_names: Of the results.
+        loader: ``'val'`` or ``'test'``; by default ``'val'`` if the config has it.
 
     Attributes:
         paths: Of the images.
@@ -183,8 +184,8 @@ class Evaluation:
         UserError: There is no such data.
     """
 
-    def __init__(self, cfg: Config, class_names: Sequence[str]) -> None:
-        loader = "val" if cfg.get("val_dataloader") is not None else "test"
+    def __init__(self, cfg: Config, class_names: Sequence[str], *, loader: str | None = None) -> None:
+        loader = loader or ("val" if cfg.get("val_dataloader") is not None else "test")
         self._metrics = [copy.deepcopy(metric) for metric in evaluators(cfg, loader)]
         self._data = DATASETS.build(copy.deepcopy(cfg[f"{loader}_dataloader"].dataset))
         self._num_classes = len(class_names)

@@ -3,7 +3,7 @@
 from convnext_dense.inference.loading import load_model
 from convnext_dense.inference.model import LoadedModel
 from convnext_dense.inference.predictor import Predictor, draw_result, predict
-from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Result, to_result
+from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Panoptic, Result, to_result
 from convnext_dense.inference.tiles import Tiles
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Detections",
     "LabelMap",
     "LoadedModel",
+    "Panoptic",
     "Predictor",
     "Result",
     "Tiles",

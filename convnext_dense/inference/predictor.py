@@ -45,7 +45,7 @@ from convnext_dense.data.upright_images import read_bgr
 from convnext_dense.engine.faults import name_config_faults
 from convnext_dense.errors import UserError
 from convnext_dense.inference.model import Image, LoadedModel
-from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Result, to_result
+from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Panoptic, Result, to_result
 from convnext_dense.visualization import to_picture, write_picture
 
 
@@ -87,6 +87,9 @@ def predict(
     """
     predictor = Predictor(config, checkpoint, options=options, device=device)
     return [result.to_dict() for result in predictor.iterate(images, batch_size=batch_size)]
+
+
+INSTANCE_OFFSET = 1000  # between the instances of a class in mmdet's panoptic maps
 
 
 class Predictor(LoadedModel):
@@ -222,7 +225,12 @@ class Predictor(LoadedModel):
         if self.task == "classification":
             top = sample["scores"].cpu().topk(min(5, len(self.class_names)))
             return ClassScores(top.values.numpy(), top.indices.numpy(), self.class_names)
-        return _found_objects(sample, self.class_names)
+        objects = _found_objects(sample, self.class_names) if "pred_instances" in sample else None
+        if "pred_panoptic_seg" not in sample:
+            assert objects is not None
+            return objects
+        head = self.cfg.model.get("panoptic_head") or self.cfg.model.panoptic_fusion_head
+        return _segments(sample.pred_panoptic_seg, self, int(head.num_things_classes), objects)
 
 
 def draw_result(image: Image, result: Mapping[str, Any], path: str | os.PathLike, *, score_thr: float = 0.3) -> None:
@@ -328,3 +336,19 @@ def _found_objects(sample: Any, names: Sequence[str]) -> Detections:
         shape=tuple(sample.ori_shape[:2]),
         rles=tuple(map(compress, instances.masks[order].numpy())) if "masks" in instances else None,
     )
+
+
+def _segments(found: Any, model: LoadedModel, num_things: int, objects: Detections | None) -> Panoptic:
+    """Return what mmdet numbers as class + 1000 x instance; the number of classes means none."""
+    numbers = found.sem_seg.squeeze(0).cpu().numpy()
+    names = model.class_names
+    segments: list[dict[str, Any]] = []
+    segment_map = np.zeros(numbers.shape, np.int64)
+    values, counts = np.unique(numbers, return_counts=True)
+    for value, count in sorted(zip(values.tolist(), counts.tolist(), strict=True), key=lambda pair: -pair[1]):
+        label = value % INSTANCE_OFFSET
+        if label < len(names):
+            number = len(segments) + 1
+            segment_map[numbers == value] = number
+            segments.append(dict(id=number, label=label, name=names[label], is_thing=label < num_things, area=count))
+    return Panoptic(segment_map, segments, names, model.palette, objects)

@@ -63,7 +63,7 @@ def test_every_channel_goes_through_as_one_of_three(name, loader, pytestconfig, 
         arguments = (CONFIGS[name], pytestconfig.rootpath, tmp_path)
         raw, normalised = go_through(*arguments, images(3, dtype), loader, by_value=everything)
         assert raw.dtype == (np.uint8 if dtype == np.uint8 else np.float32)
-        for channels in (1, 2, 4, 5, 13):
+        for channels in (1, 2, 4, 5, 13) if dtype == np.uint8 else (4, 13):
             more_raw, more_normalised = go_through(*arguments, images(channels, dtype), loader, by_value=everything)
             both = min(channels, 3)
             scale = float(np.ptp(everything))

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
 
 from convnext_dense.checkpoints import read_zoo
+from convnext_dense.config.class_counts import set_num_classes
 from convnext_dense.errors import UserError
 from convnext_dense.export import exporting, quantising
 from convnext_dense.export.exporting import check_arguments, export_model, published
@@ -166,6 +169,37 @@ def test_a_detector_fits_images_into_one_size_and_runs_without_the_package(detec
     subprocess.run([*command, tmp_path / "pictures"], check=True, cwd=tmp_path)
     assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {path.stem for path in images}
     assert load_exported(tmp_path / "out").facts["input_size"] == [96, 64]
+
+
+def test_the_validation_data_is_that_of_a_folder_of_your_own(segmenter, two_class_folder, tmp_path, run_tool):
+    config, _ = segmenter
+    checkpoint = tmp_path / "two.pth"
+    cfg = Config.fromfile(config)
+    set_num_classes(cfg.model, 2)
+    init_default_scope("mmseg")
+    names = ("background", "shape")
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": names}}}, checkpoint)
+    code, out, err = run_tool(
+        "export.py", config, checkpoint, tmp_path / "out", "--data", two_class_folder, "--check-data"
+    )
+    assert code == 0, err
+    metric = next(line for line in out.splitlines() if line.startswith("mIoU: PyTorch "))
+    facts = json.loads((tmp_path / "out/model.json").read_text())
+    assert facts["parity"]["images"] == 4  # of val
+    code, out, err = run_tool(
+        "test.py", config, checkpoint, "--data", two_class_folder, "--work-dir", tmp_path / "work"
+    )
+    assert code == 0, err
+    log = next((tmp_path / "work").rglob("*.log")).read_text()
+    measured = float(re.search(r"mIoU: ([\d.]+)", log)[1])
+    assert metric.split()[2] == f"{measured:.4f},"
+    code, _, err = run_tool("export.py", config, checkpoint, tmp_path / "out", "--data", tmp_path / "nowhere")
+    assert code == 1
+    assert "nowhere" in err
+    code, _, err = run_tool("export.py", config, checkpoint, tmp_path / "out", "--classes", "a", "b")
+    assert code == 1
+    assert "--classes says how a folder is read that is given with --data DIR" in err
 
 
 def test_a_detector_that_finds_nothing_runs_as_a_program_of_torch(detector, images, tmp_path):
