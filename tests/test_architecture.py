@@ -37,10 +37,11 @@ ALLOWED = {
         *("inference", "config", "data", "checkpoints", "visualization", "evaluation"),
         *("mmengine", "mmcv", "mmdet", "mmseg", "torchvision"),
     },
+    "serving": {"inference", "data", "visualization"},
     "description": {"models", "config", "optim", "checkpoints", "mmengine", "mmdet", "mmseg"},
     "cli": LIBRARIES
     | {"engine", "config", "data", "plug", "checkpoints", "models", "description", "inference"}
-    | {"export"},
+    | {"export", "serving"},
 }
 # One file, because it is copied into other projects.
 LONG_FILES = {"runtime.py"}

@@ -39,6 +39,10 @@ class Tiles:
         if not 0 <= self.overlap < 1:
             raise UserError(f"An overlap of {self.overlap} must be a share of 1, such as 0.25.")
 
+    def count(self, height: int, width: int) -> int:
+        """Return the number of tiles of a picture."""
+        return len(_starts(height, self.size, self.overlap)) * len(_starts(width, self.size, self.overlap))
+
     def windows(self, height: int, width: int) -> Iterator["Window"]:
         """Yield windows that cover a picture; the last of a row or column ends with it."""
         for top in _starts(height, self.size, self.overlap):

@@ -1,0 +1,1 @@
+"""A loaded model behind HTTP: a REST interface with an OpenAPI description."""

@@ -1,0 +1,141 @@
+"""The REST interface: an image in, what was found as JSON or as a picture out.
+
+Nothing of a request is kept: an upload is written to a temporary folder, under a name of our own, and removed.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+
+from convnext_dense.data.opened_images import ARRAY_SUFFIX, READABLE_SUFFIXES, open_image
+from convnext_dense.errors import UserError
+from convnext_dense.inference import LoadedModel, Result, Tiles
+from convnext_dense.serving.limits import BodyLimit, Limits, TooManyError, Turnstile
+
+MAX_TILES = 1000  # of an image
+_NUMPY = b"\x93NUMPY"  # what .npy files begin with
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "The file is no image, or not one that the model takes"},
+    413: {"description": "The request or the image is too large"},
+    429: {"description": "Too many requests: try again"},
+}
+
+
+def make_app(model: LoadedModel, *, limits: Limits | None = None) -> Any:
+    """Return a FastAPI application.
+
+    Args:
+        model: The model.
+        limits: Of requests.
+
+    Raises:
+        UserError: FastAPI is not installed.
+    """
+    try:
+        from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
+        from fastapi.responses import RedirectResponse
+    except ImportError as error:
+        raise UserError("A server needs FastAPI: pip install 'convnext-dense[serve]'.") from error
+    from convnext_dense import __version__
+
+    limits = limits or Limits()
+    turnstile = Turnstile(limits)
+    app = FastAPI(title="convnext_dense", version=__version__, docs_url="/docs", redoc_url=None)
+    app.add_middleware(BodyLimit, max_bytes=limits.max_bytes)
+
+    def find(request: Request, file: UploadFile, tile: int | None, overlap: float) -> tuple[Result, Any]:
+        client = request.client.host if request.client else ""
+        try:
+            with turnstile(client), tempfile.TemporaryDirectory() as folder:
+                return _find(model, limits, file, Path(folder), tile=tile, overlap=overlap)
+        except TooManyError as error:
+            raise HTTPException(429, str(error), headers={"Retry-After": "1"}) from error
+        except _TooLargeError as error:
+            raise HTTPException(413, str(error)) from error
+        except UserError as error:
+            raise HTTPException(400, str(error)) from error
+
+    image = Annotated[UploadFile, File(description="The image: JPEG, PNG, TIFF, ...")]
+    threshold = Annotated[float, Query(ge=0, le=1, description="Objects below are left out")]
+    tiling = Annotated[int | None, Query(ge=32, le=16384, description="Find objects in tiles of that many pixels")]
+    overlapping = Annotated[float, Query(ge=0, le=0.9, description="Of neighbouring tiles, as a share")]
+
+    @app.get("/", include_in_schema=False)
+    def root() -> Any:
+        return RedirectResponse("/docs")
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """Say that the server is there."""
+        return {"status": "ok"}
+
+    @app.get("/model")
+    def describe() -> dict[str, Any]:
+        """Return what the model is for, and its classes."""
+        return dict(task=model.task, class_names=list(model.class_names))
+
+    @app.post("/predict", responses=_REFUSALS)
+    def predict(
+        request: Request, file: image, score_thr: threshold = 0.0, tile: tiling = None, overlap: overlapping = 0.25
+    ) -> dict[str, Any]:
+        """Return what is found in an image.
+
+        Objects, areas and segments are in COCO's result format, with masks as run lengths, and classes with scores.
+        """
+        found, pixels = find(request, file, tile, overlap)
+        return dict(task=model.task, height=pixels.shape[0], width=pixels.shape[1], results=_plain(found, score_thr))
+
+    @app.post("/picture", responses={**_REFUSALS, 200: {"content": {"image/png": {}}}}, response_class=Response)
+    def picture(
+        request: Request, file: image, score_thr: threshold = 0.3, tile: tiling = None, overlap: overlapping = 0.25
+    ) -> Any:
+        """Return the image as a PNG with what is found drawn on it."""
+        found, pixels = find(request, file, tile, overlap)
+        _, content = cv2.imencode(".png", found.draw(pixels, score_thr=score_thr))
+        return Response(content.tobytes(), media_type="image/png")
+
+    return app
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+def _find(
+    model: LoadedModel, limits: Limits, file: Any, folder: Path, *, tile: int | None, overlap: float
+) -> tuple[Result, Any]:
+    """Return what is found in an upload, and its picture."""
+    content = file.file.read()
+    suffix = Path(file.filename or "").suffix.lower()
+    is_array = content.startswith(_NUMPY)
+    path = folder / f"upload{suffix if is_array == (suffix == ARRAY_SUFFIX) and suffix in READABLE_SUFFIXES else ''}"
+    path.write_bytes(content)
+    try:
+        if not is_array:
+            opened = open_image(path)
+            if opened.height * opened.width > limits.max_pixels:
+                raise _TooLargeError(
+                    f"The image has {opened.width} x {opened.height} pixels, more than {limits.max_pixels}."
+                )
+        picture = model.picture(path)
+        tiles = None if tile is None else Tiles(tile, overlap)
+        if tiles is not None and tiles.count(*picture.shape[:2]) > MAX_TILES:
+            raise UserError(f"The image would be cut into more than {MAX_TILES} tiles: choose larger ones.")
+        return model(path, tiles=tiles), picture
+    except UserError as error:
+        raise UserError(str(error).replace(str(path), "upload")) from error
+
+
+def _plain(found: Result, score_thr: float) -> list[dict[str, Any]]:
+    """Return a result as values of JSON."""
+    try:
+        items = found.to_coco()
+    except UserError:  # of a classifier
+        items = found.to_rows()
+    return [
+        {key: value for key, value in item.items() if key != "image_id"}
+        for item in items
+        if item.get("score", 1.0) >= score_thr
+    ]
