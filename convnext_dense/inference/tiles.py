@@ -3,7 +3,6 @@
 Letters: n objects, H and W the height and width of the whole picture in pixels.
 """
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -167,12 +166,11 @@ def _groups(found: _Found, windows: Sequence[Window]) -> list[list[int]]:
 
 def _pairs(found: _Found, windows: Sequence[Window]) -> Iterator[tuple[int, int]]:
     """Yield objects of two tiles that are one, judged by what both tiles show."""
-    for one, other in itertools.combinations(range(len(windows)), 2):
-        common = np.array(
-            [*np.maximum(windows[one][:2], windows[other][:2]), *np.minimum(windows[one][2:], windows[other][2:])]
+    corners = np.array(windows)
+    for one, other in _overlapping(corners):
+        common = np.hstack(
+            [np.maximum(corners[one, :2], corners[other, :2]), np.minimum(corners[one, 2:], corners[other, 2:])]
         )
-        if (common[2:] <= common[:2]).any():
-            continue
         ours, theirs = (_in_common(found, number, common) for number in (one, other))
         low = np.maximum(ours.boxes[:, None, :2], theirs.boxes[None, :, :2])
         high = np.minimum(ours.boxes[:, None, 2:], theirs.boxes[None, :, 2:])
@@ -184,6 +182,15 @@ def _pairs(found: _Found, windows: Sequence[Window]) -> Iterator[tuple[int, int]
             yield int(ours.numbers[first]), int(theirs.numbers[second])
 
 
+def _overlapping(corners: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yield the pairs of boxes (n, 4) that have a part in common."""
+    for one, box in enumerate(corners):
+        rest = corners[one + 1 :]
+        is_near = (np.maximum(rest[:, :2], box[:2]) < np.minimum(rest[:, 2:], box[2:])).all(axis=1)
+        for other in np.flatnonzero(is_near):
+            yield one, one + 1 + int(other)
+
+
 class _Common(NamedTuple):
     numbers: np.ndarray
     boxes: np.ndarray
@@ -191,7 +198,7 @@ class _Common(NamedTuple):
 
 def _in_common(found: _Found, tile: int, common: np.ndarray) -> _Common:
     """Return the objects of a tile that reach into a part of the picture, with their boxes in it."""
-    numbers = np.flatnonzero(found.tiles == tile)
+    numbers = np.arange(*np.searchsorted(found.tiles, (tile, tile + 1)))  # tiles are in order
     low = np.maximum(found.boxes[numbers, :2], common[:2])
     high = np.minimum(found.boxes[numbers, 2:], common[2:])
     is_inside = (high > low).all(axis=1)
