@@ -28,6 +28,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 CALLS = 100
 SIDE = 8192
+OVERLAP = 0.5  # the largest objects are half as large as an image
 FRAMES = (30, 300)
 MIN_IOU, MIN_SCORE = 0.5, 0.3
 
@@ -156,12 +157,13 @@ def measure_tiles(config: str, checkpoint: str, content: Mapping[str, Any], imag
         truths.append(given + np.array([column, row, column, row, 0]) * cell)
     memory_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     start = time.process_time()
-    found = model(mosaic, tiles=Tiles(cell))
+    found = model(mosaic, tiles=Tiles(cell, OVERLAP))
     seconds = time.process_time() - start
     truth = np.concatenate(truths)
     return dict(
         objects=len(truth),
         tile=cell,
+        overlap=OVERLAP,
         recall_alone=float(np.concatenate(recalled).mean()),
         recall_in_tiles=float(recall_of(found, truth, names).mean()),
         seconds=seconds,
