@@ -164,7 +164,8 @@ def test_label_stands_above_its_box_or_below_or_where_there_is_room():
 
 
 def test_labels_cover_neither_each_other_nor_small_objects():
-    boxes = [[20 * column + 5, 15 * row + 2, 20 * column + 15, 15 * row + 12] for row in range(13) for column in range(14)]
+    corners = [(20 * column + 5, 15 * row + 2) for row in range(13) for column in range(14)]
+    boxes = [[left, top, left + 10, top + 10] for left, top in corners]
     places = place(boxes)
     labels = [(left, top, left + 40, top + 10) for left, top in filter(None, places)]
     assert 5 <= len(labels) < len(boxes)
