@@ -1,7 +1,10 @@
 """Opens image files safely: reads the size before the pixels, and reports what readers change silently."""
 
+import contextlib
 import os
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 MAX_PIXELS = 178_956_970
 _LIMIT_VARIABLE = "OPENCV_IO_MAX_IMAGE_PIXELS"
 
+_LOCK = threading.Lock()
 _LIES_ON_ITS_SIDE = 5  # and above: width and height are swapped when the image is turned upright
 
 # Files with these suffixes are the images of a folder.
@@ -70,10 +74,8 @@ def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
     if not path.stat().st_size:
         raise UserError(f"{kind} {path} is empty (0 bytes). Copy it again.")
     limit = pixel_limit()
-    pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # our own check below names the size
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
-            warnings.simplefilter("ignore")  # of broken EXIF
+        with _pillow_without_a_limit(), Image.open(path) as file:  # our own check below names the size
             width, height = file.size
             if width * height <= limit:
                 file.load()
@@ -85,12 +87,22 @@ def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
         return _open_otherwise(path, kind)
     except UNREADABLE as error:
         raise UserError(f"{kind} {path} cannot be decoded: it is truncated or not an image. Copy it again.") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = pillows_limit
     raise UserError(
         f"{kind} {path} claims {width}x{height} pixels, more than {limit}: it was not decoded. If it is what it "
         f"claims, cut it into tiles, or set {_LIMIT_VARIABLE} to a larger number."
     )
+
+
+@contextlib.contextmanager
+def _pillow_without_a_limit() -> Iterator[None]:
+    """Let Pillow open images of any size, without its warnings; one thread at a time, as both are of the process."""
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of broken EXIF
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _open_otherwise(path: Path, kind: str) -> OpenedImage:

@@ -2,8 +2,10 @@
 
 from convnext_dense.inference.loading import load_model
 from convnext_dense.inference.model import LoadedModel
+from convnext_dense.inference.panoptic import Panoptic
+from convnext_dense.inference.plain import to_result
 from convnext_dense.inference.predictor import Predictor, draw_result, predict
-from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Panoptic, Result, to_result
+from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Result
 from convnext_dense.inference.tiles import Tiles
 
 __all__ = [

@@ -10,7 +10,8 @@ from convnext_dense.data.own.segmentation import make_palette
 from convnext_dense.errors import UserError
 from convnext_dense.export.runtime import ExportedModel, ExportedModelError, Prepared, read_rgb
 from convnext_dense.inference.model import Image, LoadedModel
-from convnext_dense.inference.results import Result, to_result
+from convnext_dense.inference.plain import to_result
+from convnext_dense.inference.results import Result
 
 
 class ExportedPredictor(LoadedModel):

@@ -45,7 +45,9 @@ from convnext_dense.data.upright_images import read_bgr
 from convnext_dense.engine.faults import name_config_faults
 from convnext_dense.errors import UserError
 from convnext_dense.inference.model import Image, LoadedModel
-from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Panoptic, Result, to_result
+from convnext_dense.inference.panoptic import Panoptic
+from convnext_dense.inference.plain import to_result
+from convnext_dense.inference.results import ClassScores, Detections, LabelMap, Result
 from convnext_dense.visualization import to_picture, write_picture
 
 

@@ -4,6 +4,7 @@ Nothing of a request is kept: an upload is written to a temporary folder, under 
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,33 +35,16 @@ def make_app(model: LoadedModel, *, limits: Limits | None = None) -> Any:
         UserError: FastAPI is not installed.
     """
     try:
-        from fastapi import FastAPI, File, HTTPException, Query, Request, Response, UploadFile
-        from fastapi.responses import RedirectResponse
+        from fastapi import FastAPI
     except ImportError as error:
         raise UserError("A server needs FastAPI: pip install 'convnext-dense[serve]'.") from error
+    from fastapi.responses import RedirectResponse
+
     from convnext_dense import __version__
 
     limits = limits or Limits()
-    turnstile = Turnstile(limits)
     app = FastAPI(title="convnext_dense", version=__version__, docs_url="/docs", redoc_url=None)
     app.add_middleware(BodyLimit, max_bytes=limits.max_bytes)
-
-    def find(request: Request, file: UploadFile, tile: int | None, overlap: float) -> tuple[Result, Any]:
-        client = request.client.host if request.client else ""
-        try:
-            with turnstile(client), tempfile.TemporaryDirectory() as folder:
-                return _find(model, limits, file, Path(folder), tile=tile, overlap=overlap)
-        except TooManyError as error:
-            raise HTTPException(429, str(error), headers={"Retry-After": "1"}) from error
-        except _TooLargeError as error:
-            raise HTTPException(413, str(error)) from error
-        except UserError as error:
-            raise HTTPException(400, str(error)) from error
-
-    image = Annotated[UploadFile, File(description="The image: JPEG, PNG, TIFF, ...")]
-    threshold = Annotated[float, Query(ge=0, le=1, description="Objects below are left out")]
-    tiling = Annotated[int | None, Query(ge=32, le=16384, description="Find objects in tiles of that many pixels")]
-    overlapping = Annotated[float, Query(ge=0, le=0.9, description="Of neighbouring tiles, as a share")]
 
     @app.get("/", include_in_schema=False)
     def root() -> Any:
@@ -75,6 +59,19 @@ def make_app(model: LoadedModel, *, limits: Limits | None = None) -> Any:
     def describe() -> dict[str, Any]:
         """Return what the model is for, and its classes."""
         return dict(task=model.task, class_names=list(model.class_names))
+
+    _add_predictions(app, model, limits)
+    return app
+
+
+def _add_predictions(app: Any, model: LoadedModel, limits: Limits) -> None:
+    from fastapi import File, Query, Request, Response, UploadFile
+
+    find = _finder(model, limits)
+    image = Annotated[UploadFile, File(description="The image: JPEG, PNG, TIFF, ...")]
+    threshold = Annotated[float, Query(ge=0, le=1, description="Objects below are left out")]
+    tiling = Annotated[int | None, Query(ge=32, le=16384, description="Find objects in tiles of that many pixels")]
+    overlapping = Annotated[float, Query(ge=0, le=0.9, description="Of neighbouring tiles, as a share")]
 
     @app.post("/predict", responses=_REFUSALS)
     def predict(
@@ -96,7 +93,26 @@ def make_app(model: LoadedModel, *, limits: Limits | None = None) -> Any:
         _, content = cv2.imencode(".png", found.draw(pixels, score_thr=score_thr))
         return Response(content.tobytes(), media_type="image/png")
 
-    return app
+
+def _finder(model: LoadedModel, limits: Limits) -> Callable[[Any, Any, int | None, float], tuple[Result, Any]]:
+    """Return a function that finds what is in an upload, and refuses it in HTTP's way."""
+    from fastapi import HTTPException
+
+    turnstile = Turnstile(limits)
+
+    def find(request: Any, file: Any, tile: int | None, overlap: float) -> tuple[Result, Any]:
+        client = request.client.host if request.client else ""
+        try:
+            with turnstile(client), tempfile.TemporaryDirectory() as folder:
+                return _find(model, limits, file, Path(folder), tile=tile, overlap=overlap)
+        except TooManyError as error:
+            raise HTTPException(429, str(error), headers={"Retry-After": "1"}) from error
+        except _TooLargeError as error:
+            raise HTTPException(413, str(error)) from error
+        except UserError as error:
+            raise HTTPException(400, str(error)) from error
+
+    return find
 
 
 class _TooLargeError(Exception):

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,7 @@ def test_verify_measures_and_compares(task, zoo, detector, segmenter, shapes_fol
     }[task]  # fmt: skip
     zoo(content, task=task, config=config, published=published)
     expected = measured_by_test(run_tool, config, folder, tmp_path)
+    time.sleep(1)  # mmengine's loggers are named after the second in which they begin
     code, out, err = run_tool(
         "zoo.py", "verify", "small", "--data", folder, "--work-dir", tmp_path / "verify",
         "--cfg-options", *as_options(FEW if task == "detection" else SINGLE_PROCESS),

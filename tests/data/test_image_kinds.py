@@ -4,6 +4,7 @@ Expected pixels are those that were put into the file, turned or scaled by hand.
 """
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -242,3 +243,12 @@ def test_truncated_image_stays_an_error(tmp_path):
     Image.fromarray(np.repeat(RGB, 9, 0)).save(content, format="png")
     with pytest.raises(ValueError, match="cannot be decoded"):
         CorruptImages(1, 0.0).decode(content.getvalue()[:300], "half.png")
+
+
+def test_threads_that_open_images_leave_pillows_limit_as_it_was(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    before = Image.MAX_IMAGE_PIXELS
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(open_image, [tmp_path / "a.png"] * 400))
+    assert before is not None
+    assert before == Image.MAX_IMAGE_PIXELS

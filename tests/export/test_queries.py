@@ -83,6 +83,7 @@ MODELS_WITH_BOXES = {
 
 @pytest.fixture(scope="module", params=MODELS_WITH_BOXES)
 def detector(request):
+    torch.manual_seed(0)
     return MODELS_WITH_BOXES[request.param]()
 
 
