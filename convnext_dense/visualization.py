@@ -3,7 +3,6 @@
 Letters: H, W are the height and width of a picture in pixels; pictures are BGR, uint8.
 """
 
-import colorsys
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,10 +12,8 @@ import cv2
 import numpy as np
 
 from convnext_dense.errors import UserError
-from convnext_dense.export.runtime import place_labels
+from convnext_dense.export.runtime import class_colour, place_labels
 from convnext_dense.files import names_unwritable, written_whole
-
-_GOLDEN_RATIO = (5**0.5 - 1) / 2  # hues that are multiples of it stay apart, however many there are
 
 # Smaller pictures are enlarged before drawing, or the names would cover the objects.
 MIN_PICTURE_SIDE = 640
@@ -148,8 +145,8 @@ def _line_width(picture: np.ndarray) -> int:
 
 def _class_colour(number: int) -> tuple[int, int, int]:
     """Return a bright BGR colour."""
-    red, green, blue = colorsys.hsv_to_rgb(number * _GOLDEN_RATIO % 1, 0.6, 1)
-    return round(255 * blue), round(255 * green), round(255 * red)
+    red, green, blue = class_colour(number)
+    return blue, green, red
 
 
 def draw_labels(

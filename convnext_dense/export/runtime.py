@@ -30,7 +30,7 @@ _BITS = 11  # of the weights with which OpenCV resizes images of 8 bits
 _PART = 2**20  # bytes of a file that are hashed at once
 _MOST_COVERED = 0.4  # of a box or a label, by a label of another one
 _ROWS = 64  # of a label map that are resized at once
-_GOLDEN_RATIO = (5**0.5 - 1) / 2
+_GOLDEN_RATIO = (5**0.5 - 1) / 2  # hues that are multiples of it stay apart, however many there are
 
 Image = str | os.PathLike | np.ndarray | PIL.Image.Image
 
@@ -708,8 +708,8 @@ def summary(result: Mapping[str, Any], *, score_thr: float = 0.3) -> str:
     """Return what was found in a few words."""
     if "label_map" in result:
         counts = np.bincount(result["label_map"].ravel(), minlength=len(result["class_names"]))
-        shares = {result["class_names"][label]: counts[label] / counts.sum() for label in np.argsort(-counts)}
-        return ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share)
+        order = [label for label in np.argsort(-counts, kind="stable") if counts[label]]
+        return ", ".join(f"{result['class_names'][label]} {counts[label] / counts.sum():.1%}" for label in order)
     if "boxes" not in result:
         return ", ".join(f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True))
     names = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= score_thr]

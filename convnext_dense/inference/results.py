@@ -12,6 +12,7 @@ import numpy as np
 
 from convnext_dense.data.run_lengths import compress, decode
 from convnext_dense.errors import UserError
+from convnext_dense.export.runtime import summary
 from convnext_dense.visualization import (
     MIN_PICTURE_SIDE,
     draw_classes,
@@ -66,8 +67,8 @@ class Result(Mapping[str, Any]):
         return self.draw(picture, score_thr=score_thr)
 
     def summary(self, *, score_thr: float = 0.3) -> str:
-        """Return what was found in a few words."""
-        raise NotImplementedError
+        """Return what was found in a few words; objects count from a score."""
+        return summary(self, score_thr=score_thr)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Return one dict of plain values per object or class, the rows of ``to_pandas``."""
@@ -192,11 +193,6 @@ class Detections(Result):
         objects = found_objects(shown.boxes, shown.labels.tolist(), texts, shown.masks, zoom=scale)
         return draw_objects(pixels, objects)
 
-    def summary(self, *, score_thr: float = 0.3) -> str:
-        """Return how many objects have at least a score, and their classes."""
-        names = self.take(self.scores >= score_thr).names
-        return f"{len(names)} objects ({', '.join(sorted(set(names))) or 'none'})"
-
     def _keys(self) -> tuple[str, ...]:
         more = dict(masks=self.rles, ids=self.ids)
         return (
@@ -256,10 +252,6 @@ class LabelMap(Result):
         """Return the picture under its classes' colours, without a legend."""
         return paint_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self)
 
-    def summary(self, *, score_thr: float = 0.3) -> str:
-        """Return the share of each class that occurs, the largest first."""
-        return ", ".join(f"{row['name']} {row['share']:.1%}" for row in self.to_rows())
-
     def _keys(self) -> tuple[str, ...]:
         return ("label_map", "class_names", "palette")
 
@@ -301,10 +293,6 @@ class ClassScores(Result):
     def draw(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
         """Return the picture with the classes below, see ``Result.draw``."""
         return draw_classes(enlarge_whole(picture, MIN_PICTURE_SIDE), self)
-
-    def summary(self, *, score_thr: float = 0.3) -> str:
-        """Return the classes with their scores."""
-        return ", ".join(f"{name} {score:.1%}" for name, score in zip(self.names, self.scores, strict=True))
 
     def _keys(self) -> tuple[str, ...]:
         return ("scores", "labels", "names", "class_names")

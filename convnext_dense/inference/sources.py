@@ -22,7 +22,7 @@ LIST_SUFFIX = ".txt"
 STDIN = "-"
 MAX_BYTES = 512 * 2**20  # of what is downloaded from an address
 _CHUNK = 2**20
-_CAMERA = re.compile(r"camera:(\d+)$")
+CAMERA = re.compile(r"camera:(\d+)$")
 _STREAMS = ("rtsp://", "rtmp://", "udp://")
 _ADDRESSES = ("http://", "https://")
 
@@ -46,7 +46,7 @@ class Source(NamedTuple):
     @property
     def is_live(self) -> bool:
         """Whether it is a camera or a stream, which has no end."""
-        return bool(_CAMERA.match(self.place)) or self.place.startswith(_STREAMS)
+        return bool(CAMERA.match(self.place)) or self.place.startswith(_STREAMS)
 
     @property
     def is_video(self) -> bool:
@@ -81,7 +81,7 @@ def find_sources(names: Iterable[str | os.PathLike], *, recursive: bool = False)
     for name in (os.fspath(name) for name in names):
         if name == STDIN or name.lower().endswith(LIST_SUFFIX):
             sources = find_sources(_lines(name), recursive=recursive)
-        elif name.startswith((*_ADDRESSES, *_STREAMS)) or _CAMERA.match(name):
+        elif name.startswith((*_ADDRESSES, *_STREAMS)) or CAMERA.match(name):
             sources = [Source(name)]
         else:
             files = find_files([name], recursive=recursive, also=VIDEO_SUFFIXES)

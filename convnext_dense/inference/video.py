@@ -4,8 +4,8 @@ Letters: H and W the height and width of a frame in pixels.
 """
 
 import os
-import re
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from convnext_dense.errors import UserError
 from convnext_dense.files import names_unwritable
+from convnext_dense.inference.sources import CAMERA
 
 DEFAULT_RATE = 25.0  # frames per second where a camera does not say
 
@@ -32,7 +33,7 @@ class Video:
 
     def __init__(self, place: str | os.PathLike) -> None:
         place = os.fspath(place)
-        camera = re.match(r"camera:(\d+)$", place)
+        camera = CAMERA.match(place)
         if camera is None and "://" not in place and not Path(place).is_file():
             raise UserError(f"Video {place} does not exist.")
         self._place = place
@@ -93,8 +94,6 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _start(self, picture: np.ndarray) -> None:
-        from fractions import Fraction
-
         with names_unwritable(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._container = self._av.open(os.fspath(self._partial), "w", format="mp4")

@@ -7,43 +7,15 @@ import json
 import cv2
 import numpy as np
 import pytest
+from bright_detector import Bright
 from PIL import Image
 from random_models import NOISE
 
-from convnext_dense.inference import Detections, LoadedModel, Tiles, draw_result, load_model
+from convnext_dense.inference import Detections, Tiles, draw_result, load_model
 from convnext_dense.inference.running import Run
 from convnext_dense.inference.sources import find_sources
 from convnext_dense.inference.tracking import Tracker
 from convnext_dense.inference.video import Video, VideoWriter
-
-
-class Bright(LoadedModel):
-    """A detector of the brightest area of a picture."""
-
-    task, class_names, palette = "detection", ("light",), [[255, 255, 255]]
-
-    def picture(self, image):
-        return self._read(image)
-
-    def _read(self, image):
-        return cv2.imread(str(image)) if not isinstance(image, np.ndarray) else image
-
-    def _prepare(self, image, number):
-        return self._read(image)
-
-    def _run(self, prepared):
-        return [self._found(pixels) for pixels in prepared]
-
-    def _found(self, pixels):
-        ys, xs = np.nonzero(pixels[..., 0] > 128)
-        boxes = np.array([[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]] if len(xs) else [], np.float32)
-        return Detections(
-            boxes.reshape(-1, 4),
-            np.full(len(boxes), 0.9, np.float32),
-            np.zeros(len(boxes), int),
-            self.class_names,
-            pixels.shape[:2],
-        )
 
 
 def write_video(path, frames, rate=10):
