@@ -8,7 +8,7 @@ import csv
 import glob
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -87,15 +87,20 @@ def _files_in(folder: Path, pattern: str, also: Sequence[str]) -> dict[Path, int
 
 
 def name_pictures(
-    images: Sequence[Path], out_dir: Path, *, folders: Mapping[Path, int] | None = None
+    images: Sequence[Path],
+    out_dir: Path,
+    *,
+    folders: Mapping[Path, int] | None = None,
+    videos: Collection[Path] = (),
 ) -> dict[Path, Path]:
-    """Return a unique picture path for every image, see ``picture_names``.
+    """Return a unique path for the picture of every image, or the ``.mp4`` of a video, see ``picture_names``.
 
     Raises:
         UserError: A picture would overwrite an image.
     """
     names = picture_names(images, folders=folders)
-    pictures = {image: out_dir / f"{names[os.fspath(image)]}.png" for image in images}
+    endings = {image: ".mp4" if image in videos else ".png" for image in images}
+    pictures = {image: out_dir / f"{names[os.fspath(image)]}{ending}" for image, ending in endings.items()}
     originals = {os.path.realpath(image) for image in images}
     for image, picture in pictures.items():
         if os.path.realpath(picture) in originals:

@@ -87,7 +87,8 @@ class Run:
         self._how: dict[str, Any] = dict(batch_size=batch_size, tiles=tiles)
         paths = [source.path for source in sources]
         folders = {source.path: source.folders for source in sources}
-        self._pictures = name_pictures(paths, out_dir, folders=folders)
+        videos = {source.path for source in sources if source.is_video}
+        self._pictures = name_pictures(paths, out_dir, folders=folders, videos=videos)
         self._names = picture_names(paths, keeps_suffix=True, folders=folders)
         self._writer = None
         if out is not None:
@@ -135,7 +136,7 @@ class Run:
             yield Done(source, file, found.summary(score_thr=self.score_thr))
 
     def _frames(self, source: Source, folder: str) -> Iterator[Done]:
-        file = self._pictures[source.path].with_suffix(".mp4")
+        file = self._pictures[source.path]
         waiting: deque[Any] = deque()
         try:
             place = _fetched(source, folder)
@@ -168,6 +169,6 @@ def _fetched(source: Source, folder: str) -> Any:
     if not source.is_address:
         return source.place if source.is_video else source.path
     try:
-        return os.fspath(download(source.place, folder))
+        return os.fspath(download(source.place, tempfile.mkdtemp(dir=folder)))  # two may have one name
     except UserError as error:
         return error

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from bright_detector import Bright
+from file_server import serving
 from PIL import Image
 from random_models import NOISE
 
@@ -155,6 +156,27 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(segmenter, tmp_
     with pytest.raises(ValueError, match="--out is for images"):
         Run(Bright(), found, tmp_path / "out", out="a.json")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_video_never_replaces_the_one_that_it_is_made_of(tmp_path):
+    write_video(tmp_path / "in.mp4", moving_square(2))
+    with pytest.raises(ValueError, match=r"would overwrite the image .*in\.mp4: choose another --out-dir"):
+        Run(Bright(), find_sources([tmp_path / "in.mp4"]), tmp_path)
+
+
+def test_downloads_of_one_name_are_told_apart_in_a_batch(tmp_path):
+    pictures = []
+    for value in (255, 0):
+        pixels = np.zeros((64, 640, 3), np.uint8)
+        pixels[:32] = value
+        pictures.append(cv2.imencode(".png", pixels)[1].tobytes())
+    with serving(pictures[0]) as one, serving(pictures[1]) as other:
+        places = [server.address("a.png") for server in (one, other)]
+        done = list(Run(Bright(), find_sources(places), tmp_path / "out", batch_size=2))
+    assert [item.text for item in done] == ["1 objects (light)", "0 objects (none)"]
+    drawn = [cv2.imread(str(item.file)) for item in done]
+    assert drawn[0][:30].mean() > 100
+    assert not drawn[1].any()
 
 
 def test_many_images_are_not_held_in_memory(tmp_path):
