@@ -17,6 +17,9 @@ from convnext_dense.files import names_unwritable, written_whole
 
 # Smaller pictures are enlarged before drawing, or the names would cover the objects.
 MIN_PICTURE_SIDE = 640
+# Of colours over the image.
+MASK_OPACITY = 0.3
+LABEL_OPACITY = 0.55
 
 
 class DrawnObject(NamedTuple):
@@ -63,7 +66,7 @@ def found_objects(
     return [DrawnObject(zoom * box, text, int(label), mask) for box, label, text, mask in fields][::-1]
 
 
-def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject]) -> np.ndarray:
+def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject], *, opacity: float = MASK_OPACITY) -> np.ndarray:
     """Copy an (H, W, 3) picture and draw masks, boxes and labels on it, the last object on top.
 
     A label stands beside its box where it covers least. One that would cover smaller objects wherever it stood is left
@@ -74,7 +77,7 @@ def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject]) -> np.ndar
     for item, (x1, y1, x2, y2) in zip(objects, boxes, strict=True):
         colour = _class_colour(item.number)
         if item.mask is not None:
-            _draw_mask(picture, item.mask, colour)
+            _draw_mask(picture, item.mask, colour, opacity)
         cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, _line_width(picture))
     texts = [_Text.of(item.label, picture) for item in objects]
     below = [item.is_labelled_below for item in objects]
@@ -86,7 +89,7 @@ def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject]) -> np.ndar
     return picture
 
 
-def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int]) -> None:
+def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], opacity: float) -> None:
     """Draw a mask of any size over a whole picture; what lies outside of it is not touched."""
     height, width = picture.shape[:2]
     if not mask.any():
@@ -99,7 +102,7 @@ def _draw_mask(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, in
     cut = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
     part = cv2.resize(cut, (right - left, bottom - top), interpolation=cv2.INTER_NEAREST)
     target = picture[top:bottom, left:right]
-    target[part > 0] = (0.7 * target[part > 0] + 0.3 * np.array(colour)).astype(np.uint8)
+    target[part > 0] = ((1 - opacity) * target[part > 0] + opacity * np.array(colour)).astype(np.uint8)
     contours, _ = cv2.findContours(part, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(target, contours, -1, colour, 1)
 
@@ -169,11 +172,14 @@ def draw_labels(
     return picture
 
 
-def _paint(labels: np.ndarray, colours: np.ndarray, image: np.ndarray | None = None) -> np.ndarray:
+def _paint(
+    labels: np.ndarray, colours: np.ndarray, image: np.ndarray | None = None, *, opacity: float | None = None
+) -> np.ndarray:
     """Paint labels, over an image if there is one, which stays as it is where a label has no colour."""
     if image is None:
         return colours[labels]
-    painted = cv2.addWeighted(image, 0.45, colours[np.minimum(labels, len(colours) - 1)], 0.55, 0)
+    share = LABEL_OPACITY if opacity is None else opacity
+    painted = cv2.addWeighted(image, 1 - share, colours[np.minimum(labels, len(colours) - 1)], share, 0)
     is_none = labels >= len(colours)
     painted[is_none] = image[is_none]
     return painted
@@ -224,7 +230,9 @@ def enlarge_whole(pixels: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale > 1 else pixels
 
 
-def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any], *, truth: np.ndarray | None = None) -> np.ndarray:
+def draw_label_map(
+    pixels: np.ndarray, result: Mapping[str, Any], *, truth: np.ndarray | None = None, opacity: float | None = None
+) -> np.ndarray:
     """Put the image, the image under its classes' colours, and a legend of those that occur, side by side.
 
     Args:
@@ -232,8 +240,9 @@ def draw_label_map(pixels: np.ndarray, result: Mapping[str, Any], *, truth: np.n
         result: ``label_map`` of any size, ``class_names`` and ``palette``.
         truth: Label map of the ground truth, which is drawn before the prediction; what is no class, as 255, is left as
             it is.
+        opacity: Of the colours over the image, from 0 to 1; by default ``LABEL_OPACITY``.
     """
-    painted = paint_label_map(pixels, result)
+    painted = paint_label_map(pixels, result, opacity=opacity)
     number = len(result["class_names"])
     labels = np.asarray(result["label_map"])
     counts = np.bincount(labels.ravel(), minlength=number)[:number]
@@ -274,9 +283,9 @@ def _legend(result: Mapping[str, Any], labels: Sequence[int], shares: np.ndarray
     return legend
 
 
-def paint_label_map(pixels: np.ndarray, result: Mapping[str, Any]) -> np.ndarray:
+def paint_label_map(pixels: np.ndarray, result: Mapping[str, Any], *, opacity: float | None = None) -> np.ndarray:
     """Put the classes' colours over the image."""
-    return _paint(*_labels_and_colours(pixels, result), pixels)
+    return _paint(*_labels_and_colours(pixels, result), pixels, opacity=opacity)
 
 
 def _labels_and_colours(pixels: np.ndarray, result: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,22 +1,47 @@
 """Serve a model over HTTP: python tools/serve.py CONFIG CHECKPOINT."""
 
 import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 
+from convnext_dense.checkpoints.zoo import PREFIX
 from convnext_dense.cli.command_line import add_options_argument
+from convnext_dense.data.checks.inspection import evenly_spread
+from convnext_dense.data.prediction_files import find_images
+from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.errors import UserError
-from convnext_dense.inference import load_model
+from convnext_dense.export.parity import Evaluation
+from convnext_dense.inference import LoadedModel, Predictor, load_model
 from convnext_dense.inference.loading import is_whole
 from convnext_dense.serving.api import make_app
-from convnext_dense.serving.limits import Limits
+from convnext_dense.serving.limits import Limits, Turnstile
 
+_EXAMPLES = 8
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
+@leaving_on_signals()
 def main() -> None:
     """Read the arguments, load the model, and serve it until it is interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s CONFIG CHECKPOINT [options]")
     parser.add_argument("config", help="config of the model; or an exported folder, or zoo:NAME, without CHECKPOINT")
     parser.add_argument("checkpoint", nargs="?", help="path, address or zoo:NAME of the weights")
+    parser.add_argument(
+        "--beside",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="another model that the page shows beside: CONFIG CHECKPOINT, a CHECKPOINT of the same config, an "
+        "exported folder, or zoo:NAME",
+    )
+    parser.add_argument(
+        "--examples",
+        nargs="+",
+        metavar="I",
+        help="images, or folders of them, that the page offers (default: some of the config's validation data)",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
@@ -40,14 +65,54 @@ def main() -> None:
         parser.error("CHECKPOINT is missing.")
     try:
         import uvicorn
+
+        from convnext_dense.serving.page import add_page
     except ImportError as error:
-        raise UserError("A server needs uvicorn: pip install 'convnext-dense[serve]'.") from error
-    model = load_model(args.config, args.checkpoint, options=args.cfg_options, device=args.device)
+        raise UserError("A server needs Gradio and uvicorn: pip install 'convnext-dense[serve]'.") from error
+    models = _load(args)
+    model = next(iter(models.values()))
+    examples = evenly_spread(find_images(args.examples) if args.examples else validation_images(model), _EXAMPLES)
     limits = Limits(max_bytes=args.max_mb * 2**20, max_pixels=args.max_pixels, per_second=args.rate)
-    app = make_app(model, limits=limits)
-    if args.host not in _LOOPBACK:
-        print(f"Everybody who reaches {args.host} can use this server: there is no password.")
-    print(
-        f"Serving on http://{args.host}:{args.port}; the interface is described at /docs and /openapi.json", flush=True
-    )
-    uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
+    turnstile = Turnstile(limits)
+    app = make_app(model, limits=limits, turnstile=turnstile)
+    with tempfile.TemporaryDirectory(prefix="convnext_dense_", ignore_cleanup_errors=True) as folder:
+        add_page(app, models, Path(folder), limits=limits, turnstile=turnstile, examples=examples)
+        if args.host not in _LOOPBACK:
+            print(f"Everybody who reaches {args.host} can use this server: there is no password.")
+        address = f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
+        print(f"The page is on {address}; its interface for programs is described at {address}/docs", flush=True)
+        uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
+
+
+def _load(args: argparse.Namespace) -> dict[str, LoadedModel]:
+    """Return the models by the names that the page gives them."""
+    named = [[args.config] if args.checkpoint is None else [args.config, args.checkpoint]]
+    for names in args.beside:
+        if len(names) > 2:
+            raise UserError(f"--beside {' '.join(names)} names {len(names)} things: CONFIG CHECKPOINT, or one of them.")
+        is_checkpoint = len(names) == 1 and not is_whole(names[0])
+        named.append([args.config, *names] if is_checkpoint else names)
+    models = []
+    for names in named:
+        options = args.cfg_options if len(names) > 1 else None
+        device = args.device if len(names) > 1 or names[0].startswith(PREFIX) else None
+        models.append(load_model(*names, options=options, device=device))
+    return dict(zip(_short(named), models, strict=True))
+
+
+def _short(named: Sequence[Sequence[str]]) -> list[str]:
+    """Return short names that tell models apart."""
+    stems = [[Path(name).stem for name in names] for names in named]
+    shortest = ([one[0] for one in stems], [one[-1] for one in stems], [", ".join(names) for names in named])
+    different = next((names for names in shortest if len(set(names)) == len(names)), None)
+    return different or [f"{name} ({number})" for number, name in enumerate(shortest[-1], start=1)]
+
+
+def validation_images(model: LoadedModel) -> list[Path]:
+    """Return the images of a config's validation data that are on this machine."""
+    if not isinstance(model, Predictor):
+        return []
+    try:
+        return Evaluation(model.cfg, model.class_names).paths
+    except Exception:  # there is none, or not here: the page has no examples then
+        return []

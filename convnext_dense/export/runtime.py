@@ -707,13 +707,16 @@ def main() -> None:
 def summary(result: Mapping[str, Any], *, score_thr: float = 0.3) -> str:
     """Return what was found in a few words."""
     if "label_map" in result:
-        counts = np.bincount(result["label_map"].ravel(), minlength=len(result["class_names"]))
+        number = len(result["class_names"])
+        counts = np.bincount(result["label_map"].ravel(), minlength=number)[:number]
         order = [label for label in np.argsort(-counts, kind="stable") if counts[label]]
-        return ", ".join(f"{result['class_names'][label]} {counts[label] / counts.sum():.1%}" for label in order)
+        shares = counts / result["label_map"].size
+        return ", ".join(f"{result['class_names'][label]} {shares[label]:.1%}" for label in order)
     if "boxes" not in result:
         return ", ".join(f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True))
     names = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= score_thr]
-    return f"{len(names)} objects ({', '.join(sorted(set(names))) or 'none'})"
+    objects = "object" if len(names) == 1 else "objects"
+    return f"{len(names)} {objects} ({', '.join(sorted(set(names))) or 'none'})"
 
 
 def _pictures(paths: Sequence[Path], folder: Path) -> list[Path]:

@@ -3,8 +3,8 @@
 Letters: H and W the height and width of an image in pixels.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,13 +58,24 @@ class Panoptic(Result):
             data=dict(class_name=np.array([segment["name"] for segment in self.segments], dtype=str)),
         )
 
-    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
-        """Return the picture, the picture under its classes' colours, and a legend, see ``Result.draw``."""
-        return draw_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self._as_classes())
+    def only(self, classes: Collection[str] | None = None, *, score_thr: float = 0.0) -> "Panoptic":
+        """Return a part of the segments and of the objects, see ``Result.only``; segments have no score."""
+        segments = [one for one in self.segments if classes is None or one["name"] in classes]
+        numbers = [segment["id"] for segment in segments]
+        return replace(
+            self,
+            segment_map=np.where(np.isin(self.segment_map, numbers), self.segment_map, 0),
+            segments=segments,
+            objects=None if self.objects is None else self.objects.only(classes, score_thr=score_thr),
+        )
 
-    def overlay(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
+    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
+        """Return the picture, the picture under its classes' colours, and a legend, see ``Result.draw``."""
+        return draw_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self._as_classes(), opacity=opacity)
+
+    def overlay(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture under its classes' colours, without a legend."""
-        return paint_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self._as_classes())
+        return paint_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self._as_classes(), opacity=opacity)
 
     def summary(self, *, score_thr: float = 0.3) -> str:
         """Return how many segments there are, and their classes."""
@@ -72,7 +83,7 @@ class Panoptic(Result):
         return f"{len(self.segments)} segments ({', '.join(names) or 'none'})"
 
     def _as_classes(self) -> dict[str, Any]:
-        classes = np.full(len(self.segments) + 1, len(self.class_names))
+        classes = np.full(int(self.segment_map.max(initial=0)) + 1, len(self.class_names))
         for segment in self.segments:
             classes[segment["id"]] = segment["label"]
         return dict(label_map=classes[self.segment_map], class_names=self.class_names, palette=self.palette)

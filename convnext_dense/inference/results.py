@@ -3,8 +3,8 @@
 Letters: n objects in an image, H and W its height and width in pixels, C classes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from convnext_dense.data.run_lengths import compress, decode
 from convnext_dense.errors import UserError
 from convnext_dense.export.runtime import summary
 from convnext_dense.visualization import (
+    MASK_OPACITY,
     MIN_PICTURE_SIDE,
     draw_classes,
     draw_label_map,
@@ -50,21 +51,31 @@ class Result(Mapping[str, Any]):
         """Return ``supervision``'s ``Detections`` or ``Classifications``."""
         raise NotImplementedError
 
-    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
+    def only(self, classes: Collection[str] | None = None, *, score_thr: float = 0.0) -> "Result":
+        """Return a part of what was found.
+
+        Args:
+            classes: Names of the classes that stay; None for all.
+            score_thr: Objects and classes below this score go; pixels have none.
+        """
+        raise NotImplementedError
+
+    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return a picture of the image with what was found in it.
 
         Args:
             picture: The image, (H, W, 3) uint8 in BGR order; ``Predictor.picture`` gives it for any image.
             score_thr: Objects below this score are left out.
+            opacity: Of masks and classes over the image, from 0 to 1; None for 0.3 of masks, and 0.55 of label maps.
 
         Returns:
             A picture in BGR order; small images are enlarged.
         """
         raise NotImplementedError
 
-    def overlay(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
+    def overlay(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return a picture as ``draw`` does, whose size depends on that of the image alone, for frames of a video."""
-        return self.draw(picture, score_thr=score_thr)
+        return self.draw(picture, score_thr=score_thr, opacity=opacity)
 
     def summary(self, *, score_thr: float = 0.3) -> str:
         """Return what was found in a few words; objects count from a score."""
@@ -132,12 +143,11 @@ class Detections(Result):
     def take(self, kept: Any) -> "Detections":
         """Return some of the objects: ``kept`` are their positions, or n booleans."""
         places = np.arange(len(self.scores))[kept]
-        return Detections(
+        return replace(
+            self,
             boxes=self.boxes[places],
             scores=self.scores[places],
             labels=self.labels[places],
-            class_names=self.class_names,
-            shape=self.shape,
             rles=None if self.rles is None else tuple(self.rles[place] for place in places),
             ids=None if self.ids is None else self.ids[places],
         )
@@ -181,17 +191,21 @@ class Detections(Result):
             data=dict(class_name=np.array(self.names, dtype=str)),
         )
 
-    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
+    def only(self, classes: Collection[str] | None = None, *, score_thr: float = 0.0) -> "Detections":
+        """Return a part of the objects, see ``Result.only``."""
+        return self.take((self.scores >= score_thr) & _is_in(self.labels, self.class_names, classes))
+
+    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture with boxes, masks, names and scores of objects from ``score_thr``, see ``Result.draw``."""
         pixels = enlarge_whole(picture, MIN_PICTURE_SIDE)
         scale = pixels.shape[0] // picture.shape[0]
-        shown = self.take(self.scores >= score_thr)
+        shown = self.only(score_thr=score_thr)
         tracks = [""] * len(shown.scores) if shown.ids is None else [f" #{number}" for number in shown.ids]
         texts = [
             f"{name} {score:.2f}{track}" for name, score, track in zip(shown.names, shown.scores, tracks, strict=True)
         ]
         objects = found_objects(shown.boxes, shown.labels.tolist(), texts, shown.masks, zoom=scale)
-        return draw_objects(pixels, objects)
+        return draw_objects(pixels, objects, opacity=MASK_OPACITY if opacity is None else opacity)
 
     def _keys(self) -> tuple[str, ...]:
         more = dict(masks=self.rles, ids=self.ids)
@@ -211,7 +225,7 @@ class LabelMap(Result):
     """The class of every pixel of an image.
 
     Attributes:
-        label_map: (H, W) int64, positions in ``class_names``.
+        label_map: (H, W) int64, positions in ``class_names``; their number where a pixel has no class, see ``only``.
         class_names: Names of the classes.
         palette: An RGB colour per class.
     """
@@ -219,6 +233,14 @@ class LabelMap(Result):
     label_map: np.ndarray
     class_names: tuple[str, ...]
     palette: Sequence[Sequence[int]]
+
+    def only(self, classes: Collection[str] | None = None, *, score_thr: float = 0.0) -> "LabelMap":
+        """Return the map with no class at the pixels of all others, see ``Result.only``."""
+        if classes is None:
+            return self
+        number = len(self.class_names)
+        is_kept = _is_in(self.label_map, self.class_names, classes)
+        return replace(self, label_map=np.where(is_kept, self.label_map, number))
 
     def to_coco(self, image_id: int | str = 0) -> list[dict[str, Any]]:
         """Return the pixels of each class that occurs as one mask, in the format of COCO's stuff results."""
@@ -229,13 +251,13 @@ class LabelMap(Result):
                 category_name=self.class_names[label],
                 segmentation=compress(self.label_map == label),
             )
-            for label in np.unique(self.label_map)
+            for label in self._occurring()[0]
         ]
 
     def to_supervision(self) -> Any:
         """Return ``supervision.Detections``, one per class that occurs."""
         supervision = import_or_say("supervision", "supervision")
-        labels = np.unique(self.label_map)
+        labels, _ = self._occurring()
         masks = self.label_map == labels[:, None, None]
         return supervision.Detections(
             xyxy=supervision.mask_to_xyxy(masks),
@@ -244,19 +266,25 @@ class LabelMap(Result):
             data=dict(class_name=np.array([self.class_names[label] for label in labels], dtype=str)),
         )
 
-    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
+    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture, the picture under its classes' colours, and a legend, see ``Result.draw``."""
-        return draw_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self)
+        return draw_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self, opacity=opacity)
 
-    def overlay(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
+    def overlay(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture under its classes' colours, without a legend."""
-        return paint_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self)
+        return paint_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self, opacity=opacity)
+
+    def _occurring(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the classes that occur, and their numbers of pixels."""
+        counts = np.bincount(self.label_map.ravel(), minlength=len(self.class_names))[: len(self.class_names)]
+        labels = np.flatnonzero(counts)
+        return labels, counts[labels]
 
     def _keys(self) -> tuple[str, ...]:
         return ("label_map", "class_names", "palette")
 
     def _columns(self) -> dict[str, Any]:
-        labels, counts = np.unique(self.label_map, return_counts=True)
+        labels, counts = self._occurring()
         order = np.argsort(-counts, kind="stable")
         names = [self.class_names[label] for label in labels[order]]
         return dict(name=names, share=counts[order] / self.label_map.size, pixels=counts[order], label=labels[order])
@@ -290,7 +318,12 @@ class ClassScores(Result):
         supervision = import_or_say("supervision", "supervision")
         return supervision.Classifications(class_id=self.labels.astype(int), confidence=self.scores)
 
-    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3) -> np.ndarray:
+    def only(self, classes: Collection[str] | None = None, *, score_thr: float = 0.0) -> "ClassScores":
+        """Return a part of the classes, see ``Result.only``."""
+        kept = (self.scores >= score_thr) & _is_in(self.labels, self.class_names, classes)
+        return replace(self, scores=self.scores[kept], labels=self.labels[kept])
+
+    def draw(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture with the classes below, see ``Result.draw``."""
         return draw_classes(enlarge_whole(picture, MIN_PICTURE_SIDE), self)
 
@@ -299,6 +332,13 @@ class ClassScores(Result):
 
     def _columns(self) -> dict[str, Any]:
         return dict(name=self.names, score=self.scores, label=self.labels)
+
+
+def _is_in(labels: np.ndarray, class_names: Sequence[str], classes: Collection[str] | None) -> np.ndarray:
+    """Return which labels, of any shape, are of some classes."""
+    if classes is None:
+        return np.ones(labels.shape, bool)
+    return np.isin(labels, [number for number, name in enumerate(class_names) if name in classes])
 
 
 def import_or_say(name: str, package: str) -> Any:

@@ -89,7 +89,8 @@ class VideoWriter:
         fitted = np.zeros((height, width, 3), np.uint8)
         part = picture[:height, :width]
         fitted[: part.shape[0], : part.shape[1]] = part
-        frame = self._av.VideoFrame.from_ndarray(fitted, format="bgr24")
+        # OpenCV rounds to the nearest value, where FFmpeg's own conversion makes all colours a little darker.
+        frame = self._av.VideoFrame.from_ndarray(cv2.cvtColor(fitted, cv2.COLOR_BGR2YUV_I420), format="yuv420p")
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
 
@@ -100,6 +101,8 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=Fraction(self._rate).limit_denominator(1001))
         self._stream.height, self._stream.width = (side // 2 * 2 for side in picture.shape[:2])  # 4:2:0 has pairs
         self._stream.pix_fmt = "yuv420p"
+        kinds, context = self._av.video.reformatter, self._stream.codec_context
+        context.colorspace, context.color_range = kinds.Colorspace.ITU601, kinds.ColorRange.MPEG  # OpenCV's
 
     def __enter__(self) -> "VideoWriter":
         return self

@@ -10,12 +10,12 @@ from typing import Annotated, Any
 
 import cv2
 
-from convnext_dense.data.opened_images import ARRAY_SUFFIX, READABLE_SUFFIXES, open_image
+from convnext_dense.data.opened_images import ARRAY_SUFFIX, READABLE_SUFFIXES
 from convnext_dense.errors import UserError
 from convnext_dense.inference import LoadedModel, Result, Tiles
-from convnext_dense.serving.limits import BodyLimit, Limits, TooManyError, Turnstile
+from convnext_dense.serving.limits import BodyLimit, Limits, TooLargeError, TooManyError, Turnstile
+from convnext_dense.serving.views import look_at
 
-MAX_TILES = 1000  # of an image
 _NUMPY = b"\x93NUMPY"  # what .npy files begin with
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"description": "The file is no image, or not one that the model takes"},
@@ -24,12 +24,13 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(model: LoadedModel, *, limits: Limits | None = None) -> Any:
+def make_app(model: LoadedModel, *, limits: Limits | None = None, turnstile: Turnstile | None = None) -> Any:
     """Return a FastAPI application.
 
     Args:
         model: The model.
         limits: Of requests.
+        turnstile: Lets requests in; by default one of the limits.
 
     Raises:
         UserError: FastAPI is not installed.
@@ -38,17 +39,12 @@ def make_app(model: LoadedModel, *, limits: Limits | None = None) -> Any:
         from fastapi import FastAPI
     except ImportError as error:
         raise UserError("A server needs FastAPI: pip install 'convnext-dense[serve]'.") from error
-    from fastapi.responses import RedirectResponse
 
     from convnext_dense import __version__
 
     limits = limits or Limits()
     app = FastAPI(title="convnext_dense", version=__version__, docs_url="/docs", redoc_url=None)
     app.add_middleware(BodyLimit, max_bytes=limits.max_bytes)
-
-    @app.get("/", include_in_schema=False)
-    def root() -> Any:
-        return RedirectResponse("/docs")
 
     @app.get("/health")
     def health() -> dict[str, str]:
@@ -60,14 +56,14 @@ def make_app(model: LoadedModel, *, limits: Limits | None = None) -> Any:
         """Return what the model is for, and its classes."""
         return dict(task=model.task, class_names=list(model.class_names))
 
-    _add_predictions(app, model, limits)
+    _add_predictions(app, model, limits, turnstile or Turnstile(limits))
     return app
 
 
-def _add_predictions(app: Any, model: LoadedModel, limits: Limits) -> None:
+def _add_predictions(app: Any, model: LoadedModel, limits: Limits, turnstile: Turnstile) -> None:
     from fastapi import File, Query, Request, Response, UploadFile
 
-    find = _finder(model, limits)
+    find = _finder(model, limits, turnstile)
     image = Annotated[UploadFile, File(description="The image: JPEG, PNG, TIFF, ...")]
     threshold = Annotated[float, Query(ge=0, le=1, description="Objects below are left out")]
     tiling = Annotated[int | None, Query(ge=32, le=16384, description="Find objects in tiles of that many pixels")]
@@ -94,11 +90,11 @@ def _add_predictions(app: Any, model: LoadedModel, limits: Limits) -> None:
         return Response(content.tobytes(), media_type="image/png")
 
 
-def _finder(model: LoadedModel, limits: Limits) -> Callable[[Any, Any, int | None, float], tuple[Result, Any]]:
+def _finder(
+    model: LoadedModel, limits: Limits, turnstile: Turnstile
+) -> Callable[[Any, Any, int | None, float], tuple[Result, Any]]:
     """Return a function that finds what is in an upload, and refuses it in HTTP's way."""
     from fastapi import HTTPException
-
-    turnstile = Turnstile(limits)
 
     def find(request: Any, file: Any, tile: int | None, overlap: float) -> tuple[Result, Any]:
         client = request.client.host if request.client else ""
@@ -107,16 +103,12 @@ def _finder(model: LoadedModel, limits: Limits) -> Callable[[Any, Any, int | Non
                 return _find(model, limits, file, Path(folder), tile=tile, overlap=overlap)
         except TooManyError as error:
             raise HTTPException(429, str(error), headers={"Retry-After": "1"}) from error
-        except _TooLargeError as error:
+        except TooLargeError as error:
             raise HTTPException(413, str(error)) from error
         except UserError as error:
             raise HTTPException(400, str(error)) from error
 
     return find
-
-
-class _TooLargeError(Exception):
-    pass
 
 
 def _find(
@@ -129,17 +121,9 @@ def _find(
     path = folder / f"upload{suffix if is_array == (suffix == ARRAY_SUFFIX) and suffix in READABLE_SUFFIXES else ''}"
     path.write_bytes(content)
     try:
-        if not is_array:
-            opened = open_image(path)
-            if opened.height * opened.width > limits.max_pixels:
-                raise _TooLargeError(
-                    f"The image has {opened.width} x {opened.height} pixels, more than {limits.max_pixels}."
-                )
-        picture = model.picture(path)
-        tiles = None if tile is None else Tiles(tile, overlap)
-        if tiles is not None and tiles.count(*picture.shape[:2]) > MAX_TILES:
-            raise UserError(f"The image would be cut into more than {MAX_TILES} tiles: choose larger ones.")
-        return model(path, tiles=tiles), picture
+        return look_at(model, path, limits, tiles=None if tile is None else Tiles(tile, overlap))
+    except TooLargeError:
+        raise
     except UserError as error:
         raise UserError(str(error).replace(str(path), "upload")) from error
 

@@ -91,6 +91,13 @@ def test_stock_panoptic_model_gives_things_stuff_and_objects(model, monkeypatch)
     assert [(one["category_id"], one["isthing"]) for one in coco] == [(101, 0), (4, 1), (4, 1)]
     np.testing.assert_array_equal(masks.decode(coco[2]["segmentation"]), found.segment_map == 3)
     assert found.to_rows()[1] == dict(name="motorcycle", area=300, is_thing=True, label=3, id=2)
+    only = found.only(["motorcycle"], score_thr=1.1)
+    np.testing.assert_array_equal(only.segment_map, np.where(found.segment_map > 1, found.segment_map, 0))
+    assert [one["name"] for one in only.to_coco() and only.segments] == ["motorcycle"] * 2
+    assert len(only["boxes"]) == 0
+    picture = np.full((40, 60, 3), 100, np.uint8)
+    scale = only.overlay(picture).shape[0] // 40
+    assert (only.overlay(picture)[:, : 19 * scale] == 100).all()
 
 
 def test_pixels_without_a_segment_are_drawn_as_they_are():

@@ -125,3 +125,42 @@ def test_tracks_are_in_every_form():
     assert tracked.to_coco()[0]["track_id"] == 7
     assert tracked.to_rows()[0]["id"] == 7
     assert tracked.take([0]).ids.tolist() == [7]
+
+
+def test_some_classes_are_kept_in_everything():
+    only = FOUND.only(["cat", "bird"])
+    assert (only.names, len(only.to_coco()), only.summary(score_thr=0)) == (["cat"], 1, "1 object (cat)")
+    np.testing.assert_array_equal(only.masks, MASKS[1:])
+    assert FOUND.only(score_thr=0.5).names == ["dog"]
+    assert FOUND.only(["cat"], score_thr=0.5).names == []
+    assert FOUND.only().names == FOUND.names
+
+    sea = LABELS.only(["sea"])
+    np.testing.assert_array_equal(sea.label_map, [[3, 1, 1], [1, 1, 3]])
+    assert [item["category_name"] for item in sea.to_coco()] == ["sea"]
+    assert sea.to_rows() == [dict(name="sea", share=4 / 6, pixels=4, label=1)]
+    assert sea.summary() == "sea 66.7%"
+    assert LABELS.only() is LABELS
+    assert LABELS.only([]).to_coco() == []
+
+    assert CLASSES.only(["a"]).names == ["a"]
+    assert CLASSES.only(score_thr=0.5).names == ["c"]
+
+
+def test_pixels_without_a_class_are_drawn_as_they_are():
+    picture = np.full((200, 300, 3), 200, np.uint8)
+    drawn = LABELS.only(["sea"]).overlay(picture)
+    scale = drawn.shape[0] // 2
+    np.testing.assert_array_equal(drawn[: scale // 2, : scale // 2], 200)
+    np.testing.assert_array_equal(drawn[:5, -5:], np.broadcast_to(drawn[0, -1], (5, 5, 3)))
+    np.testing.assert_allclose(drawn[0, -1], 0.45 * 200 + 0.55 * np.array([60, 50, 40]), atol=1)
+
+
+@pytest.mark.parametrize("opacity", [0, 0.25, 1])
+def test_opacity_is_the_share_of_the_colour(opacity):
+    picture = np.full((720, 960, 3), 100, np.uint8)
+    drawn = LABELS.overlay(picture, opacity=opacity)
+    np.testing.assert_allclose(drawn[0, -1], (1 - opacity) * 100 + opacity * np.array([60, 50, 40]), atol=1)
+    full = FOUND.draw(picture, score_thr=0, opacity=1)[300, 480].astype(float)  # in the middle of the dog
+    found = FOUND.draw(picture, score_thr=0, opacity=opacity)[300, 480]
+    np.testing.assert_allclose(found, (1 - opacity) * 100 + opacity * full, atol=1)

@@ -33,6 +33,13 @@ def moving_square(number, *, side=16, shape=(64, 96)):
         yield frame
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (40, 40, 40), (128, 128, 128), (255, 255, 255), (200, 30, 90)])
+def test_a_video_keeps_its_colours(tmp_path, colour):
+    frames = Video(write_video(tmp_path / "a.mp4", [np.full((64, 96, 3), colour, np.uint8)] * 3))
+    for frame in frames:
+        np.testing.assert_allclose(frame.reshape(-1, 3).mean(axis=0), colour, atol=2)
+
+
 def test_folder_is_mirrored_and_a_broken_image_costs_nothing_else(detector, tmp_path, infer):
     for name in ("in/a.png", "in/deep/a.png", "in/deep/er/b.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -173,7 +180,7 @@ def test_downloads_of_one_name_are_told_apart_in_a_batch(tmp_path):
     with serving(pictures[0]) as one, serving(pictures[1]) as other:
         places = [server.address("a.png") for server in (one, other)]
         done = list(Run(Bright(), find_sources(places), tmp_path / "out", batch_size=2))
-    assert [item.text for item in done] == ["1 objects (light)", "0 objects (none)"]
+    assert [item.text for item in done] == ["1 object (light)", "0 objects (none)"]
     drawn = [cv2.imread(str(item.file)) for item in done]
     assert drawn[0][:30].mean() > 100
     assert not drawn[1].any()

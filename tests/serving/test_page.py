@@ -1,0 +1,326 @@
+"""The page, in a real browser: what it shows is what the model found, and nobody's files are served."""
+
+import contextlib
+import io
+import json
+import shutil
+import socket
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import uvicorn
+from bright_detector import Bright
+
+from convnext_dense.inference import LabelMap, Tiles
+from convnext_dense.inference.video import VideoWriter
+from convnext_dense.serving.api import make_app
+from convnext_dense.serving.limits import Limits, Turnstile
+from convnext_dense.serving.page import add_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None or shutil.which("chromedriver") is None, reason="chromium or chromedriver is not installed"
+)
+LIMITS = Limits(max_bytes=2**20, max_pixels=250_000, max_frames=20, per_second=1e6)
+
+
+class Counted(Bright):
+    """Two bright classes, and how often the model ran."""
+
+    class_names = ("light", "lamp")
+    runs = 0
+
+    def _run(self, prepared):
+        self.runs += len(prepared)
+        return super()._run(prepared)
+
+
+class Sky(Bright):
+    """A segmenter: bright pixels are sky."""
+
+    task, class_names, palette = "segmentation", ("ground", "sky"), [[90, 60, 30], [0, 160, 255]]
+
+    def _found(self, pixels):
+        return LabelMap((pixels[..., 0] > 128).astype(int), self.class_names, self.palette)
+
+
+def scene(shift=0):
+    """A dark picture with a bright square, which is large enough not to be enlarged."""
+    picture = np.full((360, 480, 3), 40, np.uint8)
+    picture[100:200, 100 + shift : 220 + shift] = (240, 200, 230)
+    return picture
+
+
+def serve(models, folder, limits=LIMITS, **options):
+    """Start a server, and return it with its address."""
+    turnstile = Turnstile(limits)
+    app = make_app(next(iter(models.values())), limits=limits, turnstile=turnstile)
+    add_page(app, models, folder, limits=limits, turnstile=turnstile, **options)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    return server, thread, f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of a detector beside a segmenter: its address, the detector, and its folder."""
+    tmp = tmp_path_factory.mktemp("page")
+    example = tmp / "example.png"
+    cv2.imwrite(str(example), scene(30))
+    model = Counted()
+    folder = Path(tempfile.mkdtemp(dir=tmp))
+    server, thread, address = serve({"lights": model, "sky": Sky()}, folder, examples=[example])
+    yield address, model, folder
+    server.should_exit = True
+    thread.join()
+
+
+class Page:
+    """A page in a browser, as a person sees it."""
+
+    def __init__(self, driver, address):
+        from selenium.common.exceptions import TimeoutException
+        from selenium.webdriver.common.by import By
+
+        self._driver, self._css, self._timeout = driver, By.CSS_SELECTOR, TimeoutException
+        driver.get(address)
+        self.wait(lambda: self.all("#upload input[type=file]"))
+
+    def all(self, selector):
+        return self._driver.find_elements(self._css, selector)
+
+    def one(self, selector):
+        return self.wait(lambda: self.all(selector))[0]
+
+    def wait(self, condition, seconds=30):
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        ignored = [StaleElementReferenceException]
+        return WebDriverWait(self._driver, seconds, 0.1, ignored_exceptions=ignored).until(lambda _: condition())
+
+    def upload(self, path):
+        for button in self.all("#upload button[aria-label='Clear']"):
+            button.click()
+        self.wait(lambda: self.all("#upload input[type=file]"))[0].send_keys(str(path))
+
+    def text(self, selector):
+        return self.one(selector).text
+
+    def source(self, selector):
+        """The address of a picture or a video, None where there is none."""
+        found = self.all(selector)
+        return found[0].get_attribute("src") if found else None
+
+    def pixels(self, number=0):
+        with urllib.request.urlopen(self.source(f"#picture-{number} img")) as answer:
+            return cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_COLOR)
+
+    def shows(self, picture, number=0):
+        """Wait for a picture."""
+        with contextlib.suppress(self._timeout):
+            self.wait(lambda: self.source(f"#picture-{number} img") and np.array_equal(self.pixels(number), picture))
+        np.testing.assert_array_equal(self.pixels(number), picture)
+
+    def type(self, selector, value):
+        from selenium.webdriver.common.keys import Keys
+
+        self.one(selector).send_keys(Keys.CONTROL, "a")
+        self.one(selector).send_keys(value, Keys.TAB)
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A browser that keeps downloads in a folder and notes which addresses it asks."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+def asked_addresses(driver):
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    sent = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+    return {urllib.parse.urlsplit(url).netloc for url in sent if url.startswith("http")}
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_browser
+def test_an_image_is_shown_changed_and_saved(page, browser, tmp_path):
+    address, model, _ = page
+    shown = Page(browser, address)
+    cv2.imwrite(str(tmp_path / "scene.png"), scene())
+    shown.upload(tmp_path / "scene.png")
+    found = Bright()(scene())
+    shown.shows(found.draw(scene()))
+    shown.shows(Sky()(scene()).draw(scene(), opacity=0.3), 1)
+    assert "1 object (light)" in shown.text("#text-0")
+    assert "light" in shown.text("#rows-0")
+
+    runs = model.runs
+    shown.type("#opacity input[type=number]", "0.8")
+    shown.shows(found.draw(scene(), opacity=0.8))
+    choose = lambda name: next(one for one in shown.all("[role=option]") if one.text == name).click()  # noqa: E731
+    shown.one("#classes input").click()
+    assert [one.text for one in shown.wait(lambda: shown.all("[role=option]"))] == ["light", "ground", "sky"]
+    choose("ground")
+    shown.shows(scene())
+    shown.shows(Sky()(scene()).only(["ground"]).draw(scene(), opacity=0.8), 1)
+    choose("light")
+    shown.shows(found.draw(scene(), opacity=0.8))
+    shown.type("#score input[type=number]", "0.6")  # the object has 0.5
+    shown.shows(scene())
+    assert "0 objects" in shown.text("#text-0")
+    assert model.runs == runs
+
+    shown.type("#score input[type=number]", "0.4")
+    shown.wait(lambda: "1 object" in shown.text("#text-0"))
+    for kind in ("file", "coco", "table"):
+        shown.one(f"#{kind}-0").click()
+    files = tmp_path / "downloads"
+    shown.wait(lambda: {path.name for path in files.glob("*")} == {"scene.png", "predictions.json", "predictions.csv"})
+    saved = json.loads((files / "predictions.json").read_text())
+    assert [one["bbox"] for one in saved] == [[100, 100, 120, 100]]
+    np.testing.assert_array_equal(cv2.imread(str(files / "scene.png")), shown.pixels())
+    assert asked_addresses(browser) == {urllib.parse.urlsplit(address).netloc}
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_browser
+def test_other_ways_in_and_what_is_refused(page, browser, tmp_path):
+    address, model, _ = page
+    shown = Page(browser, address)
+    shown.one("#in-tiles").click()
+    shown.wait(lambda: "first" in shown.text("#status"))
+    shown.one("#examples button.thumbnail-item").click()
+    shown.shows(Bright()(scene(30)).draw(scene(30)))
+    runs, first = model.runs, shown.source("#picture-0 img")
+    shown.type("#tile input", "256")
+    shown.one("#in-tiles").click()
+    shown.wait(lambda: shown.source("#picture-0 img") not in (None, first))
+    assert model.runs - runs == Tiles(256).count(360, 480)
+    shown.shows(model(scene(30), tiles=Tiles(256)).draw(scene(30)))
+
+    (tmp_path / "text.jpg").write_text("no image")
+    shown.upload(tmp_path / "text.jpg")
+    shown.wait(lambda: "Image text.jpg cannot be decoded" in shown.text("#status"))
+    assert shown.source("#picture-0 img") is None
+    cv2.imwrite(str(tmp_path / "large.png"), np.zeros((600, 600, 3), np.uint8))
+    shown.upload(tmp_path / "large.png")
+    shown.wait(lambda: "600 x 600 pixels, more than 250000" in shown.text("#status"))
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_browser
+def test_a_video_is_shown(page, browser, tmp_path):
+    address, model, _ = page
+    shown = Page(browser, address)
+    for name, number in (("short", 6), ("long", 25)):
+        with VideoWriter(tmp_path / f"{name}.mp4", 5) as writer:
+            for frame in range(number):
+                writer.add(scene(10 * frame))
+    runs = model.runs
+    shown.upload(tmp_path / "short.mp4")
+    shown.wait(lambda: shown.source("#video-0 video"))
+    assert model.runs - runs == 6
+    assert "6 frames, in the last one 1 object (light)" in shown.text("#text-0")
+    for number, size in ((0, [480, 360]), (1, [480, 360])):
+        video = shown.one(f"#video-{number} video")
+        shown.wait(lambda: browser.execute_script("return arguments[0].readyState", video) >= 2)  # noqa: B023
+        facts = browser.execute_script("let v = arguments[0]; return [v.videoWidth, v.videoHeight, v.duration]", video)
+        assert facts[:2] == size
+        assert facts[2] == pytest.approx(6 / 5, abs=0.1)
+    shown.upload(tmp_path / "long.mp4")
+    shown.wait(lambda: "more than 20 frames" in shown.text("#status"))
+
+
+def post_file(address, name, content):
+    body = io.BytesIO()
+    body.write(f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode())
+    body.write(content + b"\r\n--x--\r\n")
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    request = urllib.request.Request(f"{address}/gradio_api/upload", body.getvalue(), headers)
+    return json.load(urllib.request.urlopen(request))
+
+
+def status(address, path):
+    try:
+        return urllib.request.urlopen(address + path).status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/etc/passwd", "{folder}/../example.png", "{folder}/../../../etc/passwd", "{folder}", "http://127.0.0.1:1/a.png"],
+)
+@pytest.mark.parametrize("prefix", ["/gradio_api/file=", "/gradio_api/proxy=", "/file=", "/gradio_api/file%3D"])
+def test_files_of_others_are_not_served(page, name, prefix):
+    address, _, folder = page
+    name = name.format(folder=folder)
+    assert status(address, prefix + urllib.parse.quote(name, safe="")) == 404
+    assert status(address, prefix + name) == 404
+
+
+def test_uploads_are_served_under_harmless_names_in_the_folder(page):
+    address, _, folder = page
+    (path,) = post_file(address, "../../a b.png", b"abc")
+    assert Path(path).resolve().is_relative_to(folder)
+    assert status(address, "/gradio_api/file=" + urllib.parse.quote(path)) == 200
+    assert status(address, "/health") == 200
+    assert status(address, "/docs") == 200
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes", "status", "words"),
+    [
+        (Limits(max_bytes=2000), [1500, 3000], 413, "more than 2000 bytes"),
+        (Limits(max_kept=1000), [900, 200, 10], 429, "no room for more uploads"),
+        (Limits(per_second=1.0), [1, 2, 3], 429, "More than 1 requests in a second"),
+    ],
+)
+def test_uploads_beyond_the_limits_are_refused(tmp_path, limits, sizes, status, words):
+    server, thread, address = serve({"lights": Bright()}, tmp_path, limits)
+    try:
+        for size in sizes[:-1]:
+            post_file(address, "a.png", bytes(size))
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post_file(address, "b.png", bytes(sizes[-1]))
+        assert refused.value.code == status
+        assert words in refused.value.read().decode()
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def test_uploads_are_deleted_when_the_server_ends(tmp_path):
+    server, thread, address = serve({"lights": Bright()}, tmp_path)
+    (path,) = post_file(address, "a.png", b"abc")
+    assert Path(path).is_file()
+    server.should_exit = True
+    thread.join()
+    assert not Path(path).is_file()
