@@ -612,7 +612,7 @@ def place_labels(
         shares = covered / areas
         shares[:, number] = 0
         hidden = written.max(axis=1, initial=0) / max(width * height, 1)
-        costs = covered.sum(axis=1) + 8 * written.sum(axis=1)  # a label below another cannot be read
+        costs = covered.sum(axis=1) + 100 * written.sum(axis=1)  # a label below another cannot be read
         costs[(shares.max(axis=1) > _MOST_COVERED) | (hidden > _MOST_COVERED)] = np.inf
         best = int(costs.argmin())
         if np.isfinite(costs[best]):

@@ -125,21 +125,21 @@ class Run:
             source, image = waiting.popleft()
             file = self._pictures[source.path]
             if isinstance(found, UserError):
-                yield Done(source, file, error=found)
+                _remove_download(image, source)
+                yield Done(source, file, error=_named(found, image, source))
                 continue
             write_picture(file, found.draw(self.model.picture(image), score_thr=self.score_thr))
             self._files.add(self._names[os.fspath(source.path)], found)
             if self._writer is not None:
                 self._writer.add(source.path, found)
-            if source.is_address:
-                os.remove(image)
+            _remove_download(image, source)
             yield Done(source, file, found.summary(score_thr=self.score_thr))
 
     def _frames(self, source: Source, folder: str) -> Iterator[Done]:
         file = self._pictures[source.path]
         waiting: deque[Any] = deque()
+        place, failed = _fetched(source, folder), None
         try:
-            place = _fetched(source, folder)
             if isinstance(place, UserError):
                 raise place
             video = Video(place)
@@ -161,7 +161,11 @@ class Run:
                     self._files.add(self._names[os.fspath(source.path)], found, frame=number)
                     yield Done(source, file, found.summary(score_thr=self.score_thr), frame=number)
         except UserError as error:
-            yield Done(source, file, error=error)
+            failed = Done(source, file, error=_named(error, place, source))
+        finally:
+            _remove_download(place, source)
+        if failed is not None:
+            yield failed
 
 
 def _fetched(source: Source, folder: str) -> Any:
@@ -172,3 +176,13 @@ def _fetched(source: Source, folder: str) -> Any:
         return os.fspath(download(source.place, tempfile.mkdtemp(dir=folder)))  # two may have one name
     except UserError as error:
         return error
+
+
+def _named(error: UserError, place: Any, source: Source) -> UserError:
+    """Return an error that names a download by its address."""
+    return UserError(str(error).replace(os.fspath(place), source.place)) if isinstance(place, str) else error
+
+
+def _remove_download(place: Any, source: Source) -> None:
+    if source.is_address and isinstance(place, str):
+        os.remove(place)

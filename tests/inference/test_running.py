@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import tempfile
 
 import cv2
 import numpy as np
@@ -184,6 +185,28 @@ def test_downloads_of_one_name_are_told_apart_in_a_batch(tmp_path):
     drawn = [cv2.imread(str(item.file)) for item in done]
     assert drawn[0][:30].mean() > 100
     assert not drawn[1].any()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4"])
+def test_downloads_are_named_by_their_addresses_and_removed_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    whole = tmp_path / name
+    if name == "a.mp4":
+        write_video(whole, moving_square(2))
+    else:
+        cv2.imwrite(str(whole), np.zeros((64, 640, 3), np.uint8))
+    with serving(b"nothing that can be decoded") as broken, serving(whole.read_bytes()) as good:
+        run = Run(Bright(), find_sources([broken.address(name), good.address(name)]), tmp_path / "out")
+        done = []
+        for item in run:
+            done.append(item)
+            if item.frame in (None, 2):
+                last = [path for path in (tmp_path / "tmp").rglob("*") if path.is_file()]
+                assert len(last) <= (item.frame is not None)  # a video is removed after its last frame
+    assert broken.address(name) in str(done[0].error)
+    assert str(tmp_path) not in str(done[0].error)
+    assert done[-1].error is None
 
 
 def test_many_images_are_not_held_in_memory(tmp_path):
