@@ -38,10 +38,11 @@ ALLOWED = {
         *("mmengine", "mmcv", "mmdet", "mmseg", "torchvision"),
     },
     "serving": {"inference", "data", "visualization"},
+    "reports": {"inference", "config", "checkpoints", "data", "visualization", "evaluation", "description"},
     "description": {"models", "config", "optim", "checkpoints", "mmengine", "mmdet", "mmseg"},
     "cli": LIBRARIES
     | {"engine", "config", "data", "plug", "checkpoints", "models", "description", "inference"}
-    | {"export", "serving"},
+    | {"export", "serving", "reports"},
 }
 # One file, because it is copied into other projects.
 LONG_FILES = {"runtime.py"}

@@ -11,9 +11,9 @@ from convnext_dense.data.checks.inspection import evenly_spread
 from convnext_dense.data.prediction_files import find_images
 from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.errors import UserError
-from convnext_dense.export.parity import Evaluation
 from convnext_dense.inference import LoadedModel, Predictor, load_model
 from convnext_dense.inference.loading import is_whole
+from convnext_dense.inference.validation import Evaluation
 from convnext_dense.serving.api import make_app
 from convnext_dense.serving.limits import Limits, Turnstile
 

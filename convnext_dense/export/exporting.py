@@ -4,7 +4,6 @@ Letters: H and W height and width in pixels.
 """
 
 import contextlib
-import copy
 import json
 import os
 import shutil
@@ -18,17 +17,17 @@ from torch import nn
 from torch.nn import functional
 
 from convnext_dense.data.data_folder import DataFolder
-from convnext_dense.data.own.tasks import use_folder
-from convnext_dense.errors import UserError, first_line
+from convnext_dense.errors import UserError
 from convnext_dense.export.facts import FACTS, FLOAT, collect_facts, write_facts
 from convnext_dense.export.graphs import GRAPHS, ExportedGraph
-from convnext_dense.export.parity import METRIC, Evaluation, compare, losses
+from convnext_dense.export.parity import METRIC, compare, losses
 from convnext_dense.export.preparation import Preparation, read_preparation, window_of
 from convnext_dense.export.quantising import MAX_LOSS, choose_examples, use_8_bits
 from convnext_dense.export.runtime import ExportedModel, ExportedModelError, Prepared
 from convnext_dense.export.tracing import FORMATS, Traced, to_openvino, trace, write_program
 from convnext_dense.files import names_unwritable
 from convnext_dense.inference import Predictor
+from convnext_dense.inference.validation import Evaluation, evaluation_of
 
 NUM_IMAGES = 8  # that the exported model is held against PyTorch on
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino"), "torch": ()}
@@ -122,7 +121,15 @@ def _export(
         fix_size(predictor, size)
     evaluation = None
     if check_data or examples or not images:
-        evaluation = _validation_data(predictor, data, Path(config).stem)
+        try:
+            evaluation = evaluation_of(predictor, data, work_dir=Path("work_dirs", Path(config).stem))
+        except UserError as error:
+            if data is not None:
+                raise
+            raise UserError(
+                f"The exported model is held against PyTorch on images. {error} Or, without --check-data and --int8, "
+                "give some with --images."
+            ) from error
     paths = [Path(image) for image in images or evaluation.paths][:NUM_IMAGES]  # type: ignore[union-attr]
     with published(out_dir) as partial:
         traced, graph = _capture(predictor, preparation, paths[0], any_size=any_size or preparation.fixed_size is None)
@@ -225,21 +232,6 @@ class _FixedSize(nn.Module):
             shape = dict(batch_input_shape=tuple(self.size), pad_shape=tuple(self.size))
             sample.set_metainfo(dict(shape, img_padding_size=(0, right, 0, below)))
         return data
-
-
-def _validation_data(predictor: Predictor, data: str | os.PathLike | DataFolder | None, name: str) -> Evaluation:
-    if data is not None:
-        cfg = copy.deepcopy(predictor.cfg)
-        use_folder(cfg, data, predictor.class_names, splits={"test": "val"}, work_dir=Path("work_dirs", name))
-        return Evaluation(cfg, predictor.class_names, loader="test")
-    try:
-        return Evaluation(predictor.cfg, predictor.class_names)
-    except (UserError, FileNotFoundError) as error:
-        raise UserError(
-            "The exported model is held against PyTorch on images of the validation data, and that of the config is "
-            f"not there ({first_line(error)}): name yours with --data DIR, or, without --check-data and --int8, give "
-            "some with --images."
-        ) from error
 
 
 def _capture(

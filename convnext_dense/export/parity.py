@@ -3,20 +3,12 @@
 Letters: n objects in an image, H and W its height and width in pixels.
 """
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.evaluator import Evaluator
-from mmengine.registry import DATASETS
-from mmengine.structures import InstanceData, PixelData
 
-from convnext_dense.config.datasets import evaluators
 from convnext_dense.errors import UserError
 
 # What float32 may differ by: boxes in pixels of the image, scores, masks in intersection over union, and the share of
@@ -167,63 +159,6 @@ def _overlap(one: np.ndarray, other: np.ndarray) -> float:
     union = np.count_nonzero(one | other)
     differing = np.count_nonzero(one ^ other)
     return 1.0 if differing <= 1 else 1 - differing / union
-
-
-class Evaluation:
-    """The metric of a config's validation data, for plain results.
-
-    Args:
-        cfg: The config.
-        class_names: Of the results.
-        loader: ``'val'`` or ``'test'``; by default ``'val'`` if the config has it.
-
-    Attributes:
-        paths: Of the images.
-
-    Raises:
-        UserError: There is no such data.
-    """
-
-    def __init__(self, cfg: Config, class_names: Sequence[str], *, loader: str | None = None) -> None:
-        loader = loader or ("val" if cfg.get("val_dataloader") is not None else "test")
-        self._metrics = [copy.deepcopy(metric) for metric in evaluators(cfg, loader)]
-        self._data = DATASETS.build(copy.deepcopy(cfg[f"{loader}_dataloader"].dataset))
-        self._num_classes = len(class_names)
-        samples = getattr(self._data, "samples", None)  # of a classifier's image folder
-        if samples is None:
-            self.paths = [Path(self._data.get_data_info(number)["img_path"]) for number in range(len(self._data))]
-        else:
-            self.paths = [Path(path) for path, _ in samples]
-        absent = next((path for path in self.paths if not path.is_file()), None)
-        if absent is not None or not self.paths:
-            raise UserError(f"The validation data of the config has no image {absent}.")
-
-    def measure(self, results: Iterable[Result]) -> dict[str, float]:
-        """Return the metrics of one result per image, in the order of ``paths``."""
-        evaluator = Evaluator(self._metrics)
-        evaluator.dataset_meta = self._data.metainfo
-        for number, result in enumerate(results):
-            sample = self._data[number]
-            if "boxes" not in result and "label_map" not in result:
-                scores = torch.full((self._num_classes,), -1.0)
-                scores[torch.as_tensor(result["labels"])] = torch.as_tensor(result["scores"])
-                evaluator.process([dict(scores=scores)], dict(labels=[sample["labels"]]))
-                continue
-            truth = sample["data_samples"]
-            _set_result(truth, result)
-            evaluator.process([truth], None)
-        return {name: float(value) for name, value in evaluator.evaluate(len(self.paths)).items()}
-
-
-def _set_result(sample: Any, result: Result) -> None:
-    if "label_map" in result:
-        sample.pred_sem_seg = PixelData(data=torch.as_tensor(result["label_map"])[None])
-        return
-    fields = dict(bboxes=torch.as_tensor(result["boxes"]), scores=torch.as_tensor(result["scores"]))
-    fields["labels"] = torch.as_tensor(result["labels"])
-    if "masks" in result:
-        fields["masks"] = torch.as_tensor(result["masks"])
-    sample.pred_instances = InstanceData(**fields)
 
 
 # Metrics that count, the first one that a data set has.

@@ -15,9 +15,10 @@ from mmengine.logging import print_log
 from convnext_dense.data.checks.inspection import evenly_spread
 from convnext_dense.errors import UserError
 from convnext_dense.export.facts import FLOAT, write_facts
-from convnext_dense.export.parity import Evaluation, losses
+from convnext_dense.export.parity import losses
 from convnext_dense.export.runtime import ExportedModel, read_rgb
 from convnext_dense.export.tracing import FILES, quiet, to_openvino
+from convnext_dense.inference.validation import Evaluation
 
 KINDS = ("Conv", "MatMul", "Gemm")  # operators whose weights are quantised
 # Signal over noise, in decibels, that a layer must keep. 8 bits of a uniform distribution give 48; below 15, the noise

@@ -1,0 +1,62 @@
+"""Pairs and errors, beside tidecv and pycocotools on the same objects."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from made_up import made_up
+
+from convnext_dense.reports import matching
+from convnext_dense.reports.matching import KINDS, error_costs, match, mean_precision, points
+
+TIDE_NAMES = dict(Cls=1, Loc=2, Both=3, Dupe=4, Bkg=5, Miss=6)
+
+
+def tide_of(labelled, found, *, iou=0.5, by_mask=False):
+    """The mAP and the cost of each kind of error by tidecv."""
+    import tidecv
+
+    truth, predictions = tidecv.Data("truth"), tidecv.Data("found", max_dets=100)
+    for image in range(1 + max(labelled.images.max(), found.images.max())):
+        truth.add_image(image, str(image))  # it leaves out images that it is not told of
+    size = lambda box: [*box[:2], *(box[2:] - box[:2])]  # noqa: E731
+    masks = labelled.rles or [None] * len(labelled.labels)
+    for image, label, box, is_crowd, rle in zip(
+        labelled.images.tolist(), labelled.labels.tolist(), labelled.boxes, labelled.is_crowd, masks, strict=True
+    ):
+        add = truth.add_ignore_region if is_crowd else truth.add_ground_truth
+        add(image, label, size(box), rle)
+    masks = found.rles or [None] * len(found.labels)
+    for image, label, score, box, rle in zip(
+        found.images.tolist(), found.labels.tolist(), found.scores.tolist(), found.boxes, masks, strict=True
+    ):
+        predictions.add_detection(image, label, score, size(box), rle)
+    tide = tidecv.TIDE()
+    with contextlib.redirect_stdout(io.StringIO()):
+        run = tide.evaluate(truth, predictions, pos_threshold=iou, mode=tide.MASK if by_mask else tide.BOX)
+    costs = tide.get_main_errors()["found"]
+    counts = {error.short_name: number for error, number in run.count_errors().items()}
+    return (
+        run.ap / 100,
+        {TIDE_NAMES[name]: cost / 100 for name, cost in costs.items()},
+        {TIDE_NAMES[name]: number for name, number in counts.items()},
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("iou", [0.5, 0.75])
+def test_errors_cost_what_tidecv_says(seed, iou, monkeypatch):
+    monkeypatch.setattr(matching, "_RECALLS", np.arange(101) / 100)  # tidecv's; COCO's differ in the last digit
+    labelled, found = made_up(40, seed=seed)
+    matches = match(labelled, found, iou=iou)
+    expected_ap, expected, counts = tide_of(labelled, found, iou=iou)
+    assert mean_precision(points(matches, 4)) == pytest.approx(expected_ap, abs=1e-9)
+    costs = error_costs(matches, 4)
+    for kind, name in KINDS.items():
+        assert costs[kind] == pytest.approx(expected[kind], abs=1e-9), name
+    assert sum(cost > 0.001 for cost in costs.values()) >= 5  # they are not all nothing
+    ours = {kind: int((matches.kinds == kind).sum()) for kind in KINDS} | {
+        matching.MISSED: int(matches.is_missed.sum())
+    }
+    assert ours == counts
