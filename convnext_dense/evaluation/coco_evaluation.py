@@ -204,7 +204,11 @@ class Figures:
 
     def of_class(self, label: int, limit: int) -> float:
         """Return the AP of one class; -1 if it has no objects."""
-        return self._mean(Item("precision", limit), slice(label, label + 1))
+        return self.of_item(Item("precision", limit), label)
+
+    def of_item(self, item: Item, label: int) -> float:
+        """Return a result for one class; -1 if it has no objects."""
+        return self._mean(item, slice(label, label + 1))
 
     def _mean(self, item: Item, classes: slice) -> float:
         values = self._tables[item.table][..., classes, item.size, self._limits.index(item.limit)]

@@ -1,0 +1,127 @@
+"""Figures of a report, by Bokeh: they zoom, and say what is under the pointer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+_WIDTH, _HEIGHT = 560, 340  # pixels
+_BLUE, _GREY = "#3366aa", "#999999"
+
+
+def _figure(title: str, x: str, y: str, **options: Any) -> Any:
+    from bokeh.plotting import figure
+
+    plot = figure(
+        title=title,
+        x_axis_label=x,
+        y_axis_label=y,
+        **{"width": _WIDTH, "height": _HEIGHT, "tools": "pan,wheel_zoom,box_zoom,reset,save", **options},
+    )
+    plot.toolbar.logo = None
+    return plot
+
+
+def curves(
+    title: str,
+    names: Sequence[str],
+    xs: Sequence[Sequence[float]],
+    ys: Sequence[Sequence[float]],
+    *,
+    x: str,
+    y: str,
+) -> Any:
+    """Draw one line per name; a few have a legend, and all say their names under the pointer."""
+    from bokeh.models import HoverTool
+    from bokeh.palettes import turbo
+
+    plot = _figure(title, x, y, x_range=(0, 1), y_range=(0, 1.02))
+    colours = turbo(len(names) + 2)[1:-1]
+    for name, across, up, colour in zip(names, xs, ys, colours, strict=True):
+        legend = dict(legend_label=name) if len(names) <= 10 else {}
+        plot.line(list(across), list(up), color=colour, line_width=2, alpha=0.8, name=name, **legend)
+    plot.add_tools(HoverTool(tooltips=[("", "$name"), (x, "$x{0.000}"), (y, "$y{0.000}")]))
+    if len(names) <= 10:
+        plot.legend.click_policy = "hide"
+        plot.legend.location = "bottom_left"
+    return plot
+
+
+def bars(title: str, names: Sequence[str], values: Sequence[float], *, y: str) -> Any:
+    """Draw one bar per name."""
+    from bokeh.models import HoverTool
+
+    plot = _figure(title, "", y, x_range=list(names))
+    plot.vbar(x=list(names), top=list(values), width=0.7, color=_BLUE)
+    plot.add_tools(HoverTool(tooltips=[("", "@x"), (y, "@top{0.0000}")]))
+    plot.y_range.start = 0
+    if len(names) > 8:
+        plot.xaxis.major_label_orientation = 1.0
+    return plot
+
+
+def histogram(title: str, values: np.ndarray, *, x: str, is_log: bool = False) -> Any:
+    """Draw how often values occur, in at most 40 bins; of sizes and ratios in equal factors."""
+    from bokeh.models import HoverTool
+
+    values = values[np.isfinite(values)]
+    if is_log:
+        values = values[values > 0]
+    shown = np.log(values) if is_log else values
+    counts, edges = np.histogram(shown, bins=min(40, max(len(np.unique(values)), 1)))
+    edges = np.exp(edges) if is_log else edges
+    plot = _figure(title, x, "number", x_axis_type="log" if is_log else "linear")
+    plot.quad(left=edges[:-1], right=edges[1:], bottom=0, top=counts, color=_BLUE, line_color="white")
+    plot.add_tools(HoverTool(tooltips=[(x, "@left{0.0} to @right{0.0}"), ("number", "@top")]))
+    plot.y_range.start = 0
+    return plot
+
+
+def heat_map(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
+    """Draw a confusion matrix: rows are labelled classes, colours the shares of their rows."""
+    from bokeh.models import ColumnDataSource, HoverTool
+    from bokeh.transform import linear_cmap
+
+    number = len(names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    rows, columns = np.divmod(np.arange(number**2), number)
+    # Names may occur twice; places do not.
+    source = ColumnDataSource(
+        dict(
+            row=rows,
+            column=columns,
+            labelled=[names[place] for place in rows],
+            found=[names[place] for place in columns],
+            share=shares.ravel(),
+            count=counts.ravel(),
+            text=[str(count) if count else "" for count in counts.ravel().tolist()],
+        )
+    )
+    side = int(np.clip(60 + 45 * number, 420, 900))
+    ranges = dict(x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5))
+    plot = _figure(title, "found", "labelled", width=side + 80, height=side, **ranges)
+    colours = linear_cmap("share", "Blues256", low=1, high=0)
+    plot.rect("column", "row", width=1, height=1, source=source, fill_color=colours, line_color=None)
+    if number <= 20:
+        plot.text("column", "row", text="text", source=source, text_align="center", text_baseline="middle")
+    for axis in (plot.xaxis, plot.yaxis):
+        axis.ticker = list(range(number)) if number <= 100 else axis.ticker
+        axis.major_label_overrides = dict(enumerate(names))
+    plot.xaxis.major_label_orientation = 1.2
+    tips = [("labelled", "@labelled"), ("found", "@found"), ("number", "@count"), ("of its row", "@share{0.0%}")]
+    plot.add_tools(HoverTool(tooltips=tips))
+    return plot
+
+
+def reliability(rows: Sequence[Mapping[str, float]]) -> Any:
+    """Draw how many of the objects of a score are right."""
+    from bokeh.models import ColumnDataSource, HoverTool
+
+    plot = _figure("Calibration", "score", "precision", x_range=(0, 1), y_range=(0, 1.02))
+    plot.line([0, 1], [0, 1], color=_GREY, line_dash="dashed")
+    source = ColumnDataSource({key: [row[key] for row in rows] for key in ("score", "precision", "objects")})
+    plot.line("score", "precision", source=source, color=_BLUE, line_width=2)
+    points = plot.scatter("score", "precision", source=source, color=_BLUE, size=8)
+    tips = [("score", "@score{0.00}"), ("precision", "@precision{0.00}"), ("objects", "@objects")]
+    plot.add_tools(HoverTool(renderers=[points], tooltips=tips))
+    return plot
