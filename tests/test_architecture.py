@@ -37,7 +37,7 @@ ALLOWED = {
         *("inference", "config", "data", "checkpoints", "visualization", "evaluation"),
         *("mmengine", "mmcv", "mmdet", "mmseg", "torchvision"),
     },
-    "serving": {"inference", "data", "visualization"},
+    "serving": {"inference", "data", "visualization", "mmengine"},
     "reports": {"inference", "config", "checkpoints", "data", "visualization", "evaluation", "description"},
     "description": {"models", "config", "optim", "checkpoints", "mmengine", "mmdet", "mmseg"},
     "cli": LIBRARIES

@@ -37,7 +37,12 @@ def main() -> None:
     parser.add_argument(
         "--out", metavar="F", help="write predictions: NAME.json in COCO's result format, or a folder for label images"
     )
-    parser.add_argument("--score-thr", type=float, default=0.3, help="leave out objects below this score (detection)")
+    parser.add_argument(
+        "--score-thr",
+        type=float,
+        default=0.3,
+        help="leave objects below this score out of the pictures (default: %(default)s); the files have all of them",
+    )
     parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
     parser.add_argument("--batch-size", type=int, default=1, help="images per forward pass (default: 1)")
     parser.add_argument("--recursive", action="store_true", help="images in all subfolders, too")

@@ -1,16 +1,19 @@
 """Serve a model over HTTP: python tools/serve.py CONFIG CHECKPOINT."""
 
 import argparse
+import logging
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from convnext_dense.checkpoints.zoo import PREFIX
 from convnext_dense.cli.command_line import add_options_argument
 from convnext_dense.data.checks.inspection import evenly_spread
 from convnext_dense.data.prediction_files import find_images
 from convnext_dense.engine.signals import leaving_on_signals
-from convnext_dense.errors import UserError
+from convnext_dense.errors import UserError, first_line
 from convnext_dense.inference import LoadedModel, Predictor, load_model
 from convnext_dense.inference.loading import is_whole
 from convnext_dense.inference.validation import Evaluation
@@ -18,6 +21,8 @@ from convnext_dense.serving.api import make_app
 from convnext_dense.serving.limits import Limits, Turnstile
 
 _EXAMPLES = 8
+_GRACE_SECONDS = 3
+_LAST_PORT = 65535
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -69,6 +74,7 @@ def main() -> None:
         from convnext_dense.serving.page import add_page
     except ImportError as error:
         raise UserError("A server needs Gradio and uvicorn: pip install 'convnext-dense[serve]'.") from error
+    listening = _bind(args.host, args.port)
     models = _load(args)
     model = next(iter(models.values()))
     examples = evenly_spread(find_images(args.examples) if args.examples else validation_images(model), _EXAMPLES)
@@ -76,12 +82,39 @@ def main() -> None:
     turnstile = Turnstile(limits)
     app = make_app(model, limits=limits, turnstile=turnstile)
     with tempfile.TemporaryDirectory(prefix="convnext_dense_", ignore_cleanup_errors=True) as folder:
-        add_page(app, models, Path(folder), limits=limits, turnstile=turnstile, examples=examples)
+        is_ending = add_page(app, models, Path(folder), limits=limits, turnstile=turnstile, examples=examples)
+
+        class Server(uvicorn.Server):
+            def handle_exit(self, *arguments: Any) -> None:
+                is_ending.set()
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # open pages are no errors
+                super().handle_exit(*arguments)
+
         if args.host not in _LOOPBACK:
             print(f"Everybody who reaches {args.host} can use this server: there is no password.")
         address = f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
         print(f"The page is on {address}; its interface for programs is described at {address}/docs", flush=True)
-        uvicorn.run(app, host=args.host, port=args.port, log_level="warning")
+        # Open pages are connections that do not end by themselves.
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
+        Server(config).run(sockets=[listening])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket of an address.
+
+    Raises:
+        UserError: It cannot be had.
+    """
+    if not 0 <= port <= _LAST_PORT:
+        raise UserError(f"--port {port} must be from 0 to {_LAST_PORT}.")
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise UserError(f"{host}:{port} cannot be listened on ({first_line(error)}): choose another --port.") from error
+    return bound
 
 
 def _load(args: argparse.Namespace) -> dict[str, LoadedModel]:
@@ -114,5 +147,6 @@ def validation_images(model: LoadedModel) -> list[Path]:
         return []
     try:
         return Evaluation(model.cfg, model.class_names).paths
-    except Exception:  # there is none, or not here: the page has no examples then
+    except Exception as error:  # a data set's loading may raise anything
+        print(f"The page has no examples: the validation data of the config cannot be read ({first_line(error)}).")
         return []

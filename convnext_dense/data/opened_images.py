@@ -58,22 +58,28 @@ def pixel_limit() -> int:
     return int(os.environ.get(_LIMIT_VARIABLE) or MAX_PIXELS)
 
 
-def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
+class TooManyPixelsError(UserError):
+    """An image claims more pixels than are decoded."""
+
+
+def open_image(path: str | os.PathLike, kind: str = "Image", *, limit: int | None = None) -> OpenedImage:
     """Check the size of an image, then decode it completely.
 
     Args:
         path: The file.
         kind: What the file is called in messages.
+        limit: Pixels that are decoded at most; None for ``pixel_limit``.
 
     Raises:
-        UserError: The file is missing, truncated or not an image, or claims more pixels than ``pixel_limit``.
+        UserError: The file is missing, truncated or not an image.
+        TooManyPixelsError: It claims more pixels than the limit.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{kind} {path} {'is a folder' if path.is_dir() else 'does not exist'}.")
     if not path.stat().st_size:
         raise UserError(f"{kind} {path} is empty (0 bytes). Copy it again.")
-    limit = pixel_limit()
+    limit = pixel_limit() if limit is None else min(limit, pixel_limit())
     try:
         with _pillow_without_a_limit(), Image.open(path) as file:  # our own check below names the size
             width, height = file.size
@@ -87,7 +93,7 @@ def open_image(path: str | os.PathLike, kind: str = "Image") -> OpenedImage:
         return _open_otherwise(path, kind)
     except UNREADABLE as error:
         raise UserError(f"{kind} {path} cannot be decoded: it is truncated or not an image. Copy it again.") from error
-    raise UserError(
+    raise TooManyPixelsError(
         f"{kind} {path} claims {width}x{height} pixels, more than {limit}: it was not decoded. If it is what it "
         f"claims, cut it into tiles, or set {_LIMIT_VARIABLE} to a larger number."
     )

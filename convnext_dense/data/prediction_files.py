@@ -214,26 +214,31 @@ class PredictionWriter:
 class ResultFiles:
     """Writes ``predictions.csv`` and ``predictions.json`` as results come, so that memory does not grow.
 
-    Both are whole when the block ends, also if an error or an interrupt ends it.
+    Both are whole when the block ends, also if an error or an interrupt ends it; files of before stay if it ends with
+    an error before the first result.
 
     Args:
         folder: Where to write.
         has_coco: Whether results have COCO's format, and so a JSON file.
         columns: Further columns of the table, whose rows may lack them.
+        name: Of the files, without an ending.
 
     Attributes:
         files: What is written.
     """
 
-    def __init__(self, folder: Path, *, has_coco: bool, columns: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, has_coco: bool, columns: Sequence[str] = (), name: str = "predictions"
+    ) -> None:
         self._columns = columns
-        self._table = folder / "predictions.csv"
-        self._objects = folder / "predictions.json" if has_coco else None
+        self._table = folder / f"{name}.csv"
+        self._objects = folder / f"{name}.json" if has_coco else None
         self.files = [self._table, *([self._objects] if self._objects else [])]
         self._stack = contextlib.ExitStack()
         self._opened: list[IO[str]] = []
         self._rows: csv.DictWriter | None = None
         self._is_first = True
+        self._is_kept, self._has_results = True, False
 
     def __enter__(self) -> "ResultFiles":
         """Open the files."""
@@ -241,20 +246,28 @@ class ResultFiles:
             with names_unwritable(file):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-                self._stack.callback(os.replace, partial, file)
+                self._stack.callback(self._end, partial, file)
                 self._opened.append(self._stack.enter_context(partial.open("w", encoding="utf-8", newline="")))
         if self._objects is not None:
             self._opened[1].write("[")
             self._stack.callback(self._opened[1].write, "\n]\n")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def _end(self, partial: Path, file: Path) -> None:
+        if self._is_kept:
+            os.replace(partial, file)
+        else:
+            partial.unlink()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close the files, and give them their names."""
+        self._is_kept = kind is None or self._has_results
         with names_unwritable(self._table):
             self._stack.close()
 
     def add(self, image: str, result: Any, **more: Any) -> None:
         """Add what was found in an image, ``inference.Result``; ``more`` are values of the further columns."""
+        self._has_results = True
         with names_unwritable(self._table):
             for row in result.to_rows():
                 if self._rows is None:

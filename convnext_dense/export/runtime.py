@@ -716,7 +716,7 @@ def summary(result: Mapping[str, Any], *, score_thr: float = 0.3) -> str:
         return ", ".join(f"{name} {score:.1%}" for name, score in zip(result["names"], result["scores"], strict=True))
     names = [name for name, score in zip(result["names"], result["scores"], strict=True) if score >= score_thr]
     objects = "object" if len(names) == 1 else "objects"
-    return f"{len(names)} {objects} ({', '.join(sorted(set(names))) or 'none'})"
+    return f"{len(names)} {objects}" + (f" ({', '.join(sorted(set(names)))})" if names else "")
 
 
 def _pictures(paths: Sequence[Path], folder: Path) -> list[Path]:

@@ -79,11 +79,7 @@ class LoadedModel(ABC):
         if isinstance(images, str | os.PathLike | PIL.Image.Image) or getattr(images, "ndim", 4) < 4:
             raise UserError(f"images={str(images)[:60]!r} is one image: give a list of images.")
         if tiles is not None:
-            if self.task != "detection":
-                raise UserError(
-                    "Tiles are for detectors. Segmenters cut large images by their config: "
-                    "model.test_cfg=dict(mode='slide', crop_size=(H, W), stride=(H, W))."
-                )
+            self.check_tiles()
             yield from (self._in_tiles(image, tiles, batch_size) for image in images)
             return
         numbered = enumerate(images)
@@ -92,6 +88,14 @@ class LoadedModel(ABC):
             results = iter(self._run([one for one in prepared if not isinstance(one, UserError)]))
             for one in prepared:
                 yield one if isinstance(one, UserError) else next(results)
+
+    def check_tiles(self) -> None:
+        """Raise ``UserError`` if the model does not take tiles."""
+        if self.task != "detection":
+            raise UserError(
+                "Tiles are for detectors. Segmenters cut large images by their config: "
+                "model.test_cfg=dict(mode='slide', crop_size=(H, W), stride=(H, W))."
+            )
 
     def _in_tiles(self, image: Image | UserError, tiles: Tiles, batch_size: int) -> Result | UserError:
         pixels = _or_error(self._read, image)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convnext_dense.data.run_lengths import compress
-from convnext_dense.inference.results import Detections, Result, import_or_say
+from convnext_dense.inference.results import Detections, Result, check_classes, check_picture, import_or_say
 from convnext_dense.visualization import MIN_PICTURE_SIDE, draw_label_map, enlarge_whole, paint_label_map
 
 
@@ -60,6 +60,8 @@ class Panoptic(Result):
 
     def only(self, classes: Collection[str] | None = None, *, score_thr: float = 0.0) -> "Panoptic":
         """Return a part of the segments and of the objects, see ``Result.only``; segments have no score."""
+        if classes is not None:
+            check_classes(classes, self.class_names)
         segments = [one for one in self.segments if classes is None or one["name"] in classes]
         numbers = [segment["id"] for segment in segments]
         return replace(
@@ -71,10 +73,12 @@ class Panoptic(Result):
 
     def draw(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture, the picture under its classes' colours, and a legend, see ``Result.draw``."""
+        check_picture(picture, self.segment_map.shape, opacity)
         return draw_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self._as_classes(), opacity=opacity)
 
     def overlay(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture under its classes' colours, without a legend."""
+        check_picture(picture, self.segment_map.shape, opacity)
         return paint_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self._as_classes(), opacity=opacity)
 
     def summary(self, *, score_thr: float = 0.3) -> str:

@@ -57,6 +57,9 @@ class Result(Mapping[str, Any]):
         Args:
             classes: Names of the classes that stay; None for all.
             score_thr: Objects and classes below this score go; pixels have none.
+
+        Raises:
+            UserError: There is no such class.
         """
         raise NotImplementedError
 
@@ -70,6 +73,9 @@ class Result(Mapping[str, Any]):
 
         Returns:
             A picture in BGR order; small images are enlarged.
+
+        Raises:
+            UserError: The picture is of another kind or size, or the opacity is no share.
         """
         raise NotImplementedError
 
@@ -119,7 +125,8 @@ class Detections(Result):
         class_names: Names of the classes.
         shape: (height, width) of the image in pixels.
         rles: Masks as COCO's compressed run lengths, whose ``counts`` is text; None for a model without masks.
-        ids: (n,) int64, numbers of the tracks in a video; None where nothing is tracked.
+        ids: (n,) int64, numbers of the tracks in a video, from 1, and 0 for an object that is on none, such as one that
+            is seen for the first time; None where nothing is tracked.
     """
 
     boxes: np.ndarray
@@ -176,7 +183,8 @@ class Detections(Result):
                 item["segmentation"] = dict(rle)
         if self.ids is not None:
             for item, number in zip(objects, self.ids, strict=True):
-                item["track_id"] = int(number)
+                if number > 0:
+                    item["track_id"] = int(number)
         return objects
 
     def to_supervision(self) -> Any:
@@ -197,10 +205,13 @@ class Detections(Result):
 
     def draw(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture with boxes, masks, names and scores of objects from ``score_thr``, see ``Result.draw``."""
+        check_picture(picture, self.shape, opacity)
         pixels = enlarge_whole(picture, MIN_PICTURE_SIDE)
         scale = pixels.shape[0] // picture.shape[0]
         shown = self.only(score_thr=score_thr)
-        tracks = [""] * len(shown.scores) if shown.ids is None else [f" #{number}" for number in shown.ids]
+        tracks = (
+            [""] * len(shown.scores) if shown.ids is None else [f" #{number}" if number else "" for number in shown.ids]
+        )
         texts = [
             f"{name} {score:.2f}{track}" for name, score, track in zip(shown.names, shown.scores, tracks, strict=True)
         ]
@@ -268,10 +279,12 @@ class LabelMap(Result):
 
     def draw(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture, the picture under its classes' colours, and a legend, see ``Result.draw``."""
+        check_picture(picture, self.label_map.shape, opacity)
         return draw_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self, opacity=opacity)
 
     def overlay(self, picture: np.ndarray, *, score_thr: float = 0.3, opacity: float | None = None) -> np.ndarray:
         """Return the picture under its classes' colours, without a legend."""
+        check_picture(picture, self.label_map.shape, opacity)
         return paint_label_map(enlarge_whole(picture, MIN_PICTURE_SIDE), self, opacity=opacity)
 
     def _occurring(self) -> tuple[np.ndarray, np.ndarray]:
@@ -338,7 +351,30 @@ def _is_in(labels: np.ndarray, class_names: Sequence[str], classes: Collection[s
     """Return which labels, of any shape, are of some classes."""
     if classes is None:
         return np.ones(labels.shape, bool)
+    check_classes(classes, class_names)
     return np.isin(labels, [number for number, name in enumerate(class_names) if name in classes])
+
+
+def check_classes(classes: Collection[str], class_names: Sequence[str]) -> None:
+    """Raise ``UserError`` if not all of some names are those of classes."""
+    if isinstance(classes, str):
+        raise UserError(f"classes={classes!r} is one name: give a list of names.")
+    if unknown := [name for name in classes if name not in class_names]:
+        raise UserError(f"The model has no class {', '.join(map(repr, unknown))}; it has {', '.join(class_names)}.")
+
+
+def check_picture(picture: np.ndarray, shape: Sequence[int], opacity: float | None) -> None:
+    """Raise ``UserError`` if a picture is not that of an image of (height, width), or an opacity is no share."""
+    kind = f"{picture.dtype} of shape {picture.shape}" if isinstance(picture, np.ndarray) else repr(picture)[:60]
+    if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
+        raise UserError(f"The picture is {kind}: give (H, W, 3) of uint8 in BGR order, as the model's picture() does.")
+    if picture.shape[:2] != tuple(shape):
+        raise UserError(
+            f"The picture has {picture.shape[1]} x {picture.shape[0]} pixels, and the image of the result "
+            f"{shape[1]} x {shape[0]}."
+        )
+    if opacity is not None and not 0 <= opacity <= 1:
+        raise UserError(f"opacity={opacity} must be from 0 to 1.")
 
 
 def import_or_say(name: str, package: str) -> Any:

@@ -76,6 +76,8 @@ class Run:
         if not 0 <= score_thr <= 1:
             raise UserError(f"A score threshold of {score_thr:g} must be from 0 to 1.")
         has_video = any(source.is_video for source in sources)
+        if tiles is not None:
+            model.check_tiles()
         if is_tracked and model.task != "detection":
             raise UserError("--track is for detectors: there are no objects to number.")
         if out is not None and has_video:

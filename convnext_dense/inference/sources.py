@@ -14,6 +14,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from convnext_dense.checkpoints.downloads import OPEN_SECONDS, READ_SECONDS, within
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES
 from convnext_dense.data.prediction_files import find_files
 from convnext_dense.errors import UserError, first_line
 
@@ -75,13 +76,13 @@ def find_sources(names: Iterable[str | os.PathLike], *, recursive: bool = False)
         recursive: Whether images in all subfolders are found, too.
 
     Raises:
-        UserError: There is no such file, a pattern matches nothing, or a folder or a list is empty.
+        UserError: There is no such folder, a pattern matches nothing, or a folder or a list is empty.
     """
     found: dict[str, Source] = {}
     for name in (os.fspath(name) for name in names):
         if name == STDIN or name.lower().endswith(LIST_SUFFIX):
             sources = find_sources(_lines(name), recursive=recursive)
-        elif name.startswith((*_ADDRESSES, *_STREAMS)) or CAMERA.match(name):
+        elif name.startswith((*_ADDRESSES, *_STREAMS)) or CAMERA.match(name) or _is_absent(name):
             sources = [Source(name)]
         else:
             files = find_files([name], recursive=recursive, also=VIDEO_SUFFIXES)
@@ -90,6 +91,12 @@ def find_sources(names: Iterable[str | os.PathLike], *, recursive: bool = False)
             is_file = not source.is_address and not source.is_live
             found.setdefault(os.path.abspath(source.place) if is_file else source.place, source)
     return list(found.values())
+
+
+def _is_absent(name: str) -> bool:
+    """Whether a name is that of an image or a video that is not there: it is said when its turn comes."""
+    is_pattern = any(sign in name for sign in "*?[")
+    return name.lower().endswith((*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)) and not is_pattern and not Path(name).exists()
 
 
 def _lines(name: str) -> Sequence[str]:

@@ -25,6 +25,7 @@ class Tracker:
             from trackers import ByteTrackTracker
         except ImportError as error:
             raise UserError("--track needs trackers: pip install 'convnext-dense[video]'.") from error
+        self._score_thr = score_thr
         self._tracker = ByteTrackTracker(
             frame_rate=rate,
             track_activation_threshold=score_thr,
@@ -33,7 +34,7 @@ class Tracker:
         )
 
     def update(self, found: Detections) -> Detections:
-        """Return the objects of the next frame that are on a track, with ``ids``."""
+        """Return the objects of the next frame with ``ids``, without weak ones that are on no track."""
         import supervision
 
         given = supervision.Detections(
@@ -43,7 +44,7 @@ class Tracker:
             data=dict(number=np.arange(len(found.scores))),
         )
         tracked = self._tracker.update(given)
-        ids = np.full(len(found.scores), -1, np.int64)
+        ids = np.zeros(len(found.scores), np.int64)
         if len(tracked):  # in another order
-            ids[np.asarray(tracked.data["number"], int)] = np.asarray(tracked.tracker_id)
-        return replace(found, ids=ids).take(ids >= 0)
+            ids[np.asarray(tracked.data["number"], int)] = np.asarray(tracked.tracker_id) + 1  # none is -1
+        return replace(found, ids=ids).take((ids > 0) | (found.scores >= self._score_thr))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
 from convnext_dense.config.datasets import evaluators
@@ -64,6 +64,7 @@ class Evaluation:
     """
 
     def __init__(self, cfg: Config, class_names: Sequence[str], *, loader: str | None = None) -> None:
+        init_default_scope(cfg.get("default_scope", "mmengine"))  # another model may have been loaded since
         loader = loader or ("val" if cfg.get("val_dataloader") is not None else "test")
         self.metrics = [copy.deepcopy(metric) for metric in evaluators(cfg, loader)]
         self.dataset = DATASETS.build(copy.deepcopy(cfg[f"{loader}_dataloader"].dataset))

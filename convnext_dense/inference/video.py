@@ -34,12 +34,20 @@ class Video:
     def __init__(self, place: str | os.PathLike) -> None:
         place = os.fspath(place)
         camera = CAMERA.match(place)
-        if camera is None and "://" not in place and not Path(place).is_file():
+        is_file = camera is None and "://" not in place
+        if is_file and not Path(place).is_file():
             raise UserError(f"Video {place} does not exist.")
+        if is_file and not Path(place).stat().st_size:
+            raise UserError(f"Video {place} is empty (0 bytes). Copy it again.")
         self._place = place
         self._capture = cv2.VideoCapture(int(camera[1]) if camera else place)
         if not self._capture.isOpened():
-            raise UserError(f"{place} cannot be opened: it is no camera, stream or video that OpenCV can decode.")
+            what = (
+                f"Video {place} cannot be decoded: it is truncated or not a video"
+                if is_file
+                else f"{place} cannot be opened"
+            )
+            raise UserError(f"{what}.")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if np.isfinite(rate) and 0 < rate <= 1000 else DEFAULT_RATE
         number = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))

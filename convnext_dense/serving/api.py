@@ -13,6 +13,7 @@ import cv2
 from convnext_dense.data.opened_images import ARRAY_SUFFIX, READABLE_SUFFIXES
 from convnext_dense.errors import UserError
 from convnext_dense.inference import LoadedModel, Result, Tiles
+from convnext_dense.inference.sources import VIDEO_SUFFIXES
 from convnext_dense.serving.limits import BodyLimit, Limits, TooLargeError, TooManyError, Turnstile
 from convnext_dense.serving.views import look_at
 
@@ -36,14 +37,14 @@ def make_app(model: LoadedModel, *, limits: Limits | None = None, turnstile: Tur
         UserError: FastAPI is not installed.
     """
     try:
-        from fastapi import FastAPI
+        from fastapi_offline import FastAPIOffline
     except ImportError as error:
-        raise UserError("A server needs FastAPI: pip install 'convnext-dense[serve]'.") from error
+        raise UserError("A server needs fastapi-offline: pip install 'convnext-dense[serve]'.") from error
 
     from convnext_dense import __version__
 
     limits = limits or Limits()
-    app = FastAPI(title="convnext_dense", version=__version__, docs_url="/docs", redoc_url=None)
+    app = FastAPIOffline(title="convnext_dense", version=__version__, redoc_url=None)
     app.add_middleware(BodyLimit, max_bytes=limits.max_bytes)
 
     @app.get("/health")
@@ -115,6 +116,8 @@ def _find(
     model: LoadedModel, limits: Limits, file: Any, folder: Path, *, tile: int | None, overlap: float
 ) -> tuple[Result, Any]:
     """Return what is found in an upload, and its picture."""
+    if Path(file.filename or "").suffix.lower() in VIDEO_SUFFIXES:
+        raise UserError("This is for images: drop a video on the page, or give it to tools/infer.py.")
     content = file.file.read()
     suffix = Path(file.filename or "").suffix.lower()
     is_array = content.startswith(_NUMPY)

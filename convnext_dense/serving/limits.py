@@ -14,6 +14,7 @@ from typing import Any
 
 from convnext_dense.errors import UserError
 
+NO_ROOM = "The server has no room for more: try again later."
 _CLIENTS = 1024  # whose requests are counted; the least recent one is forgotten
 
 
@@ -135,7 +136,7 @@ class BodyLimit:
             await self._refuse(send)
 
     async def _refuse(self, send: Any) -> None:
-        await _answer(send, 413, f"The request has more than {self._max_bytes} bytes.")
+        await _answer(send, 413, f"The request has more than {self._max_bytes / 2**20:g} MB.")
 
 
 class PageGuard:
@@ -167,16 +168,16 @@ class PageGuard:
         path = scope["path"]
         if "proxy=" in path:
             return 404, "Not Found"
-        _, is_file, name = path.partition("file=")
-        if is_file and not self._has(name):
+        _, is_file, name = path.partition("/file")
+        if is_file and not (name.startswith("=") and self._has(name[1:])):
             return 404, "Not Found"
         if scope["method"] == "POST" and path.rstrip("/").endswith("/upload"):
             try:
                 self._turnstile.count((scope.get("client") or ("",))[0])
             except TooManyError as error:
                 return 429, str(error)
-            if _bytes_in(self._folder) > self._limits.max_kept:
-                return 429, "The server has no room for more uploads: try again in some minutes."
+            if bytes_in(self._folder) > self._limits.max_kept:
+                return 429, NO_ROOM
         return 200, ""
 
     def _has(self, name: str) -> bool:
@@ -184,7 +185,8 @@ class PageGuard:
         return path.startswith(self._folder + os.sep) and os.path.isfile(path)
 
 
-def _bytes_in(folder: str) -> int:
+def bytes_in(folder: str | Path) -> int:
+    """Return the size of all files in a folder."""
     sizes = 0
     for place, _, names in os.walk(folder):
         for name in names:

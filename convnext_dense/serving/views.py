@@ -4,6 +4,8 @@ What was found is kept without the pixels, so that showing it in another way nee
 """
 
 import pickle
+import re
+import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convnext_dense.data.opened_images import ARRAY_SUFFIX, open_image
+from convnext_dense.data.opened_images import ARRAY_SUFFIX, TooManyPixelsError, open_image
 from convnext_dense.data.prediction_files import ResultFiles
 from convnext_dense.errors import UserError
 from convnext_dense.inference import LoadedModel, Result, Tiles
@@ -33,17 +35,18 @@ def look_at(model: LoadedModel, path: Path, limits: Limits, *, tiles: Tiles | No
         TooLargeError: It has more pixels than the limits allow.
     """
     if path.suffix.lower() != ARRAY_SUFFIX:
-        opened = open_image(path)
-        _check_pixels(opened.height, opened.width, limits, "image")
+        try:
+            open_image(path, limit=limits.max_pixels)
+        except TooManyPixelsError as error:
+            raise TooLargeError(f"The image has more than {limits.max_pixels:,} pixels: make it smaller.") from error
     picture = model.picture(path)
-    if tiles is not None and tiles.count(*picture.shape[:2]) > MAX_TILES:
-        raise UserError(f"The image would be cut into more than {MAX_TILES} tiles: choose larger ones.")
+    _check_tiles(tiles, picture.shape, MAX_TILES, "image")
     return model(path, tiles=tiles), picture
 
 
-def _check_pixels(height: int, width: int, limits: Limits, kind: str) -> None:
-    if height * width > limits.max_pixels:
-        raise TooLargeError(f"The {kind} has {width} x {height} pixels, more than {limits.max_pixels}.")
+def _check_tiles(tiles: Tiles | None, shape: Sequence[int], most: int, kind: str) -> None:
+    if tiles is not None and tiles.count(shape[0], shape[1]) > most:
+        raise UserError(f"The {kind} would be cut into more than {most} tiles: choose larger ones.")
 
 
 class View(NamedTuple):
@@ -51,11 +54,13 @@ class View(NamedTuple):
 
     Attributes:
         path: The upload.
+        folder: For the files that show it.
         found: For each model what it found, in the image or in each frame of the video.
         classes: Names of the classes that were found, by any model.
     """
 
     path: Path
+    folder: Path
     found: Sequence[Sequence[bytes]]
     classes: Sequence[str]
 
@@ -63,6 +68,10 @@ class View(NamedTuple):
     def is_video(self) -> bool:
         """Whether the upload has frames."""
         return _is_video(self.path)
+
+    def remove(self) -> None:
+        """Remove the files that show it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def results(self, number: int) -> Iterator[Result]:
         """Yield what a model found."""
@@ -76,6 +85,7 @@ def _is_video(path: Path) -> bool:
 def look(
     models: Sequence[LoadedModel],
     path: Path,
+    folder: Path,
     limits: Limits,
     *,
     tiles: Tiles | None = None,
@@ -86,6 +96,7 @@ def look(
     Args:
         models: The models.
         path: The upload.
+        folder: Where a folder for the files that show it is made.
         limits: Of images and videos.
         tiles: How pictures are cut for detectors; None for whole ones.
         progress: It is told how many frames are done, of how many, or of None where that is not known.
@@ -108,7 +119,7 @@ def look(
             classes.update(row["name"] for row in result.to_rows())
         found.append(of_model)
     order = list(dict.fromkeys(name for model in models for name in model.class_names))
-    return View(path, found, [name for name in order if name in classes])
+    return View(path, Path(tempfile.mkdtemp(dir=folder)), found, [name for name in order if name in classes])
 
 
 def _in_frames(
@@ -119,7 +130,7 @@ def _in_frames(
     progress: Callable[[int, int | None], Any],
 ) -> Iterator[Result]:
     video = Video(path)
-    too_long = f"The video has more than {limits.max_frames} frames: tools/infer.py takes videos of any length."
+    too_long = f"The video has more than {limits.max_frames:,} frames: cut it, or give it to tools/infer.py."
     if (video.num_frames or 0) > limits.max_frames:
         raise TooLargeError(too_long)
 
@@ -127,7 +138,9 @@ def _in_frames(
         for number, frame in enumerate(video, start=1):
             if number > limits.max_frames:
                 raise TooLargeError(too_long)
-            _check_pixels(frame.shape[0], frame.shape[1], limits, "video")
+            if frame.shape[0] * frame.shape[1] > limits.max_pixels:
+                raise TooLargeError(f"The video has more than {limits.max_pixels:,} pixels: make it smaller.")
+            _check_tiles(tiles, frame.shape, limits.max_frames // (video.num_frames or limits.max_frames), "video")
             progress(number - 1, video.num_frames)
             yield frame
 
@@ -159,44 +172,47 @@ def show(
     view: View,
     number: int,
     model: LoadedModel,
-    folder: Path,
     *,
+    title: str = "",
     score_thr: float = 0.3,
     opacity: float | None = None,
     classes: Collection[str] = (),
 ) -> Shown:
-    """Show what one of the models found, in files of a new folder.
+    """Show what one of the models found, in new files; those of the time before the last are removed.
 
     Args:
         view: What was found.
         number: Of the model.
         model: The model, which is not run.
-        folder: Where the new folder is made.
+        title: Of the model, in the names of the files.
         score_thr: Objects below are left out, of everything.
         opacity: Of masks and classes over the image, see ``Result.draw``.
-        classes: Names of the classes that are shown; none for all.
+        classes: Names of the classes that are shown, of any model; none for all.
 
     Raises:
         UserError: The upload is no longer there.
     """
     if not view.path.is_file():
         raise UserError("The upload has been deleted: drop it again.")
-    folder = Path(tempfile.mkdtemp(dir=folder))
-    picture = folder / f"{view.path.stem}{'.mp4' if view.is_video else '.png'}"
+    folder = _new_folder(view.folder / str(number))
+    name = "_".join([view.path.stem, *([re.sub(r"[^\w.-]+", "_", title)] if title else [])])
+    picture = folder / f"{name}{'.mp4' if view.is_video else '.png'}"
     lowest = score_thr if model.task == "detection" else 0.0
     has_coco = model.task != "classification"
+    chosen = [name for name in classes if name in model.class_names] if classes else None
     rows: list[dict[str, Any]] = []
     text = ""
-    with ResultFiles(folder, has_coco=has_coco, columns=["frame"] if view.is_video else []) as files:
+    with ResultFiles(folder, has_coco=has_coco, columns=["frame"] if view.is_video else [], name=name) as files:
 
         def shown() -> Iterator[Result]:
             nonlocal text
             for frame, result in enumerate(view.results(number), start=1):
-                kept = result.only(classes or None, score_thr=lowest)
+                kept = result.only(chosen, score_thr=lowest)
                 more = dict(frame=frame) if view.is_video else {}
                 files.add(view.path.name, kept, **more)
                 rows.extend(more | row for row in kept.to_rows()[: MAX_ROWS - len(rows)])
-                text = f"{frame} frames, in the last one " * view.is_video + kept.summary(score_thr=lowest)
+                frames = f"{frame} frame{'s' if frame > 1 else ''}, in the last one " if view.is_video else ""
+                text = frames + kept.summary(score_thr=lowest)
                 yield kept
 
         how: dict[str, Any] = dict(score_thr=lowest, opacity=opacity)
@@ -204,8 +220,18 @@ def show(
             _write_video(picture, Video(view.path), shown(), model, how)
         else:
             write_picture(picture, next(shown()).draw(model.picture(view.path), **how))
-    coco = folder / "predictions.json" if has_coco else None
-    return Shown(picture, coco, folder / "predictions.csv", rows, text)
+    return Shown(picture, folder / f"{name}.json" if has_coco else None, folder / f"{name}.csv", rows, text)
+
+
+def _new_folder(parent: Path) -> Path:
+    """Return a new folder; the last one stays, since somebody may be fetching a file of it."""
+    parent.mkdir(exist_ok=True)
+    numbers = sorted(int(path.name) for path in parent.iterdir())
+    for old in numbers[:-1]:
+        shutil.rmtree(parent / str(old), ignore_errors=True)
+    folder = parent / str(numbers[-1] + 1 if numbers else 0)
+    folder.mkdir()
+    return folder
 
 
 def _write_video(path: Path, video: Video, results: Iterator[Result], model: LoadedModel, how: dict[str, Any]) -> None:

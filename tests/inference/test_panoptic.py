@@ -98,6 +98,12 @@ def test_stock_panoptic_model_gives_things_stuff_and_objects(model, monkeypatch)
     picture = np.full((40, 60, 3), 100, np.uint8)
     scale = only.overlay(picture).shape[0] // 40
     assert (only.overlay(picture)[:, : 19 * scale] == 100).all()
+    assert (found.overlay(picture, opacity=0) == 100).all()
+    drawn = found.draw(picture, opacity=0)
+    assert (drawn[:, 60 * scale + 4 : 120 * scale + 4] == 100).all()
+    name = found.objects.names[0]
+    assert set(found.only([name])["names"]) == {name}
+    assert set(found["names"]) != {name}
 
 
 def test_pixels_without_a_segment_are_drawn_as_they_are():

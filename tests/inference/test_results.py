@@ -1,6 +1,7 @@
 """What a result gives: plain values, COCO's format, tables, supervision's classes, and pictures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_pictures_of_frames_have_one_size():
         assert painted.shape == (480, 640, 3)
         np.testing.assert_allclose(painted[-1, -1], np.array([30, 20, 10]) * 0.55, atol=1)  # BGR
         np.testing.assert_allclose(painted[0, 0], np.array([60, 50, 40]) * 0.55, atol=1)
-    assert LABELS.draw(black).shape[1] > 2 * 640
+    assert LABELS.draw(np.zeros((2, 3, 3), np.uint8)).shape[1] > 2 * 640
 
 
 def test_tracks_are_in_every_form():
@@ -125,10 +126,20 @@ def test_tracks_are_in_every_form():
     assert tracked.to_coco()[0]["track_id"] == 7
     assert tracked.to_rows()[0]["id"] == 7
     assert tracked.take([0]).ids.tolist() == [7]
+    assert tracked.to_supervision().tracker_id.tolist() == [7]
+    picture = np.full((480, 640, 3), 100, np.uint8)
+    tracked, plain = (
+        replace(tracked, shape=(480, 640), rles=None),
+        replace(FOUND.take([0]), shape=(480, 640), rles=None),
+    )
+    assert (tracked.draw(picture) != plain.draw(picture)).any()
+    new = replace(tracked, ids=np.array([0]))
+    assert "track_id" not in new.to_coco()[0]
+    np.testing.assert_array_equal(new.draw(picture), plain.draw(picture))
 
 
 def test_some_classes_are_kept_in_everything():
-    only = FOUND.only(["cat", "bird"])
+    only = FOUND.only(["cat"])
     assert (only.names, len(only.to_coco()), only.summary(score_thr=0)) == (["cat"], 1, "1 object (cat)")
     np.testing.assert_array_equal(only.masks, MASKS[1:])
     assert FOUND.only(score_thr=0.5).names == ["dog"]
@@ -143,13 +154,17 @@ def test_some_classes_are_kept_in_everything():
     assert LABELS.only() is LABELS
     assert LABELS.only([]).to_coco() == []
 
+    for result in (FOUND, LABELS, CLASSES):
+        with pytest.raises(ValueError, match="The model has no class 'bird'; it has "):
+            result.only(["bird"])
+        with pytest.raises(ValueError, match="'sea' is one name"):
+            result.only("sea")
     assert CLASSES.only(["a"]).names == ["a"]
     assert CLASSES.only(score_thr=0.5).names == ["c"]
 
 
 def test_pixels_without_a_class_are_drawn_as_they_are():
-    picture = np.full((200, 300, 3), 200, np.uint8)
-    drawn = LABELS.only(["sea"]).overlay(picture)
+    drawn = LABELS.only(["sea"]).overlay(np.full((2, 3, 3), 200, np.uint8))
     scale = drawn.shape[0] // 2
     np.testing.assert_array_equal(drawn[: scale // 2, : scale // 2], 200)
     np.testing.assert_array_equal(drawn[:5, -5:], np.broadcast_to(drawn[0, -1], (5, 5, 3)))
@@ -158,9 +173,46 @@ def test_pixels_without_a_class_are_drawn_as_they_are():
 
 @pytest.mark.parametrize("opacity", [0, 0.25, 1])
 def test_opacity_is_the_share_of_the_colour(opacity):
-    picture = np.full((720, 960, 3), 100, np.uint8)
+    picture = np.full((2, 3, 3), 100, np.uint8)
+    expected = (1 - opacity) * 100 + opacity * np.array([60, 50, 40])
     drawn = LABELS.overlay(picture, opacity=opacity)
-    np.testing.assert_allclose(drawn[0, -1], (1 - opacity) * 100 + opacity * np.array([60, 50, 40]), atol=1)
-    full = FOUND.draw(picture, score_thr=0, opacity=1)[300, 480].astype(float)  # in the middle of the dog
-    found = FOUND.draw(picture, score_thr=0, opacity=opacity)[300, 480]
-    np.testing.assert_allclose(found, (1 - opacity) * 100 + opacity * full, atol=1)
+    np.testing.assert_allclose(drawn[0, -1], expected, atol=1)
+    width = drawn.shape[1]
+    np.testing.assert_allclose(LABELS.draw(picture, opacity=opacity)[0, 2 * width + 3], expected, atol=1)
+    picture = np.full((6, 8, 3), 100, np.uint8)
+    middle = (160, 320)  # of the dog, at 80 times the size
+    full = FOUND.draw(picture, score_thr=0, opacity=1)[middle].astype(float)
+    for draw in (FOUND.draw, FOUND.overlay):
+        found = draw(picture, score_thr=0, opacity=opacity)
+        np.testing.assert_allclose(found[middle], (1 - opacity) * 100 + opacity * full, atol=1)
+    np.testing.assert_array_equal(FOUND.overlay(picture, score_thr=0.9), FOUND.draw(picture, score_thr=0.9))
+    assert (FOUND.overlay(picture, score_thr=0.9) == 100).all()
+
+
+@pytest.mark.parametrize(
+    ("picture", "opacity", "words"),
+    [
+        ("image.jpg", None, "The picture is 'image.jpg'"),
+        (np.zeros((6, 8), np.uint8), None, r"uint8 of shape \(6, 8\)"),
+        (np.zeros((6, 8, 3)), None, "float64"),
+        (np.zeros((3, 3, 3), np.uint8), None, "3 x 3 pixels, and the image of the result 8 x 6"),
+        (np.zeros((6, 8, 3), np.uint8), 2, "opacity=2 must be from 0 to 1"),
+        (np.zeros((6, 8, 3), np.uint8), float("nan"), "opacity=nan"),
+    ],
+)
+def test_what_cannot_be_drawn_on_is_said(picture, opacity, words):
+    label_map = LabelMap(np.zeros((6, 8), int), ("sky",), [[0, 0, 0]])
+    for draw in (FOUND.draw, label_map.draw, label_map.overlay):
+        with pytest.raises(ValueError, match=words):
+            draw(picture, opacity=opacity)
+
+
+def test_objects_of_a_class_have_one_colour_and_the_most_certain_one_is_on_top():
+    boxes = np.array([[100, 100, 300, 300], [200, 200, 400, 400]], np.float32)
+    picture = np.zeros((480, 640, 3), np.uint8)
+    same = Detections(boxes, np.array([0.9, 0.8]), np.array([1, 1]), ("a", "b"), (480, 640)).draw(picture)
+    np.testing.assert_array_equal(same[150, 100], same[350, 399])
+    assert same[150, 100].any()
+    other = Detections(boxes, np.array([0.9, 0.8]), np.array([1, 0]), ("a", "b"), (480, 640)).draw(picture)
+    np.testing.assert_array_equal(other[200, 299], other[150, 100])  # where the edges cross
+    assert (other[350, 399] != other[150, 100]).any()

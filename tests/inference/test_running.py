@@ -106,12 +106,13 @@ def test_video_is_written_with_what_was_found_and_tracked(tmp_path):
     assert Video(tmp_path / "out/in.mp4").rate == 10
     with (tmp_path / "out/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["frame"]) for row in rows] == list(range(2, 31))  # a track has two frames or more
-    assert len({row["id"] for row in rows}) == 1
+    assert [int(row["frame"]) for row in rows] == list(range(1, 31))
+    assert [row["id"] for row in rows] == ["0"] + ["1"] * 29  # a track has two frames or more
     expected = [2 * (int(row["frame"]) - 1) for row in rows]
     np.testing.assert_allclose([float(row["x1"]) for row in rows], expected, atol=2)
     objects = json.loads((tmp_path / "out/predictions.json").read_text())
-    assert [item["frame"] for item in objects] == list(range(2, 31))
+    assert [item["frame"] for item in objects] == list(range(1, 31))
+    assert [item.get("track_id") for item in objects] == [None] + [1] * 29
 
 
 def test_interrupted_run_leaves_whole_files(tmp_path):
@@ -135,7 +136,7 @@ def test_broken_video_is_named_and_the_next_is_read(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no video at all")
     write_video(tmp_path / "b.mp4", moving_square(3))
     done = list(Run(Bright(), find_sources([tmp_path]), tmp_path / "out"))
-    assert "a.mp4 cannot be opened" in str(done[0].error)
+    assert "a.mp4 cannot be decoded" in str(done[0].error)
     assert [one.error for one in done[1:]] == [None] * 3
     with pytest.raises(ValueError, match=r"Video .*gone\.mp4 does not exist"):
         Video(tmp_path / "gone.mp4")
@@ -181,7 +182,7 @@ def test_downloads_of_one_name_are_told_apart_in_a_batch(tmp_path):
     with serving(pictures[0]) as one, serving(pictures[1]) as other:
         places = [server.address("a.png") for server in (one, other)]
         done = list(Run(Bright(), find_sources(places), tmp_path / "out", batch_size=2))
-    assert [item.text for item in done] == ["1 object (light)", "0 objects (none)"]
+    assert [item.text for item in done] == ["1 object (light)", "0 objects"]
     drawn = [cv2.imread(str(item.file)) for item in done]
     assert drawn[0][:30].mean() > 100
     assert not drawn[1].any()
@@ -249,3 +250,83 @@ def test_image_that_is_shrunk_to_a_fraction_is_said_once_with_the_way_to_tiles(d
     printed = capsys.readouterr().out
     assert printed.count("shrinks an image of 300 x 400 pixels to 48 x 64, where objects of less than 50 pixels") == 1
     assert "--tile 64, or tiles=Tiles(64)" in printed
+
+
+def test_pictures_and_videos_have_no_object_below_the_score(tmp_path):
+    frame = np.zeros((320, 640, 3), np.uint8)
+    frame[100:200, 100:200] = 255
+    cv2.imwrite(str(tmp_path / "a.png"), frame)
+    write_video(tmp_path / "b.mp4", [frame] * 2)
+    sources = find_sources([tmp_path / "a.png", tmp_path / "b.mp4"])
+    assert [done.error for done in Run(Bright(), sources, tmp_path / "out", score_thr=0.6)] == [None] * 3
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "out/a.png")), frame)
+    assert np.abs(next(iter(Video(tmp_path / "out/b.mp4"))).astype(int) - frame).mean() < 1
+
+
+def test_weak_objects_are_tracked_if_they_are_asked_for(tmp_path):
+    class Weak(Bright):
+        score = 0.2
+
+    write_video(tmp_path / "in.mp4", moving_square(4))
+    for score, number in ((0.1, 4), (0.3, 0)):
+        list(Run(Weak(), find_sources([tmp_path / "in.mp4"]), tmp_path / "out", score_thr=score, is_tracked=True))
+        with (tmp_path / "out/predictions.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == number
+
+
+def test_tiles_run_in_batches(tmp_path):
+    sizes = []
+
+    class Counted(Bright):
+        def _run(self, prepared):
+            sizes.append(len(prepared))
+            return super()._run(prepared)
+
+    Counted().predict([np.zeros((100, 100, 3), np.uint8)], batch_size=4, tiles=Tiles(40, 0.0))
+    assert max(sizes) == 4
+    assert sum(sizes) == 9
+
+
+def test_a_refused_run_leaves_the_results_of_before(tmp_path):
+    class Segmenter(Bright):
+        task = "segmentation"
+
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 64, 3), 255, np.uint8))
+    sources = find_sources([tmp_path / "a.png"])
+    list(Run(Bright(), sources, tmp_path / "out"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ValueError, match="Tiles are for detectors"):
+        Run(Segmenter(), sources, tmp_path / "out", tiles=Tiles(32))
+
+    class Broken(Bright):
+        def _run(self, prepared):
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        list(Run(Broken(), sources, tmp_path / "out"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_frames_of_odd_or_other_sizes_are_fitted(tmp_path):
+    frames = [np.full((height, width, 3), 200, np.uint8) for height, width in ((65, 97), (80, 100), (50, 90))]
+    shapes = [frame.shape for frame in Video(write_video(tmp_path / "a.mp4", frames))]
+    assert shapes == [(64, 96, 3)] * 3
+
+
+@pytest.mark.parametrize("rate", [0, float("nan"), -1, 1e6])
+def test_a_camera_that_does_not_say_its_rate_has_a_usual_one(tmp_path, monkeypatch, rate):
+    path = write_video(tmp_path / "a.mp4", moving_square(2))
+    real = cv2.VideoCapture
+
+    class Silent:
+        def __init__(self, place):
+            self._real = real(place)
+
+        def get(self, what):
+            return rate if what == cv2.CAP_PROP_FPS else self._real.get(what)
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Silent)
+    assert Video(path).rate == 25

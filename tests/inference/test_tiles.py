@@ -58,6 +58,7 @@ def found_boxes(pixels, tiles, **options):
         (80, 80, 100, 100),  # in the overlap of four
         (70, 40, 110, 60),  # cut by the edge of two, whole in none: larger than the overlap
         (5, 140, 395, 160),  # through all tiles of a row
+        (230, 40, 390, 60),  # from inside to near the right edge
         (60, 5, 90, 295),  # and of a column
         (0, 0, 400, 300),  # everything
         (380, 280, 400, 300),  # in the last corner
@@ -102,3 +103,26 @@ def test_nothing_is_found_in_an_empty_picture():
 def test_wrong_tiles_are_named(size, overlap, text):
     with pytest.raises(ValueError, match=text):
         Tiles(size, overlap)
+
+
+def test_the_most_certain_object_is_first_and_pieces_have_the_best_score():
+    result = find_in_tiles(find_values, picture((5, 140, 395, 160), (10, 10, 20, 20), (200, 20, 260, 80)), Tiles(100))
+    assert (np.diff(result.scores) <= 0).all()
+    joined = result.scores[np.argmax(result.boxes[:, 2] - result.boxes[:, 0])]
+    assert joined == pytest.approx(0.5 + 100 * 20 / 1e4)  # of the largest piece, as wide as a tile
+
+
+def test_objects_of_two_classes_at_one_place_both_stay():
+    def rider_and_horse(parts):
+        found = []
+        for part in parts:
+            ys, xs = np.nonzero(part)
+            box = [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]] * 2 if len(xs) else []
+            labels = np.arange(len(box))
+            found.append(
+                Detections(np.array(box, np.float32).reshape(-1, 4), 0.9 - 0.1 * labels, labels, ("a", "b"), part.shape)
+            )
+        return found
+
+    result = find_in_tiles(rider_and_horse, picture((80, 80, 100, 100)), Tiles(100))
+    assert result.labels.tolist() == [0, 1]

@@ -15,7 +15,7 @@ from bright_detector import Bright
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from convnext_dense.inference import ClassScores
+from convnext_dense.inference import ClassScores, Tiles
 from convnext_dense.serving.api import make_app
 from convnext_dense.serving.limits import Limits, TooManyError, Turnstile
 
@@ -153,7 +153,7 @@ def test_requests_without_a_file_or_that_are_none_are_refused(client):
 
 def test_large_bodies_are_refused_whether_they_say_so_or_not(client, tmp_path):
     assert post(client, bytes(2**20)).status_code == 413  # with what is around it
-    assert "more than 1048576 bytes" in post(client, bytes(2**20)).json()["detail"]
+    assert "more than 1 MB" in post(client, bytes(2**20)).json()["detail"]
 
     def stream():
         yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
@@ -165,7 +165,7 @@ def test_large_bodies_are_refused_whether_they_say_so_or_not(client, tmp_path):
     assert client.post("/predict", content=b"", headers=headers | {"content-length": "-1"}).status_code == 413
     assert not list(tmp_path.iterdir())
     assert post(client, png((200, 200))).status_code == 413
-    assert "has 200 x 200 pixels, more than 10000" in post(client, png((200, 200))).json()["detail"]
+    assert "more than 10,000 pixels" in post(client, png((200, 200))).json()["detail"]
 
 
 def test_client_that_asks_too_often_has_to_wait():
@@ -213,3 +213,56 @@ def test_clients_get_their_own_results():
     for box, answer in zip(boxes * 4, answers, strict=True):
         assert answer["results"][0]["bbox"] == [box[0], 2, 5, 7]
     assert threading.active_count() < 100
+
+
+class Recorded(Bright):
+    """How a model is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.tiles = []
+
+    def __call__(self, image, *, tiles=None):
+        self.tiles.append(tiles)
+        return super().__call__(image, tiles=tiles)
+
+
+@pytest.mark.parametrize("path", ["/predict", "/picture"])
+def test_tiles_and_thresholds_reach_the_model(path):
+    model = Recorded()
+    client = TestClient(make_app(model))
+    assert post(client, png((360, 480)), path=path, tile=64, overlap=0.5, score_thr=0.6).status_code == 200
+    assert model.tiles == [Tiles(64, 0.5)]
+    pixels = cv2.imdecode(np.frombuffer(png((360, 480)), np.uint8), cv2.IMREAD_COLOR)
+    answer = post(client, png((360, 480)), path="/picture", score_thr=0.6)
+    drawn = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(drawn, model(pixels).draw(pixels, score_thr=0.6))
+
+
+def test_weak_objects_are_given_unless_a_score_is_asked_for():
+    class Weak(Bright):
+        score = 0.1
+
+    client = TestClient(make_app(Weak()))
+    assert len(post(client, png()).json()["results"]) == 1
+    assert post(client, png(), score_thr=0.2).json()["results"] == []
+
+
+def test_clients_are_counted_apart_and_by_the_turnstile_that_is_given():
+    turnstile = Turnstile(Limits(per_second=0.5))  # one request at once
+    app = make_app(Bright(), turnstile=turnstile)
+    turnstile.count("a")
+    assert [post(TestClient(app, client=(name, 1)), png()).status_code for name in "ab"] == [429, 200]
+
+
+def test_a_video_is_told_where_to_go(client):
+    answer = post(client, b"abc", "clip.mp4")
+    assert answer.status_code == 400
+    assert "This is for images" in answer.json()["detail"]
+
+
+def test_the_description_needs_no_other_host(client):
+    for place in ("/docs", "/openapi.json"):
+        assert client.get(place).status_code == 200
+    assert "http" not in client.get("/docs").text.replace("http-equiv", "")
+    assert client.get("/static-offline-docs/swagger-ui-bundle.js").status_code == 200

@@ -21,6 +21,7 @@ from bright_detector import Bright
 
 from convnext_dense.inference import LabelMap, Tiles
 from convnext_dense.inference.video import VideoWriter
+from convnext_dense.serving import page as page_module
 from convnext_dense.serving.api import make_app
 from convnext_dense.serving.limits import Limits, Turnstile
 from convnext_dense.serving.page import add_page
@@ -79,11 +80,13 @@ def serve(models, folder, limits=LIMITS, **options):
 def page(tmp_path_factory):
     """The page of a detector beside a segmenter: its address, the detector, and its folder."""
     tmp = tmp_path_factory.mktemp("page")
-    example = tmp / "example.png"
-    cv2.imwrite(str(example), scene(30))
+    examples = [tmp / f"{name}.png" for name in ("first", "broken", "example")]
+    for path in examples:
+        cv2.imwrite(str(path), scene(30 if path.stem == "example" else 0))
+    examples[1].write_text("no image")
     model = Counted()
     folder = Path(tempfile.mkdtemp(dir=tmp))
-    server, thread, address = serve({"lights": model, "sky": Sky()}, folder, examples=[example])
+    server, thread, address = serve({"lights": model, "sky": Sky()}, folder, examples=examples)
     yield address, model, folder
     server.should_exit = True
     thread.join()
@@ -114,9 +117,13 @@ class Page:
         return WebDriverWait(self._driver, seconds, 0.1, ignored_exceptions=ignored).until(lambda _: condition())
 
     def upload(self, path):
+        self.wait(self._is_clear)
+        self.wait(lambda: self.all("#upload input[type=file]"))[0].send_keys(str(path))
+
+    def _is_clear(self):
         for button in self.all("#upload button[aria-label='Clear']"):
             button.click()
-        self.wait(lambda: self.all("#upload input[type=file]"))[0].send_keys(str(path))
+        return self.all("#upload input[type=file]")
 
     def text(self, selector):
         return self.one(selector).text
@@ -176,7 +183,8 @@ def test_an_image_is_shown_changed_and_saved(page, browser, tmp_path):
     found = Bright()(scene())
     shown.shows(found.draw(scene()))
     shown.shows(Sky()(scene()).draw(scene(), opacity=0.3), 1)
-    assert "1 object (light)" in shown.text("#text-0")
+    shown.wait(lambda: shown.text("#text-0").split() == ["lights", "1", "object", "(light)"])
+    assert shown.text("#text-1").startswith("sky")
     assert "light" in shown.text("#rows-0")
 
     runs = model.runs
@@ -200,10 +208,11 @@ def test_an_image_is_shown_changed_and_saved(page, browser, tmp_path):
     for kind in ("file", "coco", "table"):
         shown.one(f"#{kind}-0").click()
     files = tmp_path / "downloads"
-    shown.wait(lambda: {path.name for path in files.glob("*")} == {"scene.png", "predictions.json", "predictions.csv"})
-    saved = json.loads((files / "predictions.json").read_text())
+    names = {f"scene_lights.{ending}" for ending in ("png", "json", "csv")}
+    shown.wait(lambda: {path.name for path in files.glob("*")} == names)
+    saved = json.loads((files / "scene_lights.json").read_text())
     assert [one["bbox"] for one in saved] == [[100, 100, 120, 100]]
-    np.testing.assert_array_equal(cv2.imread(str(files / "scene.png")), shown.pixels())
+    np.testing.assert_array_equal(cv2.imread(str(files / "scene_lights.png")), shown.pixels())
     assert asked_addresses(browser) == {urllib.parse.urlsplit(address).netloc}
 
 
@@ -215,7 +224,7 @@ def test_other_ways_in_and_what_is_refused(page, browser, tmp_path):
     shown = Page(browser, address)
     shown.one("#in-tiles").click()
     shown.wait(lambda: "first" in shown.text("#status"))
-    shown.one("#examples button.thumbnail-item").click()
+    shown.all("#examples button.thumbnail-item")[1].click()
     shown.shows(Bright()(scene(30)).draw(scene(30)))
     runs, first = model.runs, shown.source("#picture-0 img")
     shown.type("#tile input", "256")
@@ -225,12 +234,16 @@ def test_other_ways_in_and_what_is_refused(page, browser, tmp_path):
     shown.shows(model(scene(30), tiles=Tiles(256)).draw(scene(30)))
 
     (tmp_path / "text.jpg").write_text("no image")
+    shown.type("#tile input", "5")
+    shown.one("#in-tiles").click()
+    shown.wait(lambda: "32 pixels or more" in shown.text("#status"))
+    shown.shows(model(scene(30), tiles=Tiles(256)).draw(scene(30)))  # what was there stays
     shown.upload(tmp_path / "text.jpg")
     shown.wait(lambda: "Image text.jpg cannot be decoded" in shown.text("#status"))
-    assert shown.source("#picture-0 img") is None
+    shown.wait(lambda: shown.source("#picture-0 img") is None)
     cv2.imwrite(str(tmp_path / "large.png"), np.zeros((600, 600, 3), np.uint8))
     shown.upload(tmp_path / "large.png")
-    shown.wait(lambda: "600 x 600 pixels, more than 250000" in shown.text("#status"))
+    shown.wait(lambda: "more than 250,000 pixels" in shown.text("#status"))
 
 
 @pytest.mark.browser
@@ -256,6 +269,88 @@ def test_a_video_is_shown(page, browser, tmp_path):
         assert facts[2] == pytest.approx(6 / 5, abs=0.1)
     shown.upload(tmp_path / "long.mp4")
     shown.wait(lambda: "more than 20 frames" in shown.text("#status"))
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@needs_browser
+def test_what_happens_while_the_model_runs_counts(page, browser, tmp_path):
+    address, model, _ = page
+    shown = Page(browser, address)
+    for name, shift in (("one", 0), ("two", 60)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), scene(shift))
+    try:
+        model.seconds = 3
+        shown.upload(tmp_path / "one.png")
+        time.sleep(1)
+        shown.upload(tmp_path / "two.png")
+        shown.type("#opacity input[type=number]", "0.9")
+        shown.shows(Bright()(scene(60)).draw(scene(60), opacity=0.9))
+    finally:
+        model.seconds = 0
+    shown.all("#upload button[aria-label='Clear']")[0].click()
+    shown.wait(lambda: shown.source("#picture-0 img") is None and "Drop an image" in shown.text("#status"))
+
+
+def call(address, function, data):
+    """Call a function of the page as nobody's browser does, and return all that it answers."""
+    session = f"s{time.time()}"
+    body = json.dumps(dict(fn_index=function, session_hash=session, data=data, event_data=dict(index=0))).encode()
+    headers = {"Content-Type": "application/json"}
+    urllib.request.urlopen(urllib.request.Request(f"{address}/gradio_api/queue/join", body, headers), timeout=10).read()
+    answer = []
+    with urllib.request.urlopen(f"{address}/gradio_api/queue/data?session_hash={session}", timeout=20) as lines:
+        for line in lines:
+            answer.append(line.decode())
+            if "process_completed" in answer[-1]:
+                break
+    return "".join(answer)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "/dev/zero", "{example}", "http://127.0.0.1:1/a.png", "https://example.com/a.png"]
+)
+def test_a_path_that_was_not_uploaded_is_not_read(page, path):
+    address, model, folder = page
+    path = path.format(example=folder.parent / "example.png")
+    runs = model.runs
+    before = {file for file in folder.rglob("*") if file.is_file()}
+    answer = call(address, 0, [None, {"path": path, "meta": {"_type": "gradio.FileData"}}])
+    assert '"success":false' in answer.replace(" ", "")
+    assert model.runs == runs
+    assert {file for file in folder.rglob("*") if file.is_file()} == before
+    assert status(address, "/health") == 200
+
+
+def test_the_page_keeps_what_it_says(tmp_path):
+    page = page_module._Page({"a": Bright()}, tmp_path, LIMITS, Turnstile(LIMITS), [])
+    assert page.blocks.delete_cache == (60, 3600)
+    assert page._view.time_to_live == 3600
+    assert page.blocks.state_session_capacity == 100
+    assert page.blocks._queue.max_size == LIMITS.max_waiting
+    assert page_module._short("score", 0.123456) == 0.123
+    assert page_module._short("x1", 12.3456) == 12.3
+
+
+def test_models_wait_for_the_turnstile_and_the_disk_has_room(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), scene())
+    limits = Limits(per_second=0.5, max_kept=10**9)
+    turnstile = Turnstile(limits)
+    page = page_module._Page({"a": Bright()}, tmp_path, limits, turnstile, [])
+    request = type("Request", (), {"client": type("Client", (), {"host": "a"})})
+    turnstile.count("a")
+    assert "requests in a second" in page._look(None, tmp_path / "a.png", None, request, None)[1]
+    page = page_module._Page({"a": Bright()}, tmp_path, Limits(max_kept=10), Turnstile(LIMITS), [])
+    assert "no room" in page._look(None, tmp_path / "a.png", None, request, None)[1]
+
+
+def test_small_pictures_of_examples_have_their_colours_and_broken_ones_are_left_out(tmp_path):
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((300, 400, 3), (0, 0, 255), np.uint8))
+    (tmp_path / "broken.png").write_text("no image")
+    paths, pictures = page_module._readable(Bright(), [tmp_path / "broken.png", tmp_path / "red.png"])
+    assert paths == [tmp_path / "red.png"]
+    assert pictures[0].shape == (144, 192, 3)
+    assert pictures[0][0, 0].tolist() == [255, 0, 0]
 
 
 def post_file(address, name, content):
@@ -298,8 +393,8 @@ def test_uploads_are_served_under_harmless_names_in_the_folder(page):
 @pytest.mark.parametrize(
     ("limits", "sizes", "status", "words"),
     [
-        (Limits(max_bytes=2000), [1500, 3000], 413, "more than 2000 bytes"),
-        (Limits(max_kept=1000), [900, 200, 10], 429, "no room for more uploads"),
+        (Limits(max_bytes=2000), [1500, 3000], 413, "The request has more than"),
+        (Limits(max_kept=1000), [900, 200, 10], 429, "no room for more"),
         (Limits(per_second=1.0), [1, 2, 3], 429, "More than 1 requests in a second"),
     ],
 )
