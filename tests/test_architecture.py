@@ -38,7 +38,7 @@ ALLOWED = {
         *("mmengine", "mmcv", "mmdet", "mmseg", "torchvision"),
     },
     "serving": {"inference", "data", "visualization", "mmengine"},
-    "reports": {"inference", "config", "checkpoints", "data", "visualization", "evaluation", "description"},
+    "reports": {"inference", "config", "checkpoints", "data", "visualization", "evaluation", "description", "mmengine"},
     "description": {"models", "config", "optim", "checkpoints", "mmengine", "mmdet", "mmseg"},
     "cli": LIBRARIES
     | {"engine", "config", "data", "plug", "checkpoints", "models", "description", "inference"}

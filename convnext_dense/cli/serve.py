@@ -29,6 +29,39 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 @leaving_on_signals()
 def main() -> None:
     """Read the arguments, load the model, and serve it until it is interrupted."""
+    args = _read_arguments()
+    try:
+        import uvicorn
+
+        from convnext_dense.serving.page import add_page
+    except ImportError as error:
+        raise UserError("A server needs Gradio and uvicorn: pip install 'convnext-dense[serve]'.") from error
+    listening = _bind(args.host, args.port)
+    models = _load(args)
+    model = next(iter(models.values()))
+    examples = evenly_spread(find_images(args.examples) if args.examples else validation_images(model), _EXAMPLES)
+    limits = Limits(max_bytes=args.max_mb * 2**20, max_pixels=args.max_pixels, per_second=args.rate)
+    turnstile = Turnstile(limits)
+    app = make_app(model, limits=limits, turnstile=turnstile)
+    with tempfile.TemporaryDirectory(prefix="convnext_dense_", ignore_cleanup_errors=True) as folder:
+        is_ending = add_page(app, models, Path(folder), limits=limits, turnstile=turnstile, examples=examples)
+
+        class Server(uvicorn.Server):
+            def handle_exit(self, *arguments: Any) -> None:
+                is_ending.set()
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # open pages are no errors
+                super().handle_exit(*arguments)
+
+        if args.host not in _LOOPBACK:
+            print(f"Everybody who reaches {args.host} can use this server: there is no password.")
+        address = f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
+        print(f"The page is on {address}; its interface for programs is described at {address}/docs", flush=True)
+        # Open pages are connections that do not end by themselves.
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
+        Server(config).run(sockets=[listening])
+
+
+def _read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, usage="%(prog)s CONFIG CHECKPOINT [options]")
     parser.add_argument("config", help="config of the model; or an exported folder, or zoo:NAME, without CHECKPOINT")
     parser.add_argument("checkpoint", nargs="?", help="path, address or zoo:NAME of the weights")
@@ -68,35 +101,7 @@ def main() -> None:
         raise UserError("--max-mb, --max-pixels and --rate must be above 0.")
     if args.checkpoint is None and not is_whole(args.config):
         parser.error("CHECKPOINT is missing.")
-    try:
-        import uvicorn
-
-        from convnext_dense.serving.page import add_page
-    except ImportError as error:
-        raise UserError("A server needs Gradio and uvicorn: pip install 'convnext-dense[serve]'.") from error
-    listening = _bind(args.host, args.port)
-    models = _load(args)
-    model = next(iter(models.values()))
-    examples = evenly_spread(find_images(args.examples) if args.examples else validation_images(model), _EXAMPLES)
-    limits = Limits(max_bytes=args.max_mb * 2**20, max_pixels=args.max_pixels, per_second=args.rate)
-    turnstile = Turnstile(limits)
-    app = make_app(model, limits=limits, turnstile=turnstile)
-    with tempfile.TemporaryDirectory(prefix="convnext_dense_", ignore_cleanup_errors=True) as folder:
-        is_ending = add_page(app, models, Path(folder), limits=limits, turnstile=turnstile, examples=examples)
-
-        class Server(uvicorn.Server):
-            def handle_exit(self, *arguments: Any) -> None:
-                is_ending.set()
-                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # open pages are no errors
-                super().handle_exit(*arguments)
-
-        if args.host not in _LOOPBACK:
-            print(f"Everybody who reaches {args.host} can use this server: there is no password.")
-        address = f"http://{f'[{args.host}]' if ':' in args.host else args.host}:{args.port}"
-        print(f"The page is on {address}; its interface for programs is described at {address}/docs", flush=True)
-        # Open pages are connections that do not end by themselves.
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_GRACE_SECONDS)
-        Server(config).run(sockets=[listening])
+    return args
 
 
 def _bind(host: str, port: int) -> socket.socket:

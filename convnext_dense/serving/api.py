@@ -58,7 +58,27 @@ def make_app(model: LoadedModel, *, limits: Limits | None = None, turnstile: Tur
         return dict(task=model.task, class_names=list(model.class_names))
 
     _add_predictions(app, model, limits, turnstile or Turnstile(limits))
+    _refuse_other_methods(app)
     return app
+
+
+def _refuse_other_methods(app: Any) -> None:
+    """Answer with 405 where a page at the root, which takes all other addresses, would say that there is nothing."""
+    from fastapi import Request
+    from fastapi.responses import JSONResponse
+    from fastapi.routing import APIRoute
+    from starlette.routing import Route
+
+    class OtherMethods:
+        def __init__(self, methods: set[str] | None) -> None:
+            self._allowed = ", ".join(sorted(methods or ()))
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            text = dict(detail=f"{Request(scope).method} is not for this address: use {self._allowed}.")
+            await JSONResponse(text, 405, headers={"Allow": self._allowed})(scope, receive, send)
+
+    for route in [route for route in app.routes if isinstance(route, APIRoute)]:
+        app.router.routes.append(Route(route.path, OtherMethods(route.methods)))
 
 
 def _add_predictions(app: Any, model: LoadedModel, limits: Limits, turnstile: Turnstile) -> None:

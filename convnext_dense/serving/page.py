@@ -6,7 +6,8 @@ Gradio makes it. Uploads and what is made of them are in a folder of the server,
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,18 +112,6 @@ def add_page(
     return page.is_ending
 
 
-class _Upload(gr.File):
-    """Gradio's component, which does not fetch addresses for whoever sends one in the place of a file."""
-
-    is_template = True
-
-    async def async_move_resource_to_block_cache(self, url_or_file_path: str | Path | None) -> str | None:
-        """Keep a file that was uploaded."""
-        if "://" in str(url_or_file_path or ""):
-            raise gr.Error("Drop a file.")
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
-
-
 class _Page:
     def __init__(
         self,
@@ -161,13 +150,16 @@ class _Page:
         self._view = gr.State(time_to_live=KEPT_SECONDS, delete_callback=lambda view: view and view.remove())
         with gr.Row(elem_id="main"):
             with gr.Column(elem_id="inputs"):
-                self._upload = _Upload(
+                self._upload = gr.File(
                     label="Image or video",
                     file_types=[*IMAGE_SUFFIXES, ".gif", *VIDEO_SUFFIXES, ARRAY_SUFFIX],
                     type="filepath",
                     height=140,
                     elem_id="upload",
                 )
+                keep = self._upload.async_move_resource_to_block_cache
+                # Gradio would fetch an address that somebody sends in the place of a file.
+                setattr(self._upload, keep.__name__, partial(_keep_file, keep))
                 self._gallery = gr.Gallery(
                     value=self._thumbnails,
                     label="Examples",
@@ -357,6 +349,13 @@ class _Page:
             table=gr.DownloadButton(value=os.fspath(shown.table), interactive=True),
             rows=gr.Dataframe(value=dict(headers=headers, data=cells), visible=bool(cells)),
         )
+
+
+async def _keep_file(keep: Callable[[Any], Awaitable[str | None]], path: str | Path | None) -> str | None:
+    """Keep a file that was uploaded, as Gradio does."""
+    if "://" in str(path or ""):
+        raise gr.Error("Drop a file.")
+    return await keep(path)
 
 
 def _tiles(size: float) -> Tiles:

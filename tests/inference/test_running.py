@@ -330,3 +330,12 @@ def test_a_camera_that_does_not_say_its_rate_has_a_usual_one(tmp_path, monkeypat
 
     monkeypatch.setattr(cv2, "VideoCapture", Silent)
     assert Video(path).rate == 25
+
+
+def test_a_missing_file_costs_nothing_else(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 64, 3), 255, np.uint8))
+    names = [tmp_path / "gone.png", tmp_path / "gone.mp4", tmp_path / "a.png"]
+    image, video, last = Run(Bright(), find_sources(names), tmp_path / "out")
+    assert "gone.png" in str(image.error)
+    assert "gone.mp4 does not exist" in str(video.error)
+    assert last.error is None

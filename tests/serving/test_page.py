@@ -388,6 +388,7 @@ def test_uploads_are_served_under_harmless_names_in_the_folder(page):
     assert status(address, "/gradio_api/file=" + urllib.parse.quote(path)) == 200
     assert status(address, "/health") == 200
     assert status(address, "/docs") == 200
+    assert status(address, "/predict") == 405  # it takes POST
 
 
 @pytest.mark.parametrize(
