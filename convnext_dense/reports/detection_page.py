@@ -1,6 +1,7 @@
 """A detector's report as sections of a page."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -80,7 +81,8 @@ def findings(report: Mapping[str, Any]) -> Iterator[str]:
         row, column = np.unravel_index(off.argmax(), off.shape)
         names = report["confusion"]["names"]
         share = off[row, column] / max(np.array(report["confusion"]["counts"])[row].sum(), 1)
-        yield f"{names[row]} is taken for {names[column]} {off[row, column]} times, {share:.0%} of all {names[row]}."
+        times = off[row, column]
+        yield f"{names[row]} is taken for {names[column]} {times} times, {share:.0%} of all {names[row]} objects."
     best = report["best_score"]
     if best:
         yield (
@@ -173,7 +175,9 @@ def _worst(report: Mapping[str, Any], matches: Matches, data: ObjectData, model:
             write_caption(draw_objects(pixels, _found(matches, data, image, zoom, score)), "found"),
         ]
         errors = ", ".join(f"{name} {count}" for name, count in row["errors"].items())
-        pictures.append(as_picture(beside(panels), f"{row['image']}: costs {row['cost']:.4f} of AP50; {errors}"))
+        pictures.append(
+            as_picture(beside(panels), f"{Path(row['image']).name}: costs {row['cost']:.4f} of AP50; {errors}")
+        )
     note = f"What their errors cost, all together, of AP50. Objects from a score of {score:.2f} are drawn."
     return Section("Worst images", note=note, pictures=pictures)
 
@@ -223,7 +227,7 @@ def _suspect(row: Mapping[str, Any], model: LoadedModel) -> Picture:
         )
         cv2.rectangle(part, (x1, y1), (x2, y2), colour, 2)
     label = f"labelled {row['label']}, " if "label" in row else ""
-    return as_picture(part, f"{row['image']}: {label}model {row['model']} {row['score']:.2f}")
+    return as_picture(part, f"{Path(row['image']).name}: {label}model {row['model']} {row['score']:.2f}")
 
 
 def _statistics(matches: Matches, data: ObjectData) -> Section:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 _WIDTH, _HEIGHT = 560, 340  # pixels
+_BINS = 40
 _BLUE, _GREY = "#3366aa", "#999999"
 
 
@@ -16,7 +17,8 @@ def _figure(title: str, x: str, y: str, **options: Any) -> Any:
         title=title,
         x_axis_label=x,
         y_axis_label=y,
-        **{"width": _WIDTH, "height": _HEIGHT, "tools": "pan,wheel_zoom,box_zoom,reset,save", **options},
+        **{"max_width": _WIDTH, "height": _HEIGHT, "tools": "pan,wheel_zoom,box_zoom,reset,save", **options},
+        sizing_mode="stretch_width",
     )
     plot.toolbar.logo = None
     return plot
@@ -61,14 +63,16 @@ def bars(title: str, names: Sequence[str], values: Sequence[float], *, y: str) -
 
 
 def histogram(title: str, values: np.ndarray, *, x: str, is_log: bool = False) -> Any:
-    """Draw how often values occur, in at most 40 bins; of sizes and ratios in equal factors."""
+    """Draw how often values occur, a bar for each of a few whole numbers; of sizes and ratios in equal factors."""
     from bokeh.models import HoverTool
 
     values = values[np.isfinite(values)]
     if is_log:
         values = values[values > 0]
     shown = np.log(values) if is_log else values
-    counts, edges = np.histogram(shown, bins=min(40, max(len(np.unique(values)), 1)))
+    is_whole = values.dtype.kind in "iu" and len(values) and np.ptp(values) < _BINS
+    bins: Any = np.arange(values.min(), values.max() + 2) - 0.5 if is_whole else _BINS
+    counts, edges = np.histogram(shown, bins=bins)
     edges = np.exp(edges) if is_log else edges
     plot = _figure(title, x, "number", x_axis_type="log" if is_log else "linear")
     plot.quad(left=edges[:-1], right=edges[1:], bottom=0, top=counts, color=_BLUE, line_color="white")
@@ -99,7 +103,7 @@ def heat_map(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
     )
     side = int(np.clip(60 + 45 * number, 420, 900))
     ranges = dict(x_range=(-0.5, number - 0.5), y_range=(number - 0.5, -0.5))
-    plot = _figure(title, "found", "labelled", width=side + 80, height=side, **ranges)
+    plot = _figure(title, "found", "labelled", max_width=side + 80, height=side, **ranges)
     colours = linear_cmap("share", "Blues256", low=1, high=0)
     plot.rect("column", "row", width=1, height=1, source=source, fill_color=colours, line_color=None)
     if number <= 20:

@@ -25,6 +25,7 @@ from convnext_dense.reports.matching import (
 
 NUM_BINS = 10  # of scores
 NUM_SUSPECTS = 20  # of each kind
+MIN_EVIDENCE = 0.3
 _EXACT = 5  # times as many images are looked at as are asked for
 # Areas in pixels from which objects are medium and large, as COCO has them.
 MEDIUM, LARGE = 32**2, 96**2
@@ -163,7 +164,7 @@ class Suspect(NamedTuple):
 
 
 def suspects(matches: Matches, num_classes: int) -> list[Suspect]:
-    """Return the labels that are most likely wrong, the most suspicious of each kind first.
+    """Return the labels that are most likely wrong, the most suspicious of each kind first, with some evidence.
 
     ``'class'``: the model is sure of another class at this place, and not of the label's; it counts less where it
     often takes the label's class for the other one, which is then its own fault. ``'missing'``: it is sure of an object
@@ -204,7 +205,7 @@ def _first_of_each(
     chosen: list[Suspect] = []
     seen: set[int] = set()
     for place, partner, value in zip(places.tolist(), partners.tolist(), evidence.tolist(), strict=True):
-        if value <= 0 or len(chosen) == NUM_SUSPECTS:
+        if value < MIN_EVIDENCE or len(chosen) == NUM_SUSPECTS:
             break
         if partner >= 0 and partner in seen:
             continue

@@ -102,6 +102,6 @@ def test_failed_download_is_named(tmp_path, behaviour, text):
 def test_missing_files_are_named(tree):
     assert find_sources([tree / "gone.jpg"]) == [Source(str(tree / "gone.jpg"))]  # it is said when its turn comes
     for name in ("gone", "gone.csv", "go*.jpg"):
-        with pytest.raises(ValueError, match="gone|go"):
+        with pytest.raises(ValueError, match="go"):
             find_sources([tree / name])
     assert Source("a.jpg").path == Path("a.jpg")

@@ -1,0 +1,205 @@
+"""tools/report.py: the numbers are those of tools/test.py, and the page opens by itself in a browser."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from random_models import ANY_SCORE, write_weights
+
+from convnext_dense.inference import Predictor
+from convnext_dense.inference.validation import evaluation_of
+from convnext_dense.reports import detection_page, figures
+from convnext_dense.reports.gathering import gather, read_objects
+from convnext_dense.reports.page import Section, write_page
+
+ROOT = Path(__file__).parents[2]
+SHAPES = ("circle", "square", "triangle", "star", "cross", "crescent")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def made(shapes_folder, tmp_path_factory, pytestconfig):
+    """A config, random weights, and the report on them by the command's function."""
+    from convnext_dense.reports.reporting import report_on
+
+    os.chdir(pytestconfig.rootpath)
+    folder = tmp_path_factory.mktemp("report")
+    config = folder / "config.py"
+    config.write_text(
+        f"_base_ = {str(ROOT / 'configs/demo/mask_rcnn_convnext_atto_scratch.py')!r}\n"
+        f"model = dict({ANY_SCORE})\n"
+        f"val_dataloader = dict(dataset=dict(data_root={str(shapes_folder) + '/'!r}))\n"
+        f"val_evaluator = dict(ann_file={str(shapes_folder / 'annotations/instances_val2017.json')!r})\n"
+    )
+    weights = write_weights(config, folder / "weights.pth", SHAPES)
+    report = report_on(config, weights, folder / "out", device="cpu")
+    return config, weights, report
+
+
+def test_numbers_are_those_of_the_metric(made):
+    config, weights, report = made
+    numbers = json.loads(report.numbers.read_text())
+    predictor = Predictor(config, weights, device="cpu")
+    evaluation = evaluation_of(predictor, work_dir="x")
+    results = list(predictor.iterate(evaluation.paths))
+    metrics = evaluation.measure(results)
+    for kind in ("bbox", "segm"):
+        for ours, theirs in dict(AP="mAP", AP50="mAP_50", AP75="mAP_75", APs="mAP_s", APm="mAP_m").items():
+            expected = metrics[f"coco/{kind}_{theirs}"]
+            assert (numbers["ap"][kind][ours] or 0) == pytest.approx(max(expected, 0), abs=1e-9)
+    assert numbers["images"] == len(evaluation.paths) == 4
+    assert numbers["found"] == sum(len(result.scores) for result in results) > 0
+    annotations = json.loads(Path(evaluation.metrics[0]["ann_file"]).read_text())["annotations"]
+    assert numbers["objects"] == sum(not one["iscrowd"] for one in annotations)
+    assert numbers["crowds"] == sum(one["iscrowd"] for one in annotations)
+    assert sum(row["objects"] for row in numbers["by_class"]) == numbers["objects"]
+    counts = np.array(numbers["confusion"]["counts"])
+    assert counts[:-1].sum() == numbers["objects"]
+    written = json.loads(report.predictions.read_text())
+    assert {item["image_id"] for item in written} <= {one["image_id"] for one in annotations} | {1, 2, 3, 4}
+    assert numbers["model"]["parameters"] == sum(weight.numel() for weight in predictor.model.parameters())
+
+
+def test_labelled_objects_are_those_of_the_file(made):
+    config, weights, _ = made
+    predictor = Predictor(config, weights, device="cpu")
+    evaluation = evaluation_of(predictor, work_dir="x")
+    data = read_objects(evaluation, predictor.class_names)
+    annotations = json.loads(Path(evaluation.metrics[0]["ann_file"]).read_text())
+    boxes = {tuple(np.round(box, 3)) for box in data.labelled.boxes}
+    expected = {
+        (x, y, x + width, y + height) for x, y, width, height in (one["bbox"] for one in annotations["annotations"])
+    }
+    assert boxes == {tuple(np.round(box, 3)) for box in np.array(sorted(expected), float)}
+    areas = sorted(one["area"] for one in annotations["annotations"] if not one["iscrowd"])
+    ours = np.sort(data.areas[~data.labelled.is_crowd])
+    np.testing.assert_allclose(ours, areas, rtol=0.15, atol=8)  # polygons are drawn with their edges
+    assert gather([]).boxes.shape == (0, 4)
+
+
+def test_the_page_has_everything_in_it(made):
+    *_, report = made
+    text = report.page.read_text()
+    assert len(text) < 5e6
+    markup = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)  # Bokeh's own code names addresses
+    assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", markup)
+    for title in ("What stands out", "Average precision", "Confusion", "Worst images", "The data", "The model"):
+        assert f">{title}<" in text
+    assert text.count("data:image/jpeg;base64,") >= 4
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None or shutil.which("chromedriver") is None, reason="no chromium with its driver")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_opens_in_a_browser(made, width):
+    from selenium import webdriver
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", dict(width=width, height=900, deviceScaleFactor=1, mobile=False)
+        )
+        driver.get(made[2].page.as_uri())
+        number = "return document.querySelectorAll('.bk-Figure').length"
+        WebDriverWait(driver, 60).until(lambda driver: driver.execute_script(number) >= 10)
+        assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+        sent = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+        asked = [one["params"]["request"]["url"] for one in sent if one["method"] == "Network.requestWillBeSent"]
+        assert not [url for url in asked if url.startswith("http")]
+        broken = "return [...document.images].filter(image => !image.naturalWidth).length"
+        assert driver.execute_script(broken) == 0
+    finally:
+        driver.quit()
+
+
+def test_own_data_and_the_command(made, own_folder, tmp_path, run_tool):
+    config = tmp_path / "config.py"
+    config.write_text(f"_base_ = {str(made[0])!r}\n")
+    weights = write_weights(config, tmp_path / "weights.pth", ("even", "odd"))
+    code, out, err = run_tool(
+        *("report.py", config, weights, "--data", own_folder, "--out-dir", tmp_path / "out", "--device", "cpu")
+    )
+    assert code == 0, err
+    assert out.splitlines()[-1] == str(tmp_path / "out/report.html")
+    numbers = json.loads((tmp_path / "out/report.json").read_text())
+    assert numbers["classes"] == ["even", "odd"]
+    labels = json.loads((own_folder / "instances_val.json").read_text())
+    assert numbers["images"] == len(labels["images"])
+    assert {item["category_id"] for item in json.loads((tmp_path / "out/predictions.json").read_text())} <= {0, 5}
+
+
+def test_a_model_of_another_task_is_told(tmp_path, run_tool):
+    from random_models import SEGMENTER
+
+    weights = write_weights(SEGMENTER, tmp_path / "weights.pth", ("sky", "sea"), reduce_zero_label=False)
+    code, _, err = run_tool("report.py", SEGMENTER, weights, "--out-dir", tmp_path / "out", "--device", "cpu")
+    assert code == 1
+    assert "it is for detectors" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_text_of_a_page_is_no_markup(tmp_path):
+    plot = figures.bars("<b>", ["<i>", "&"], [1, 2], y="<s>")
+    section = Section(
+        "<script>alert(1)</script>", note="a < b", header=["<u>"], rows=[["</td><script>"]], figures=[plot]
+    )
+    write_page(tmp_path / "page.html", "<h1>", "&", [section])
+    text = (tmp_path / "page.html").read_text()
+    assert "<script>alert(1)" not in text
+    assert "</td><script>" not in text
+    assert "&lt;script&gt;alert(1)" in text
+
+
+def report_of(**changes):
+    errors = [dict(error=name, number=1, cost=0.0) for name in detection_page._WORDS]
+    report = dict(
+        errors=errors,
+        missed_by_size=dict(small=0.0, medium=0.0, large=0.0),
+        confusion=dict(
+            names=["cat", "dog", "background"], counts=[[9, 0, 1], [0, 8, 2], [0, 0, 0]], score=0.5, iou=0.5
+        ),
+        best_score=None,
+        by_class=[{"class": "cat", "objects": 10}, {"class": "dog", "objects": 10}],
+        suspects=[],
+    )
+    return report | changes
+
+
+def test_what_stands_out_is_said_in_words():
+    assert list(detection_page.findings(report_of())) == []
+    errors = report_of()["errors"]
+    for row in errors:
+        row["cost"] = dict(missed=0.3, background=0.1).get(row["error"], 0.0)
+    said = list(
+        detection_page.findings(
+            report_of(
+                errors=errors,
+                missed_by_size=dict(small=0.25, medium=0.01, large=0.0),
+                confusion=dict(names=["cat", "dog", "background"], counts=[[5, 4, 1], [0, 8, 2], [0, 0, 0]]),
+                best_score=dict(score=0.42, f1=0.8, precision=0.9, recall=0.7),
+                by_class=[{"class": "cat", "objects": 9}, {"class": "dog", "objects": 0}],
+                suspects=[{}] * 3,
+            )
+        )
+    )
+    assert said[0].startswith("75% of what errors cost comes from objects that were not found (0.300 of AP50)")
+    assert said[1].startswith("25% of what errors cost comes from things that are not there")
+    assert "small ones cost most (0.250 of AP50): try a larger image size" in said[2]
+    assert said[3] == "cat is taken for dog 4 times, 40% of all cat objects."
+    assert "threshold of 0.42: there, 90% of what is found is right, and 70%" in said[4]
+    assert said[5:] == [
+        "Too few objects to judge, fewer than 10: cat.",
+        "Not in these images at all: dog.",
+        "3 labels are worth a look: the model is sure that they are wrong.",
+    ]
