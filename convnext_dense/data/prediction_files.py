@@ -227,9 +227,7 @@ class ResultFiles:
         files: What is written.
     """
 
-    def __init__(
-        self, folder: Path, *, has_coco: bool, columns: Sequence[str] = (), name: str = "predictions"
-    ) -> None:
+    def __init__(self, folder: Path, *, has_coco: bool, columns: Sequence[str] = (), name: str = "predictions") -> None:
         self._columns = columns
         self._table = folder / f"{name}.csv"
         self._objects = folder / f"{name}.json" if has_coco else None
