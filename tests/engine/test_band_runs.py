@@ -155,8 +155,8 @@ def test_segmenter_is_tested_and_infers_without_naming_channels_again(segmented,
     for given in (images, arrays, [np.moveaxis(array, -1, 0) for array in arrays]):
         for result, written in zip(predictor.iterate(given), found["given"], strict=True):
             np.testing.assert_array_equal(result["label_map"] + 1, written)
-    draw_result(predictor.picture(images[0]), result, tmp_path / "a.png")
-    draw_result(images[0], result, tmp_path / "b.png")
+    draw_result(predictor.picture(images[-1]), result, tmp_path / "a.png")
+    draw_result(images[-1], result, tmp_path / "b.png")
     assert cv2.imread(str(tmp_path / "a.png")).shape == cv2.imread(str(tmp_path / "b.png")).shape
     with pytest.raises(UserError, match=rf"An image array has 3 channels, but {channels} are wanted"):
         list(predictor.iterate([np.zeros((32, 32, 3), np.uint8)]))
