@@ -2,9 +2,11 @@
 
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from convnext_dense.errors import UserError
 
@@ -52,6 +54,16 @@ def names_unwritable(path: str | os.PathLike) -> Iterator[None]:
     except OSError as error:
         why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise UserError(f"{path} cannot be written: {why}.") from error
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write a JSON file, and its folder if need be.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with names_unwritable(path), written_whole(path) as partial:
+        partial.write_text(json.dumps(content), encoding="utf-8")
 
 
 def _flush(path: Path) -> None:

@@ -66,7 +66,7 @@ def found_objects(
     return [DrawnObject(zoom * box, text, int(label), mask) for box, label, text, mask in fields][::-1]
 
 
-def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject], *, opacity: float = MASK_OPACITY) -> np.ndarray:
+def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject], *, opacity: float | None = None) -> np.ndarray:
     """Copy an (H, W, 3) picture and draw masks, boxes and labels on it, the last object on top.
 
     A label stands beside its box where it covers least. One that would cover smaller objects wherever it stood is left
@@ -77,7 +77,7 @@ def draw_objects(picture: np.ndarray, objects: Sequence[DrawnObject], *, opacity
     for item, (x1, y1, x2, y2) in zip(objects, boxes, strict=True):
         colour = _class_colour(item.number)
         if item.mask is not None:
-            _draw_mask(picture, item.mask, colour, opacity)
+            _draw_mask(picture, item.mask, colour, MASK_OPACITY if opacity is None else opacity)
         cv2.rectangle(picture, (x1, y1), (x2 - 1, y2 - 1), colour, _line_width(picture))
     texts = [_Text.of(item.label, picture) for item in objects]
     below = [item.is_labelled_below for item in objects]

@@ -11,10 +11,11 @@ from convnext_dense.inference import Detections, LoadedModel
 
 
 class Bright(LoadedModel):
-    """A detector of the bright pixels of a picture, which takes ``seconds``."""
+    """A detector of the bright pixels of a picture, which takes ``seconds``, and counts the pictures in ``runs``."""
 
     task, class_names, palette = "detection", ("light",), [[255, 255, 255]]
     seconds, score = 0.0, 0.5
+    runs = 0
 
     def picture(self, image):
         return self._read(image)
@@ -30,6 +31,7 @@ class Bright(LoadedModel):
 
     def _run(self, prepared):
         with self._lock:
+            self.runs += len(prepared)
             time.sleep(self.seconds)
         return [self._found(pixels) for pixels in prepared]
 

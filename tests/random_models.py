@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from convnext_dense.config.class_counts import set_num_classes
 
 DETECTOR = "configs/demo/mask_rcnn_convnext_atto_scratch.py"
+SHAPES = ("circle", "square", "triangle", "star", "cross", "crescent")
 SEGMENTER = "configs/demo/upernet_convnext_atto_scratch.py"
 ANY_SCORE = "test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=20))"
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
@@ -19,6 +20,17 @@ NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 4), dtype=np.uint8)
 def write_config(path, base, *lines):
     path.write_text("\n".join([f"_base_ = '{os.path.abspath(base)}'", *lines]))
     return path
+
+
+def write_shapes_config(path, data_root, *lines):
+    """A config of DETECTOR whose validation data is that of a folder of shapes."""
+    return write_config(
+        path,
+        DETECTOR,
+        f"val_dataloader = dict(dataset=dict(data_root='{data_root}/'))",
+        f"val_evaluator = dict(ann_file='{data_root}/annotations/instances_val2017.json')",
+        *lines,
+    )
 
 
 def write_weights(config, path, names, *, without=None, **meta):

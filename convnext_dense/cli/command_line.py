@@ -16,6 +16,17 @@ from convnext_dense.errors import UserError
 from convnext_dense.plug import take_step
 
 
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a trained model."""
+    parser.add_argument("config", help="path of the config")
+    parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that chooses where a loaded model runs."""
+    parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that train and test share, with the names that they have in mmdet and mmseg."""
     add_data_arguments(parser)

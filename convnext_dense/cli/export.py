@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from convnext_dense.cli.command_line import add_folder_arguments, add_options_argument, data_folder
+from convnext_dense.cli.command_line import add_folder_arguments, add_model_arguments, add_options_argument, data_folder
 from convnext_dense.data.prediction_files import find_images
 from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.export.exporting import export_model
@@ -16,8 +16,7 @@ from convnext_dense.export.tracing import FORMATS
 def main() -> None:
     """Read the arguments, export, and print what was compared."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="path of the config")
-    parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
+    add_model_arguments(parser)
     parser.add_argument("out_dir", help="folder to write")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="(default: %(default)s)")
     sizes = parser.add_mutually_exclusive_group()

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from convnext_dense.cli.command_line import add_options_argument
+from convnext_dense.cli.command_line import add_device_argument, add_options_argument
 from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.errors import UserError
 from convnext_dense.inference import Tiles, load_model
 from convnext_dense.inference.loading import is_whole
 from convnext_dense.inference.running import Done, Run
 from convnext_dense.inference.sources import Source, find_sources
-from convnext_dense.inference.video import Video
+from convnext_dense.inference.video import Video, of_last_frame
 
 _SHOWN_ERRORS = 20
 
@@ -43,7 +43,7 @@ def main() -> None:
         default=0.3,
         help="leave objects below this score out of the pictures (default: %(default)s); the files have all of them",
     )
-    parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
+    add_device_argument(parser)
     parser.add_argument("--batch-size", type=int, default=1, help="images per forward pass (default: 1)")
     parser.add_argument("--recursive", action="store_true", help="images in all subfolders, too")
     parser.add_argument("--tile", type=int, metavar="N", help="find objects in tiles of N pixels (huge pictures)")
@@ -101,9 +101,10 @@ def watch(run: Run, sources: Sequence[Source]) -> list[Done]:
             if last.error is not None:
                 failed.append(last)
             found = f"not read: {last.error}" if last.error else last.text
-            frames = f"{last.frame} frames, in the last one " if last.frame else ""
+            if last.frame:
+                found = of_last_frame(last.frame, found)
             what = last.source.place if last.error else last.file
-            bar.write(f"[{next(numbers)}/{len(sources)}] {what}: {frames}{found}")
+            bar.write(f"[{next(numbers)}/{len(sources)}] {what}: {found}")
     return failed
 
 

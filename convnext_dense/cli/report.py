@@ -3,7 +3,13 @@
 import argparse
 from pathlib import Path
 
-from convnext_dense.cli.command_line import add_folder_arguments, add_options_argument, data_folder
+from convnext_dense.cli.command_line import (
+    add_device_argument,
+    add_folder_arguments,
+    add_model_arguments,
+    add_options_argument,
+    data_folder,
+)
 from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.reports.reporting import report_on
 
@@ -12,10 +18,9 @@ from convnext_dense.reports.reporting import report_on
 def main() -> None:
     """Read the arguments, and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="path of the config")
-    parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
+    add_model_arguments(parser)
     parser.add_argument("--out-dir", help="folder of the report (default: work_dirs/NAME/report)")
-    parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
+    add_device_argument(parser)
     parser.add_argument("--batch-size", type=int, default=1, help="images per forward pass (default: 1)")
     add_folder_arguments(parser)
     add_options_argument(parser)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convnext_dense.checkpoints.zoo import PREFIX
-from convnext_dense.cli.command_line import add_options_argument
+from convnext_dense.cli.command_line import add_device_argument, add_options_argument
 from convnext_dense.data.checks.inspection import evenly_spread
 from convnext_dense.data.prediction_files import find_images
 from convnext_dense.engine.signals import leaving_on_signals
@@ -82,7 +82,7 @@ def _read_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine)")
     parser.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
-    parser.add_argument("--device", help="cpu, cuda:0, ... (default: the accelerator if there is one)")
+    add_device_argument(parser)
     parser.add_argument(
         "--max-mb", type=int, default=Limits.max_bytes // 2**20, help="megabytes of a request (default: %(default)s)"
     )

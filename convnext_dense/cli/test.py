@@ -2,15 +2,14 @@
 
 import argparse
 
-from convnext_dense.cli.command_line import add_run_arguments, data_folder, set_local_rank
+from convnext_dense.cli.command_line import add_model_arguments, add_run_arguments, data_folder, set_local_rank
 from convnext_dense.engine import evaluate_model
 
 
 def main() -> None:
     """Read the arguments and test."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="path of the config")
-    parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
+    add_model_arguments(parser)
     parser.add_argument("--tta", action="store_true", help="test-time augmentation, if the config has it")
     parser.add_argument("--show-dir", metavar="D", help="draw predictions beside the ground truth")
     parser.add_argument(

@@ -17,7 +17,7 @@ import numpy as np
 from convnext_dense.data.opened_images import ARRAY_SUFFIX, IMAGE_SUFFIXES
 from convnext_dense.data.picture_files import picture_names
 from convnext_dense.errors import UserError
-from convnext_dense.files import names_unwritable, written_whole
+from convnext_dense.files import names_unwritable, write_json
 from convnext_dense.visualization import write_picture
 
 _SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
@@ -145,8 +145,7 @@ class CocoResults:
         files = []
         for kind, content in contents.items():
             files.append(Path(f"{self._prefix}.{kind}.json"))
-            with names_unwritable(files[-1]), written_whole(files[-1]) as partial:
-                partial.write_text(json.dumps(content), encoding="utf-8")
+            write_json(files[-1], content)
         return files
 
 

@@ -62,6 +62,21 @@ def main_limit(proposal_nums: Sequence[int]) -> int:
     return sorted(proposal_nums)[:3][-1]
 
 
+def category_ids(categories: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> list[Any]:
+    """Return the annotation file's id of every class, in the order of the model's classes.
+
+    Raises:
+        UserError: The file lacks a class.
+    """
+    ids = {category["name"]: category["id"] for category in categories}
+    absent = [name for name in class_names if name not in ids]
+    if absent:
+        raise UserError(
+            f"The annotation file has no class {', '.join(map(repr, absent[:5]))}; it has {', '.join(map(repr, ids))}."
+        )
+    return [ids[name] for name in class_names]
+
+
 class Truth:
     """The objects of an annotation file, with whole numbers as ids.
 

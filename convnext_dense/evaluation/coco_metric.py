@@ -19,7 +19,7 @@ from mmdet.evaluation import CocoMetric as MMDetCocoMetric
 from mmengine.logging import print_log
 
 from convnext_dense.errors import UserError
-from convnext_dense.evaluation.coco_evaluation import MAX_DETECTIONS, Truth, items_of
+from convnext_dense.evaluation.coco_evaluation import MAX_DETECTIONS, Truth, category_ids, items_of
 from convnext_dense.registry import METRICS
 
 # Kind of evaluation -> its name in the table of results.
@@ -103,7 +103,7 @@ class CocoMetric(MMDetCocoMetric):
                 dataset = mmengine.load(self.gt_to_coco_json(truths, prefix))
             else:
                 dataset = self._coco_api.dataset
-            self.cat_ids = _category_ids(dataset["categories"], self.dataset_meta["classes"])
+            self.cat_ids = category_ids(dataset["categories"], self.dataset_meta["classes"])
             files = self.results2json(predictions, prefix)
             if self.format_only:
                 print_log(f"Results are in {Path(prefix).parent}", logger="current")
@@ -236,14 +236,3 @@ def _tell_of_crowded_images(truth: Truth, largest: int) -> None:
             f"proposal_nums, up to {largest}.",
             logger="current",
         )
-
-
-def _category_ids(categories: list[dict], class_names: Sequence[str]) -> list:
-    """Return the annotation file's id of every class, in the order of the model's classes."""
-    ids = {category["name"]: category["id"] for category in categories}
-    absent = [name for name in class_names if name not in ids]
-    if absent:
-        raise UserError(
-            f"The annotation file has no class {', '.join(map(repr, absent[:5]))}; it has {', '.join(map(repr, ids))}."
-        )
-    return [ids[name] for name in class_names]

@@ -14,7 +14,6 @@ from convnext_dense.data.run_lengths import compress, decode
 from convnext_dense.errors import UserError
 from convnext_dense.export.runtime import summary
 from convnext_dense.visualization import (
-    MASK_OPACITY,
     MIN_PICTURE_SIDE,
     draw_classes,
     draw_label_map,
@@ -216,7 +215,7 @@ class Detections(Result):
             f"{name} {score:.2f}{track}" for name, score, track in zip(shown.names, shown.scores, tracks, strict=True)
         ]
         objects = found_objects(shown.boxes, shown.labels.tolist(), texts, shown.masks, zoom=scale)
-        return draw_objects(pixels, objects, opacity=MASK_OPACITY if opacity is None else opacity)
+        return draw_objects(pixels, objects, opacity=opacity)
 
     def _keys(self) -> tuple[str, ...]:
         more = dict(masks=self.rles, ids=self.ids)

@@ -131,6 +131,11 @@ class VideoWriter:
             self._partial.unlink(missing_ok=True)
 
 
+def of_last_frame(number: int, text: str) -> str:
+    """Return in short what was found in a video of a number of frames, by what was found in the last one."""
+    return f"{number} frame{'s' if number > 1 else ''}, in the last one {text}"
+
+
 def import_av() -> Any:
     """Return PyAV.
 

@@ -3,12 +3,13 @@
 Letters: C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from convnext_dense.evaluation.coco_evaluation import MAX_DETECTIONS, Figures, Item
+from convnext_dense.evaluation.coco_evaluation import MAX_DETECTIONS, Figures, items_of
+from convnext_dense.inference import Detections
 from convnext_dense.reports.gathering import ObjectData
 from convnext_dense.reports.matching import (
     KINDS,
@@ -34,35 +35,18 @@ from convnext_dense.reports.objects import (
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _LIMITS = (1, 10, MAX_DETECTIONS)
 _CURVE = 200  # points of a curve
-# COCO's twelve numbers.
-TWELVE = {
-    "AP": Item("precision", MAX_DETECTIONS),
-    "AP50": Item("precision", MAX_DETECTIONS, iou=0.5),
-    "AP75": Item("precision", MAX_DETECTIONS, iou=0.75),
-    "APs": Item("precision", MAX_DETECTIONS, 1),
-    "APm": Item("precision", MAX_DETECTIONS, 2),
-    "APl": Item("precision", MAX_DETECTIONS, 3),
-    "AR1": Item("recall", 1),
-    "AR10": Item("recall", 10),
-    "AR100": Item("recall", MAX_DETECTIONS),
-    "ARs": Item("recall", MAX_DETECTIONS, 1),
-    "ARm": Item("recall", MAX_DETECTIONS, 2),
-    "ARl": Item("recall", MAX_DETECTIONS, 3),
-}
+# COCO's twelve numbers, in the order of items_of.
+_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+TWELVE = dict(zip(_NAMES, items_of(_LIMITS).values(), strict=False))
 
 
-def to_coco_results(found: Found, data: ObjectData) -> list[dict[str, Any]]:
-    """Return what was found in COCO's result format, with the ids of the annotations."""
+def to_coco_results(results: Iterable[Detections], data: ObjectData) -> list[dict[str, Any]]:
+    """Return what was found in all images in COCO's result format, with the ids of the annotations."""
     items = []
-    sizes = found.boxes[:, 2:] - found.boxes[:, :2]
-    for number, (image, label, score) in enumerate(
-        zip(found.images.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
-    ):
-        item = dict(image_id=data.ids[image], category_id=data.category_ids[label], score=score)
-        item["bbox"] = [*found.boxes[number, :2].tolist(), *sizes[number].tolist()]
-        if found.rles is not None:
-            item["segmentation"] = dict(found.rles[number])
-        items.append(item)
+    for image_id, found in zip(data.ids, results, strict=True):
+        for item in found.to_coco(image_id):
+            del item["category_name"]
+            items.append(item | dict(category_id=data.category_ids[item["category_id"] - 1]))
     return items
 
 

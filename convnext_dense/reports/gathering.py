@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from mmengine.evaluator import Evaluator
 
-from convnext_dense.evaluation.coco_evaluation import Truth
+from convnext_dense.data.checks.coco_masks import encode_mask
+from convnext_dense.evaluation.coco_evaluation import Truth, category_ids
 from convnext_dense.inference import Detections
 from convnext_dense.inference.validation import Evaluation
 from convnext_dense.reports.matching import Found, Labelled
@@ -26,7 +27,6 @@ class ObjectData:
         class_names: Names of the classes.
         paths: Of the images.
         ids: Of the images in the annotations.
-        sizes: (height, width) of each image in pixels.
         labelled: Their objects.
         areas: (m,) areas of the objects in pixels: of the mask where there is one, else of the box.
         annotations: Content of the annotation file, in COCO's format.
@@ -35,7 +35,6 @@ class ObjectData:
     class_names: Sequence[str]
     paths: Sequence[Path]
     ids: Sequence[Any]
-    sizes: Sequence[tuple[int, int]]
     labelled: Labelled
     areas: np.ndarray
     annotations: Mapping[str, Any]
@@ -48,8 +47,7 @@ class ObjectData:
     @cached_property
     def category_ids(self) -> list[Any]:
         """The ids of the classes in the annotations."""
-        ids = {category["name"]: category["id"] for category in self.annotations["categories"]}
-        return [ids[name] for name in self.class_names]
+        return category_ids(self.annotations["categories"], self.class_names)
 
     @cached_property
     def truth(self) -> Truth:
@@ -67,7 +65,8 @@ def read_objects(evaluation: Evaluation, class_names: Sequence[str]) -> ObjectDa
             labels.append(item["bbox_label"])
             boxes.append(item["bbox"])
             crowds.append(bool(item.get("ignore_flag")))
-            rles.append(_run_lengths(item.get("mask"), info["height"], info["width"]))
+            mask = item.get("mask")
+            rles.append(encode_mask(mask, info["height"], info["width"]) if mask else None)
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     has_masks = bool(rles) and all(rle is not None for rle in rles)
     labelled = Labelled(
@@ -81,18 +80,7 @@ def read_objects(evaluation: Evaluation, class_names: Sequence[str]) -> ObjectDa
     ids = [info["img_id"] for info in infos]
     sizes = [(int(info["height"]), int(info["width"])) for info in infos]
     annotations = _annotation_file(evaluation) or _as_coco(class_names, ids, sizes, labelled, areas)
-    return ObjectData(class_names, evaluation.paths, ids, sizes, labelled, areas, annotations)
-
-
-def _run_lengths(mask: Any, height: int, width: int) -> Any:
-    """Return polygons or run lengths of an annotation as compressed run lengths; None where there is no mask."""
-    from pycocotools import mask as masks
-
-    if not mask:
-        return None
-    if isinstance(mask, list):
-        return masks.merge(masks.frPyObjects(mask, height, width))
-    return masks.frPyObjects(mask, height, width) if isinstance(mask["counts"], list) else mask
+    return ObjectData(class_names, evaluation.paths, ids, labelled, areas, annotations)
 
 
 def _annotation_file(evaluation: Evaluation) -> Mapping[str, Any] | None:

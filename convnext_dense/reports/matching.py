@@ -81,7 +81,6 @@ class Matches:
         partners: (n,) the labelled object that it is, or, corrected, would be; -1 for none.
         is_corrected: (n,) booleans: corrected, it would be its partner's best; otherwise it would go.
         ious: (n,) IoU with its partner; 0 for none.
-        best_ious: (n,) the highest IoU with a labelled object of any class that is no crowd.
         is_found: (m,) booleans: it has a partner.
         is_missed: (m,) booleans: it has none, and no corrected error would be one. Never of crowds.
     """
@@ -93,7 +92,6 @@ class Matches:
     partners: np.ndarray
     is_corrected: np.ndarray
     ious: np.ndarray
-    best_ious: np.ndarray
     is_found: np.ndarray
     is_missed: np.ndarray
 
@@ -132,7 +130,7 @@ def match(
     found = found.take(order[rank < max_per_image])
     n, m = len(found.scores), len(labelled.labels)
     kinds, is_ignored = np.full(n, BACKGROUND), np.zeros(n, bool)
-    partners, ious, best_ious = np.full(n, -1), np.zeros(n), np.zeros(n)
+    partners, ious = np.full(n, -1), np.zeros(n)
     is_found = np.zeros(m, bool)
     for ours, theirs in _images(found.images, labelled.images):
         crowds = theirs[labelled.is_crowd[theirs]]
@@ -154,11 +152,10 @@ def match(
         nearest = np.where(has_mate, mates, nearest)
         partners[ours] = np.where(nearest >= 0, truths[nearest], -1)
         ious[ours] = np.where(nearest >= 0, overlaps[np.arange(len(ours)), nearest], 0.0)
-        best_ious[ours] = overlaps.max(axis=1)
     is_corrected = _corrected(found, kinds, partners, is_found)
     is_missed = ~is_found & ~labelled.is_crowd
     is_missed[partners[is_corrected]] = False
-    return Matches(labelled, found, kinds, is_ignored, partners, is_corrected, ious, best_ious, is_found, is_missed)
+    return Matches(labelled, found, kinds, is_ignored, partners, is_corrected, ious, is_found, is_missed)
 
 
 def _images(found: np.ndarray, labelled: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -1,9 +1,8 @@
 """Makes the report of a trained model."""
 
-import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from tqdm import tqdm
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.description.counting import count_parameters
 from convnext_dense.errors import UserError
-from convnext_dense.files import names_unwritable, written_whole
+from convnext_dense.files import write_json
 from convnext_dense.inference import Predictor
 from convnext_dense.inference.validation import Evaluation, evaluation_of
 from convnext_dense.reports.detection import measure_objects, to_coco_results
@@ -67,10 +66,10 @@ def report_on(
     evaluation = evaluation_of(predictor, data, work_dir=out_dir)
     objects = read_objects(evaluation, predictor.class_names)
     start = time.process_time()
-    found = gather(_predictions(predictor, evaluation, batch_size))
+    predictions = list(_predictions(predictor, evaluation, batch_size))
     seconds = time.process_time() - start
-    results = to_coco_results(found, objects)
-    numbers, matches = measure_objects(objects, found, results)
+    results = to_coco_results(predictions, objects)
+    numbers, matches = measure_objects(objects, gather(predictions), results)
     numbers["model"] = dict(
         config=os.fspath(config),
         checkpoint=os.fspath(checkpoint),
@@ -78,8 +77,8 @@ def report_on(
         processor_ms_per_image=1000 * seconds / max(len(objects.paths), 1),
     )
     report = Report(*(out_dir / name for name in ("report.html", "report.json", "predictions.json")))
-    _write_json(report.predictions, results)
-    _write_json(report.numbers, numbers)
+    write_json(report.predictions, results)
+    write_json(report.numbers, numbers)
     sections = [*sections_of(numbers, matches, objects, predictor), _model(numbers["model"])]
     subtitle = f"{checkpoint} on {len(objects.paths):,} images; the numbers are in report.json"
     write_page(report.page, f"Report of {Path(config).stem}", subtitle, sections)
@@ -100,10 +99,3 @@ def _model(facts: Mapping[str, Any]) -> Section:
         ],
     ]
     return Section("The model", header=["", ""], rows=rows)
-
-
-def _write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    with names_unwritable(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as partial:
-            partial.write_text(json.dumps(content), encoding="utf-8")

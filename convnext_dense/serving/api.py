@@ -14,7 +14,7 @@ from convnext_dense.data.opened_images import ARRAY_SUFFIX, READABLE_SUFFIXES
 from convnext_dense.errors import UserError
 from convnext_dense.inference import LoadedModel, Result, Tiles
 from convnext_dense.inference.sources import VIDEO_SUFFIXES
-from convnext_dense.serving.limits import BodyLimit, Limits, TooLargeError, TooManyError, Turnstile
+from convnext_dense.serving.limits import BodyLimit, Limits, TooLargeError, TooManyError, Turnstile, client_of
 from convnext_dense.serving.views import look_at
 
 _NUMPY = b"\x93NUMPY"  # what .npy files begin with
@@ -64,7 +64,6 @@ def make_app(model: LoadedModel, *, limits: Limits | None = None, turnstile: Tur
 
 def _refuse_other_methods(app: Any) -> None:
     """Answer with 405 where a page at the root, which takes all other addresses, would say that there is nothing."""
-    from fastapi import Request
     from fastapi.responses import JSONResponse
     from fastapi.routing import APIRoute
     from starlette.routing import Route
@@ -74,7 +73,7 @@ def _refuse_other_methods(app: Any) -> None:
             self._allowed = ", ".join(sorted(methods or ()))
 
         async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            text = dict(detail=f"{Request(scope).method} is not for this address: use {self._allowed}.")
+            text = dict(detail=f"{scope['method']} is not for this address: use {self._allowed}.")
             await JSONResponse(text, 405, headers={"Allow": self._allowed})(scope, receive, send)
 
     for route in [route for route in app.routes if isinstance(route, APIRoute)]:
@@ -118,9 +117,8 @@ def _finder(
     from fastapi import HTTPException
 
     def find(request: Any, file: Any, tile: int | None, overlap: float) -> tuple[Result, Any]:
-        client = request.client.host if request.client else ""
         try:
-            with turnstile(client), tempfile.TemporaryDirectory() as folder:
+            with turnstile(client_of(request)), tempfile.TemporaryDirectory() as folder:
                 return _find(model, limits, file, Path(folder), tile=tile, overlap=overlap)
         except TooManyError as error:
             raise HTTPException(429, str(error), headers={"Retry-After": "1"}) from error
@@ -144,7 +142,8 @@ def _find(
     path = folder / f"upload{suffix if is_array == (suffix == ARRAY_SUFFIX) and suffix in READABLE_SUFFIXES else ''}"
     path.write_bytes(content)
     try:
-        return look_at(model, path, limits, tiles=None if tile is None else Tiles(tile, overlap))
+        found = look_at(model, path, limits, tiles=None if tile is None else Tiles(tile, overlap))
+        return found, model.picture(path)
     except TooLargeError:
         raise
     except UserError as error:

@@ -14,7 +14,6 @@ from typing import Any
 
 from convnext_dense.errors import UserError
 
-NO_ROOM = "The server has no room for more: try again later."
 _CLIENTS = 1024  # whose requests are counted; the least recent one is forgotten
 
 
@@ -174,10 +173,9 @@ class PageGuard:
         if scope["method"] == "POST" and path.rstrip("/").endswith("/upload"):
             try:
                 self._turnstile.count((scope.get("client") or ("",))[0])
+                check_room(self._folder, self._limits)
             except TooManyError as error:
                 return 429, str(error)
-            if bytes_in(self._folder) > self._limits.max_kept:
-                return 429, NO_ROOM
         return 200, ""
 
     def _has(self, name: str) -> bool:
@@ -185,8 +183,18 @@ class PageGuard:
         return path.startswith(self._folder + os.sep) and os.path.isfile(path)
 
 
-def bytes_in(folder: str | Path) -> int:
-    """Return the size of all files in a folder."""
+def client_of(request: Any) -> str:
+    """Return the address of whoever made a request."""
+    return request.client.host if request.client else ""
+
+
+def check_room(folder: str | Path, limits: Limits) -> None:
+    """Raise ``TooManyError`` if the files of a folder take more than the limits allow."""
+    if _bytes_in(folder) > limits.max_kept:
+        raise TooManyError("The server has no room for more: try again later.")
+
+
+def _bytes_in(folder: str | Path) -> int:
     sizes = 0
     for place, _, names in os.walk(folder):
         for name in names:

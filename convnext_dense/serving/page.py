@@ -20,7 +20,7 @@ from convnext_dense.data.opened_images import ARRAY_SUFFIX, IMAGE_SUFFIXES
 from convnext_dense.errors import UserError
 from convnext_dense.inference import LoadedModel, Tiles
 from convnext_dense.inference.sources import VIDEO_SUFFIXES
-from convnext_dense.serving.limits import NO_ROOM, Limits, PageGuard, TooManyError, Turnstile, bytes_in
+from convnext_dense.serving.limits import Limits, PageGuard, TooManyError, Turnstile, check_room, client_of
 from convnext_dense.serving.views import MAX_ROWS, Shown, View, look, show
 from convnext_dense.visualization import LABEL_OPACITY, MASK_OPACITY, enlarge
 
@@ -281,9 +281,8 @@ class _Page:
 
         try:
             tiles = None if tile is None else _tiles(tile)
-            with self._turnstile(request.client.host if request.client else ""):
-                if bytes_in(self._folder) > self._limits.max_kept:
-                    raise UserError(NO_ROOM)
+            with self._turnstile(client_of(request)):
+                check_room(self._folder, self._limits)
                 models = list(self._models.values())
                 view = look(models, path, self._folder, self._limits, tiles=tiles, progress=told)
         except _TileError as error:
@@ -308,9 +307,8 @@ class _Page:
         try:
             if view is None:
                 return [gr.skip(), *self._empty()]
-            self._turnstile.count(request.client.host if request.client else "")
-            if bytes_in(self._folder) > self._limits.max_kept:
-                raise UserError(NO_ROOM)
+            self._turnstile.count(client_of(request))
+            check_room(self._folder, self._limits)
             shown = []
             for number, (name, model) in enumerate(self._models.items()):
                 shown.append(show(view, number, model, title=name if len(self._models) > 1 else "", **how))
@@ -338,8 +336,8 @@ class _Page:
     def _values(self, view: View, shown: Shown, name: str) -> Panel:
         """Return new values of a panel."""
         picture = os.fspath(shown.picture)
-        headers = [name for name in shown.rows[0] if name != "label"] if shown.rows else []
-        cells = [[_short(name, row[name]) for name in headers] for row in shown.rows]
+        headers = [header for header in shown.rows[0] if header != "label"] if shown.rows else []
+        cells = [[_short(header, row[header]) for header in headers] for row in shown.rows]
         return Panel(
             text=f"**{name}**  \n{shown.text}" if len(self._models) > 1 else shown.text,
             image=gr.Image(value=None if view.is_video else picture, visible=not view.is_video),

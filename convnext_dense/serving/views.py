@@ -19,7 +19,7 @@ from convnext_dense.data.prediction_files import ResultFiles
 from convnext_dense.errors import UserError
 from convnext_dense.inference import LoadedModel, Result, Tiles
 from convnext_dense.inference.sources import VIDEO_SUFFIXES
-from convnext_dense.inference.video import Video, VideoWriter
+from convnext_dense.inference.video import Video, VideoWriter, of_last_frame
 from convnext_dense.serving.limits import Limits, TooLargeError
 from convnext_dense.visualization import write_picture
 
@@ -27,8 +27,8 @@ MAX_TILES = 1000  # of an image
 MAX_ROWS = 200  # of a table on the page; the files have all
 
 
-def look_at(model: LoadedModel, path: Path, limits: Limits, *, tiles: Tiles | None = None) -> tuple[Result, np.ndarray]:
-    """Return what a model finds in an image, and its picture.
+def look_at(model: LoadedModel, path: Path, limits: Limits, *, tiles: Tiles | None = None) -> Result:
+    """Return what a model finds in an image.
 
     Raises:
         UserError: It is no image, or not one that the model takes.
@@ -39,13 +39,13 @@ def look_at(model: LoadedModel, path: Path, limits: Limits, *, tiles: Tiles | No
             open_image(path, limit=limits.max_pixels)
         except TooManyPixelsError as error:
             raise TooLargeError(f"The image has more than {limits.max_pixels:,} pixels: make it smaller.") from error
-    picture = model.picture(path)
-    _check_tiles(tiles, picture.shape, MAX_TILES, "image")
-    return model(path, tiles=tiles), picture
+    if tiles is not None:
+        _check_tiles(tiles, model.picture(path).shape, MAX_TILES, "image")
+    return model(path, tiles=tiles)
 
 
-def _check_tiles(tiles: Tiles | None, shape: Sequence[int], most: int, kind: str) -> None:
-    if tiles is not None and tiles.count(shape[0], shape[1]) > most:
+def _check_tiles(tiles: Tiles, shape: Sequence[int], most: int, kind: str) -> None:
+    if tiles.count(shape[0], shape[1]) > most:
         raise UserError(f"The {kind} would be cut into more than {most} tiles: choose larger ones.")
 
 
@@ -113,7 +113,7 @@ def look(
         if _is_video(path):
             results = _in_frames(model, path, limits, how, progress)
         else:
-            results = iter([look_at(model, path, limits, tiles=how)[0]])
+            results = iter([look_at(model, path, limits, tiles=how)])
         for result in results:
             of_model.append(zlib.compress(pickle.dumps(result), 1))
             classes.update(row["name"] for row in result.to_rows())
@@ -140,7 +140,9 @@ def _in_frames(
                 raise TooLargeError(too_long)
             if frame.shape[0] * frame.shape[1] > limits.max_pixels:
                 raise TooLargeError(f"The video has more than {limits.max_pixels:,} pixels: make it smaller.")
-            _check_tiles(tiles, frame.shape, limits.max_frames // (video.num_frames or limits.max_frames), "video")
+            if tiles is not None:
+                of_frame = limits.max_frames // (video.num_frames or limits.max_frames)
+                _check_tiles(tiles, frame.shape, of_frame, "video")
             progress(number - 1, video.num_frames)
             yield frame
 
@@ -211,8 +213,9 @@ def show(
                 more = dict(frame=frame) if view.is_video else {}
                 files.add(view.path.name, kept, **more)
                 rows.extend(more | row for row in kept.to_rows()[: MAX_ROWS - len(rows)])
-                frames = f"{frame} frame{'s' if frame > 1 else ''}, in the last one " if view.is_video else ""
-                text = frames + kept.summary(score_thr=lowest)
+                text = kept.summary(score_thr=lowest)
+                if view.is_video:
+                    text = of_last_frame(frame, text)
                 yield kept
 
         how: dict[str, Any] = dict(score_thr=lowest, opacity=opacity)

@@ -1,35 +1,22 @@
 """The labelled images of a config."""
 
 import os
-from pathlib import Path
 
 import pytest
 from bright_detector import Bright
 from mmengine.registry import init_default_scope
-from random_models import write_weights
+from random_models import SHAPES, write_shapes_config, write_weights
 
 from convnext_dense.cli.serve import validation_images
 from convnext_dense.errors import UserError
 from convnext_dense.inference import Predictor
 from convnext_dense.inference.validation import evaluation_of
 
-ROOT = Path(__file__).parents[2]
-SHAPES = ("circle", "square", "triangle", "star", "cross", "crescent")
-
-
-def shapes_config(path, data_root):
-    path.write_text(
-        f"_base_ = {str(ROOT / 'configs/demo/mask_rcnn_convnext_atto_scratch.py')!r}\n"
-        f"val_dataloader = dict(dataset=dict(data_root={str(data_root) + '/'!r}))\n"
-        f"val_evaluator = dict(ann_file={str(data_root / 'annotations/instances_val2017.json')!r})\n"
-    )
-    return path
-
 
 @pytest.fixture
 def detector_of_shapes(shapes_folder, tmp_path, pytestconfig):
     os.chdir(pytestconfig.rootpath)
-    config = shapes_config(tmp_path / "config.py", shapes_folder)
+    config = write_shapes_config(tmp_path / "config.py", shapes_folder)
     model = Predictor(config, write_weights(config, tmp_path / "weights.pth", SHAPES), device="cpu")
     yield model
     init_default_scope("mmengine")

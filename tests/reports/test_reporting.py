@@ -3,22 +3,18 @@
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from random_models import ANY_SCORE, write_weights
+from browsing import asked_addresses, browser, in_browser
+from random_models import ANY_SCORE, SHAPES, write_shapes_config, write_weights
 
 from convnext_dense.inference import Predictor
 from convnext_dense.inference.validation import evaluation_of
 from convnext_dense.reports import detection_page, figures
 from convnext_dense.reports.gathering import gather, read_objects
 from convnext_dense.reports.page import Section, write_page
-
-ROOT = Path(__file__).parents[2]
-SHAPES = ("circle", "square", "triangle", "star", "cross", "crescent")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +24,7 @@ def made(shapes_folder, tmp_path_factory, pytestconfig):
 
     os.chdir(pytestconfig.rootpath)
     folder = tmp_path_factory.mktemp("report")
-    config = folder / "config.py"
-    config.write_text(
-        f"_base_ = {str(ROOT / 'configs/demo/mask_rcnn_convnext_atto_scratch.py')!r}\n"
-        f"model = dict({ANY_SCORE})\n"
-        f"val_dataloader = dict(dataset=dict(data_root={str(shapes_folder) + '/'!r}))\n"
-        f"val_evaluator = dict(ann_file={str(shapes_folder / 'annotations/instances_val2017.json')!r})\n"
-    )
+    config = write_shapes_config(folder / "config.py", shapes_folder, f"model = dict({ANY_SCORE})")
     weights = write_weights(config, folder / "weights.pth", SHAPES)
     report = report_on(config, weights, folder / "out", device="cpu")
     return config, weights, report
@@ -92,35 +82,19 @@ def test_the_page_has_everything_in_it(made):
     assert text.count("data:image/jpeg;base64,") >= 4
 
 
-@pytest.mark.browser
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None or shutil.which("chromedriver") is None, reason="no chromium with its driver")
+@in_browser
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_opens_in_a_browser(made, width):
-    from selenium import webdriver
     from selenium.webdriver.support.ui import WebDriverWait
 
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride", dict(width=width, height=900, deviceScaleFactor=1, mobile=False)
-        )
+    with browser(width=width) as driver:
         driver.get(made[2].page.as_uri())
         number = "return document.querySelectorAll('.bk-Figure').length"
         WebDriverWait(driver, 60).until(lambda driver: driver.execute_script(number) >= 10)
         assert not [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-        sent = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-        asked = [one["params"]["request"]["url"] for one in sent if one["method"] == "Network.requestWillBeSent"]
-        assert not [url for url in asked if url.startswith("http")]
+        assert not asked_addresses(driver)
         broken = "return [...document.images].filter(image => !image.naturalWidth).length"
         assert driver.execute_script(broken) == 0
-    finally:
-        driver.quit()
 
 
 def test_own_data_and_the_command(made, own_folder, tmp_path, run_tool):

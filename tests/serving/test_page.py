@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shutil
 import socket
 import tempfile
 import threading
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import uvicorn
 from bright_detector import Bright
+from browsing import asked_addresses, browser, in_browser
 
 from convnext_dense.inference import LabelMap, Tiles
 from convnext_dense.inference.video import VideoWriter
@@ -26,22 +26,13 @@ from convnext_dense.serving.api import make_app
 from convnext_dense.serving.limits import Limits, Turnstile
 from convnext_dense.serving.page import add_page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None or shutil.which("chromedriver") is None, reason="chromium or chromedriver is not installed"
-)
 LIMITS = Limits(max_bytes=2**20, max_pixels=250_000, max_frames=20, per_second=1e6)
 
 
-class Counted(Bright):
-    """Two bright classes, and how often the model ran."""
+class Lights(Bright):
+    """Two bright classes."""
 
     class_names = ("light", "lamp")
-    runs = 0
-
-    def _run(self, prepared):
-        self.runs += len(prepared)
-        return super()._run(prepared)
 
 
 class Sky(Bright):
@@ -84,7 +75,7 @@ def page(tmp_path_factory):
     for path in examples:
         cv2.imwrite(str(path), scene(30 if path.stem == "example" else 0))
     examples[1].write_text("no image")
-    model = Counted()
+    model = Lights()
     folder = Path(tempfile.mkdtemp(dir=tmp))
     server, thread, address = serve({"lights": model, "sky": Sky()}, folder, examples=examples)
     yield address, model, folder
@@ -99,12 +90,12 @@ class Page:
         from selenium.common.exceptions import TimeoutException
         from selenium.webdriver.common.by import By
 
-        self._driver, self._css, self._timeout = driver, By.CSS_SELECTOR, TimeoutException
+        self.driver, self._css, self._timeout = driver, By.CSS_SELECTOR, TimeoutException
         driver.get(address)
         self.wait(lambda: self.all("#upload input[type=file]"))
 
     def all(self, selector):
-        return self._driver.find_elements(self._css, selector)
+        return self.driver.find_elements(self._css, selector)
 
     def one(self, selector):
         return self.wait(lambda: self.all(selector))[0]
@@ -114,7 +105,7 @@ class Page:
         from selenium.webdriver.support.ui import WebDriverWait
 
         ignored = [StaleElementReferenceException]
-        return WebDriverWait(self._driver, seconds, 0.1, ignored_exceptions=ignored).until(lambda _: condition())
+        return WebDriverWait(self.driver, seconds, 0.1, ignored_exceptions=ignored).until(lambda _: condition())
 
     def upload(self, path):
         self.wait(self._is_clear)
@@ -151,33 +142,15 @@ class Page:
 
 
 @pytest.fixture
-def browser(tmp_path):
-    """A browser that keeps downloads in a folder and notes which addresses it asks."""
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
+def shown(page, tmp_path):
+    """The page in a browser that keeps downloads in a folder."""
+    with browser(downloads=tmp_path / "downloads") as driver:
+        yield Page(driver, page[0])
 
 
-def asked_addresses(driver):
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    sent = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
-    return {urllib.parse.urlsplit(url).netloc for url in sent if url.startswith("http")}
-
-
-@pytest.mark.browser
-@pytest.mark.slow
-@needs_browser
-def test_an_image_is_shown_changed_and_saved(page, browser, tmp_path):
-    address, model, _ = page
-    shown = Page(browser, address)
+@in_browser
+def test_an_image_is_shown_changed_and_saved(page, shown, tmp_path):
+    _, model, _ = page
     cv2.imwrite(str(tmp_path / "scene.png"), scene())
     shown.upload(tmp_path / "scene.png")
     found = Bright()(scene())
@@ -213,15 +186,13 @@ def test_an_image_is_shown_changed_and_saved(page, browser, tmp_path):
     saved = json.loads((files / "scene_lights.json").read_text())
     assert [one["bbox"] for one in saved] == [[100, 100, 120, 100]]
     np.testing.assert_array_equal(cv2.imread(str(files / "scene_lights.png")), shown.pixels())
-    assert asked_addresses(browser) == {urllib.parse.urlsplit(address).netloc}
+    asked = {urllib.parse.urlsplit(url).netloc for url in asked_addresses(shown.driver)}
+    assert asked == {urllib.parse.urlsplit(page[0]).netloc}
 
 
-@pytest.mark.browser
-@pytest.mark.slow
-@needs_browser
-def test_other_ways_in_and_what_is_refused(page, browser, tmp_path):
-    address, model, _ = page
-    shown = Page(browser, address)
+@in_browser
+def test_other_ways_in_and_what_is_refused(page, shown, tmp_path):
+    _, model, _ = page
     shown.one("#in-tiles").click()
     shown.wait(lambda: "first" in shown.text("#status"))
     shown.all("#examples button.thumbnail-item")[1].click()
@@ -246,12 +217,9 @@ def test_other_ways_in_and_what_is_refused(page, browser, tmp_path):
     shown.wait(lambda: "more than 250,000 pixels" in shown.text("#status"))
 
 
-@pytest.mark.browser
-@pytest.mark.slow
-@needs_browser
-def test_a_video_is_shown(page, browser, tmp_path):
-    address, model, _ = page
-    shown = Page(browser, address)
+@in_browser
+def test_a_video_is_shown(page, shown, tmp_path):
+    _, model, _ = page
     for name, number in (("short", 6), ("long", 25)):
         with VideoWriter(tmp_path / f"{name}.mp4", 5) as writer:
             for frame in range(number):
@@ -263,20 +231,19 @@ def test_a_video_is_shown(page, browser, tmp_path):
     assert "6 frames, in the last one 1 object (light)" in shown.text("#text-0")
     for number, size in ((0, [480, 360]), (1, [480, 360])):
         video = shown.one(f"#video-{number} video")
-        shown.wait(lambda: browser.execute_script("return arguments[0].readyState", video) >= 2)  # noqa: B023
-        facts = browser.execute_script("let v = arguments[0]; return [v.videoWidth, v.videoHeight, v.duration]", video)
+        shown.wait(lambda: shown.driver.execute_script("return arguments[0].readyState", video) >= 2)  # noqa: B023
+        facts = shown.driver.execute_script(
+            "let v = arguments[0]; return [v.videoWidth, v.videoHeight, v.duration]", video
+        )
         assert facts[:2] == size
         assert facts[2] == pytest.approx(6 / 5, abs=0.1)
     shown.upload(tmp_path / "long.mp4")
     shown.wait(lambda: "more than 20 frames" in shown.text("#status"))
 
 
-@pytest.mark.browser
-@pytest.mark.slow
-@needs_browser
-def test_what_happens_while_the_model_runs_counts(page, browser, tmp_path):
-    address, model, _ = page
-    shown = Page(browser, address)
+@in_browser
+def test_what_happens_while_the_model_runs_counts(page, shown, tmp_path):
+    _, model, _ = page
     for name, shift in (("one", 0), ("two", 60)):
         cv2.imwrite(str(tmp_path / f"{name}.png"), scene(shift))
     try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convnext_dense.data.checks.coco_masks import mask_fault
+from convnext_dense.data.checks.coco_masks import encode_mask, mask_fault
 from convnext_dense.data.formats.label_images import IGNORED
 from convnext_dense.errors import UserError
 
@@ -47,10 +47,7 @@ def paint_objects(
             )
         if (fault := mask_fault(mask, height, width)) is not None:
             raise UserError(f"The {item['name']} at {item.get('bbox')} in image {image['file_name']} has {fault}.")
-        if isinstance(mask, list):
-            mask = masks.merge(masks.frPyObjects(mask, height, width))
-        elif isinstance(mask["counts"], list):
-            mask = masks.frPyObjects(mask, height, width)
+        mask = encode_mask(mask, height, width)
         encoded.append((int(masks.area(mask)), mask, IGNORED if item.get("iscrowd") else numbers[item["name"]]))
     if overlaps == "smaller":
         encoded.sort(key=lambda found: -found[0])
