@@ -101,6 +101,9 @@ def test_own_data_and_the_command(made, own_folder, tmp_path, run_tool):
     config = tmp_path / "config.py"
     config.write_text(f"_base_ = {str(made[0])!r}\n")
     weights = write_weights(config, tmp_path / "weights.pth", ("even", "odd"))
+    labels = json.loads((own_folder / "instances_val.json").read_text())
+    labels["annotations"][0]["iscrowd"] = 1
+    (own_folder / "instances_val.json").write_text(json.dumps(labels))
     code, out, err = run_tool(
         *("report.py", config, weights, "--data", own_folder, "--out-dir", tmp_path / "out", "--device", "cpu")
     )
@@ -108,9 +111,18 @@ def test_own_data_and_the_command(made, own_folder, tmp_path, run_tool):
     assert out.splitlines()[-1] == str(tmp_path / "out/report.html")
     numbers = json.loads((tmp_path / "out/report.json").read_text())
     assert numbers["classes"] == ["even", "odd"]
-    labels = json.loads((own_folder / "instances_val.json").read_text())
     assert numbers["images"] == len(labels["images"])
-    assert {item["category_id"] for item in json.loads((tmp_path / "out/predictions.json").read_text())} <= {0, 5}
+    assert (numbers["crowds"], numbers["objects"]) == (1, len(labels["annotations"]) - 1)
+    files = {item["id"]: own_folder / "val" / item["file_name"] for item in labels["images"]}
+    found = Predictor(config, weights, device="cpu").predict(list(files.values()))
+    expected = {
+        image_id: [dict(even=0, odd=5)[name] for name in one.names] for image_id, one in zip(files, found, strict=True)
+    }
+    written: dict[int, list[int]] = {image_id: [] for image_id in files}
+    for item in json.loads((tmp_path / "out/predictions.json").read_text()):
+        written[item["image_id"]].append(item["category_id"])
+    assert written == expected
+    assert 5 in {number for numbers in written.values() for number in numbers}  # not the first class alone
 
 
 def test_a_model_of_another_task_is_told(tmp_path, run_tool):
