@@ -288,6 +288,15 @@ def paint_label_map(pixels: np.ndarray, result: Mapping[str, Any], *, opacity: f
     return _paint(*_labels_and_colours(pixels, result), pixels, opacity=opacity)
 
 
+def draw_errors(pixels: np.ndarray, is_wrong: np.ndarray) -> np.ndarray:
+    """Return an (H, W, 3) picture in light grey, red where ``is_wrong``, which may be of another size, is true."""
+    height, width = pixels.shape[:2]
+    grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    picture = cv2.addWeighted(grey, 0.4, np.full_like(grey, 255), 0.6, 0)
+    picture[cv2.resize(is_wrong.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0] = (40, 40, 220)
+    return picture
+
+
 def _labels_and_colours(pixels: np.ndarray, result: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Return the label map at the size of a picture, and the BGR colours of the classes."""
     height, width = pixels.shape[:2]

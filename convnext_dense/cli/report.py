@@ -1,4 +1,7 @@
-"""Write what a trained model gets right and wrong: python tools/report.py CONFIG CHECKPOINT."""
+"""Write what a trained model gets right and wrong: python tools/report.py CONFIG CHECKPOINT.
+
+Or compare runs: python tools/report.py --compare RUN1 RUN2 ...
+"""
 
 import argparse
 from pathlib import Path
@@ -6,33 +9,41 @@ from pathlib import Path
 from convnext_dense.cli.command_line import (
     add_device_argument,
     add_folder_arguments,
-    add_model_arguments,
     add_options_argument,
     data_folder,
 )
 from convnext_dense.engine.signals import leaving_on_signals
-from convnext_dense.reports.reporting import report_on
+from convnext_dense.reports.reporting import compare_reports, report_on
 
 
 @leaving_on_signals()
 def main() -> None:
     """Read the arguments, and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_model_arguments(parser)
-    parser.add_argument("--out-dir", help="folder of the report (default: work_dirs/NAME/report)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", help="path of the config")
+    parser.add_argument("checkpoint", nargs="?", help="path, address or zoo:NAME of the weights")
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="RUN",
+        help="work dirs or reports of models for the same task, the first of which the others are compared with",
+    )
+    parser.add_argument(
+        "--out-dir", help="folder of the report (default: work_dirs/NAME/report, or work_dirs/comparison)"
+    )
     add_device_argument(parser)
     parser.add_argument("--batch-size", type=int, default=1, help="images per forward pass (default: 1)")
     add_folder_arguments(parser)
     add_options_argument(parser)
     args = parser.parse_args()
-    report = report_on(
-        args.config,
-        args.checkpoint,
-        args.out_dir or Path("work_dirs", Path(args.config).stem, "report"),
-        data=data_folder(args),
-        options=args.cfg_options,
-        device=args.device,
-        batch_size=args.batch_size,
-    )
-    print(f"The numbers are in {report.numbers}, the predictions in {report.predictions}")
+    if (args.checkpoint is None) == (args.compare is None) or (args.compare and args.config):
+        parser.error("give CONFIG and CHECKPOINT, or --compare and two runs or more")
+    arguments = dict(data=data_folder(args), options=args.cfg_options, device=args.device, batch_size=args.batch_size)
+    if args.compare:
+        report = compare_reports(args.compare, args.out_dir or Path("work_dirs", "comparison"), **arguments)
+    else:
+        out_dir = args.out_dir or Path("work_dirs", Path(args.config).stem, "report")
+        report = report_on(args.config, args.checkpoint, out_dir, **arguments)
+    predictions = f", the predictions in {report.predictions}" if report.predictions else ""
+    print(f"The numbers are in {report.numbers}{predictions}")
     print(report.page)

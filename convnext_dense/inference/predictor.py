@@ -100,6 +100,7 @@ class Predictor(LoadedModel):
     Attributes:
         cfg: The config, sized to the checkpoint.
         model: The model, in eval mode.
+        num_best: How many of the most probable classes a classifier's result has; 5 unless it is set.
 
     Raises:
         UserError: The config or the checkpoint cannot be read, or they do not fit each other or the device.
@@ -114,6 +115,7 @@ class Predictor(LoadedModel):
         device: str | None = None,
     ) -> None:
         super().__init__()
+        self.num_best = 5
         cfg, opened = _read_both(config, checkpoint, options)
         meta, known = opened.content.get("meta") or {}, opened.dataset_meta
         names = opened.class_names
@@ -225,7 +227,7 @@ class Predictor(LoadedModel):
         if self.task == "segmentation":
             return LabelMap(sample.pred_sem_seg.data[0].cpu().numpy(), self.class_names, self.palette)
         if self.task == "classification":
-            top = sample["scores"].cpu().topk(min(5, len(self.class_names)))
+            top = sample["scores"].cpu().topk(min(self.num_best, len(self.class_names)))
             return ClassScores(top.values.numpy(), top.indices.numpy(), self.class_names)
         objects = _found_objects(sample, self.class_names) if "pred_instances" in sample else None
         if "pred_panoptic_seg" not in sample:

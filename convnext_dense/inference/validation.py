@@ -12,7 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
-from convnext_dense.config.datasets import evaluators
+from convnext_dense.config.datasets import evaluators, quote
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.own.tasks import use_folder
 from convnext_dense.errors import UserError, first_line
@@ -32,18 +32,26 @@ def evaluation_of(
         work_dir: Folder that keeps converted data.
 
     Raises:
-        UserError: The folder does not have the layout of the model's task, or the data of the config is not there.
+        UserError: The folder does not have the layout of the model's task, or the data of the config is not there, or
+            of other classes.
     """
     if data is not None:
         cfg = copy.deepcopy(predictor.cfg)
         use_folder(cfg, data, predictor.class_names, splits={"test": "val"}, work_dir=work_dir)
         return Evaluation(cfg, predictor.class_names, loader="test")
     try:
-        return Evaluation(predictor.cfg, predictor.class_names)
+        evaluation = Evaluation(predictor.cfg, predictor.class_names)
     except (UserError, FileNotFoundError) as error:
         raise UserError(
             f"The validation data of the config is not there ({first_line(error)}): name yours with --data DIR."
         ) from error
+    labelled = evaluation.dataset.metainfo.get("classes")
+    if labelled and list(labelled) != list(predictor.class_names):
+        raise UserError(
+            f"The model was trained on the classes {quote(predictor.class_names)}, but the validation data of the "
+            f"config has {quote(labelled)}: name the folder that it was trained on with --data DIR."
+        )
+    return evaluation
 
 
 class Evaluation:

@@ -21,10 +21,9 @@ from convnext_dense.reports.matching import (
     points,
     precision_recall,
 )
+from convnext_dense.reports.measured import calibration, calibration_error
 from convnext_dense.reports.objects import (
     best_score,
-    calibration,
-    calibration_error,
     confusion,
     error_rows,
     size_shares,
@@ -69,7 +68,7 @@ def measure_objects(data: ObjectData, found: Found, results: Sequence[Mapping[st
     best = best_score(given.scores, given.is_true, int(given.totals.sum()))
     counts = confusion(matches, num_classes, score_thr=best.score if best else 0.5)
     costs = error_costs(matches, num_classes)
-    rows = calibration(given)
+    rows = calibration(given.scores, given.is_true)
     names = [*data.class_names, "background"]
     report = dict(
         task="detection",

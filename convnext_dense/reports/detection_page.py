@@ -11,6 +11,7 @@ from convnext_dense.inference import LoadedModel
 from convnext_dense.reports import figures
 from convnext_dense.reports.gathering import ObjectData
 from convnext_dense.reports.matching import NOTHING, Matches
+from convnext_dense.reports.measured import findings_of_counts
 from convnext_dense.reports.page import Picture, Section, as_picture, number
 from convnext_dense.visualization import beside, draw_objects, enlarge, found_objects, write_caption
 
@@ -44,6 +45,8 @@ _SIZE_HINTS = {
     "medium": "train longer",
     "large": "try a smaller image size, or more augmentation of scale",
 }
+_FEW = 10  # objects of a class, below which it is not judged
+_MAX_CURVES = 80
 _MIN_COST = 0.005  # of AP, to be worth a sentence
 
 
@@ -89,12 +92,7 @@ def findings(report: Mapping[str, Any]) -> Iterator[str]:
             f"Use a score threshold of {best['score']:.2f}: there, {best['precision']:.0%} of what is found is right, "
             f"and {best['recall']:.0%} of all objects are found (F1 {best['f1']:.3f})."
         )
-    rare = [row["class"] for row in report["by_class"] if 0 < row["objects"] < 10]
-    if rare:
-        yield f"Too few objects to judge, fewer than 10: {', '.join(rare[:10])}."
-    absent = [row["class"] for row in report["by_class"] if not row["objects"]]
-    if absent:
-        yield f"Not in these images at all: {', '.join(absent[:10])}."
+    yield from findings_of_counts(report["by_class"], "objects", _FEW, "objects")
     if report["suspects"]:
         yield f"{len(report['suspects'])} labels are worth a look: the model is sure that they are wrong."
 
@@ -119,13 +117,15 @@ def _named(column: str) -> str:
 
 
 def _curves(report: Mapping[str, Any]) -> Section:
-    names = report["classes"]
-    curves = report["curves"]
+    order = sorted(range(len(report["classes"])), key=lambda label: -report["by_class"][label]["objects"])
+    shown = sorted(order[:_MAX_CURVES])
+    names, curves = ([report[key][label] for label in shown] for key in ("classes", "curves"))
     f1 = [
         [2 * p * r / max(p + r, 1e-12) for p, r in zip(one["precision"], one["recall"], strict=True)] for one in curves
     ]
     recalls, precisions, scores = ([one[key] for one in curves] for key in ("recall", "precision", "score"))
-    note = "Boxes at an IoU of 0.5, a line per class."
+    which = "class" if len(shown) == len(order) else f"class of the {len(shown)} with most objects"
+    note = f"Boxes at an IoU of 0.5, a line per {which}."
     plots = [
         figures.curves("Precision and recall", names, recalls, precisions, x="recall", y="precision"),
         figures.curves("F1 from a score", names, scores, f1, x="score", y="F1"),

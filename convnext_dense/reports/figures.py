@@ -7,6 +7,7 @@ import numpy as np
 
 _WIDTH, _HEIGHT = 560, 340  # pixels
 _BINS = 40
+MAX_NAMES = 150  # of classes in one figure
 _BLUE, _GREY = "#3366aa", "#999999"
 
 
@@ -35,10 +36,9 @@ def curves(
 ) -> Any:
     """Draw one line per name; a few have a legend, and all say their names under the pointer."""
     from bokeh.models import HoverTool
-    from bokeh.palettes import turbo
 
     plot = _figure(title, x, y, x_range=(0, 1), y_range=(0, 1.02))
-    colours = turbo(len(names) + 2)[1:-1]
+    colours = _colours(len(names))
     for name, across, up, colour in zip(names, xs, ys, colours, strict=True):
         legend = dict(legend_label=name) if len(names) <= 10 else {}
         plot.line(list(across), list(up), color=colour, line_width=2, alpha=0.8, name=name, **legend)
@@ -49,15 +49,44 @@ def curves(
     return plot
 
 
-def bars(title: str, names: Sequence[str], values: Sequence[float], *, y: str) -> Any:
-    """Draw one bar per name."""
-    from bokeh.models import HoverTool
+def _colours(number: int) -> Sequence[str]:
+    from bokeh.palettes import Category10_10, turbo
 
-    plot = _figure(title, "", y, x_range=list(names))
-    plot.vbar(x=list(names), top=list(values), width=0.7, color=_BLUE)
-    plot.add_tools(HoverTool(tooltips=[("", "@x"), (y, "@top{0.0000}")]))
+    return Category10_10[:number] if number <= 10 else turbo(number + 2)[1:-1]
+
+
+def bars(title: str, names: Sequence[str], values: Sequence[float], *, y: str) -> Any:
+    """Draw one bar per name, of more than ``MAX_NAMES`` the longest."""
+    return grouped_bars(title, names, {y: values}, y=y)
+
+
+def grouped_bars(title: str, names: Sequence[str], values: Mapping[str, Sequence[float]], *, y: str) -> Any:
+    """Draw one bar per name and group, side by side; ``values`` has those of each group."""
+    from bokeh.models import ColumnDataSource, HoverTool
+    from bokeh.models.annotations import Legend
+
+    highest = np.max(np.array(list(values.values()), float).reshape(len(values), -1), axis=0)
+    kept = np.sort(np.argsort(-highest, kind="stable")[:MAX_NAMES])
+    if len(kept) < len(names):
+        title = f"{title} ({len(kept)} of {len(names):,})"
+    plot = _figure(title, "", y, x_range=(-0.6, max(len(kept), 1) - 0.4))
+    width = 0.75 / len(values)
+    if len(values) > 1:
+        plot.add_layout(Legend(orientation="vertical"), "below")
+    colours = [_BLUE] if len(values) == 1 else _colours(len(values))
+    for group, (label, of_group) in enumerate(values.items()):
+        at = np.arange(len(kept)) + (group - (len(values) - 1) / 2) * width
+        chosen = dict(at=at, top=[of_group[place] for place in kept], name=[names[place] for place in kept])
+        source = ColumnDataSource(chosen | dict(group=[label] * len(kept)))
+        legend = {} if len(values) == 1 else dict(legend_label=label)
+        plot.vbar("at", top="top", width=0.93 * width, source=source, color=colours[group], **legend)
+    tips = [("", "@name"), *([("", "@group")] if len(values) > 1 else []), (y, "@top{0,0.[0000]}")]
+    plot.add_tools(HoverTool(tooltips=tips))
     plot.y_range.start = 0
-    if len(names) > 8:
+    plot.xaxis.ticker = list(range(len(kept)))
+    plot.xaxis.major_label_overrides = {place: names[name] for place, name in enumerate(kept)}
+    plot.xgrid.visible = False
+    if len(kept) > 8:
         plot.xaxis.major_label_orientation = 1.0
     return plot
 
@@ -81,14 +110,27 @@ def histogram(title: str, values: np.ndarray, *, x: str, is_log: bool = False) -
     return plot
 
 
-def heat_map(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
-    """Draw a confusion matrix: rows are labelled classes, colours the shares of their rows."""
+def heat_map(title: str, names: Sequence[str], counts: np.ndarray, *, in_percent: bool = False) -> Any:
+    """Draw a confusion matrix: rows are labelled classes, colours the shares of their rows.
+
+    Args:
+        title: Of the figure.
+        names: Of the rows and columns.
+        counts: Numbers of each pair. Of more than ``MAX_NAMES``, those with the most errors are drawn.
+        in_percent: Whether shares are written instead of numbers.
+    """
     from bokeh.models import ColumnDataSource, HoverTool
     from bokeh.transform import linear_cmap
 
+    totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    kept = _with_most_errors(counts)
+    shares = (counts / totals)[np.ix_(kept, kept)]
+    names, counts = [names[place] for place in kept], counts[np.ix_(kept, kept)]
     number = len(names)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     rows, columns = np.divmod(np.arange(number**2), number)
+    texts = [f"{100 * share:.0f}" if share >= 0.005 else "" for share in shares.ravel().tolist()]
+    if not in_percent:
+        texts = [str(count) if count else "" for count in counts.ravel().tolist()]
     # Names may occur twice; places do not.
     source = ColumnDataSource(
         dict(
@@ -98,7 +140,8 @@ def heat_map(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
             found=[names[place] for place in columns],
             share=shares.ravel(),
             count=counts.ravel(),
-            text=[str(count) if count else "" for count in counts.ravel().tolist()],
+            text=texts,
+            ink=["white" if share > 0.5 else "black" for share in shares.ravel().tolist()],
         )
     )
     side = int(np.clip(60 + 45 * number, 420, 900))
@@ -107,14 +150,22 @@ def heat_map(title: str, names: Sequence[str], counts: np.ndarray) -> Any:
     colours = linear_cmap("share", "Blues256", low=1, high=0)
     plot.rect("column", "row", width=1, height=1, source=source, fill_color=colours, line_color=None)
     if number <= 20:
-        plot.text("column", "row", text="text", source=source, text_align="center", text_baseline="middle")
+        plot.text(
+            "column", "row", text="text", text_color="ink", source=source, text_align="center", text_baseline="middle"
+        )
     for axis in (plot.xaxis, plot.yaxis):
-        axis.ticker = list(range(number)) if number <= 100 else axis.ticker
+        axis.ticker = list(range(number))
         axis.major_label_overrides = dict(enumerate(names))
     plot.xaxis.major_label_orientation = 1.2
     tips = [("labelled", "@labelled"), ("found", "@found"), ("number", "@count"), ("of its row", "@share{0.0%}")]
     plot.add_tools(HoverTool(tooltips=tips))
     return plot
+
+
+def _with_most_errors(counts: np.ndarray) -> np.ndarray:
+    """Return the places of no more than ``MAX_NAMES`` classes, in their order."""
+    wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * np.diag(counts)
+    return np.sort(np.argsort(-wrong, kind="stable")[:MAX_NAMES])
 
 
 def reliability(rows: Sequence[Mapping[str, float]]) -> Any:

@@ -231,6 +231,51 @@ def _corrected(found: Found, kinds: np.ndarray, partners: np.ndarray, is_found: 
     return is_corrected
 
 
+class Thresholds(NamedTuple):
+    """Which objects are right at several IoU thresholds, by COCO's rules; T thresholds.
+
+    Attributes:
+        found: The found objects that count, by image, the highest score first.
+        is_true: (n, T) booleans: it has a partner.
+        counts: (n, T) booleans: it counts for or against the model; it has a partner, or lies in no crowd.
+    """
+
+    found: Found
+    is_true: np.ndarray
+    counts: np.ndarray
+
+
+def match_at(
+    labelled: Labelled, found: Found, ious: Sequence[float], *, by_mask: bool, max_per_class: int = MAX_PER_IMAGE
+) -> Thresholds:
+    """Pair found and labelled objects of a class at several IoUs, see ``match``.
+
+    Args:
+        labelled: Labelled objects.
+        found: Found objects.
+        ious: T overlaps of a pair, at least.
+        by_mask: Whether overlap is that of masks; otherwise of boxes.
+        max_per_class: Found objects of a class in an image that count.
+    """
+    order = np.lexsort((-found.scores, found.labels, found.images))
+    groups = found.images[order] * (found.labels.max(initial=0) + 1) + found.labels[order]
+    kept = order[np.arange(len(order)) - np.searchsorted(groups, groups) < max_per_class]
+    found = found.take(kept[np.lexsort((kept, -found.scores[kept], found.images[kept]))])
+    is_true = np.zeros((len(found.scores), len(ious)), bool)
+    counts = np.ones_like(is_true)
+    for ours, theirs in _images(found.images, labelled.images):
+        is_class = found.labels[ours][:, None] == labelled.labels[theirs]
+        is_crowd = labelled.is_crowd[theirs]
+        truths, crowds = theirs[~is_crowd], theirs[is_crowd]
+        overlaps = _overlaps(found, labelled, ours, truths, by_mask=by_mask) * is_class[:, ~is_crowd]
+        inside = _overlaps(found, labelled, ours, crowds, by_mask=by_mask, are_crowds=True) * is_class[:, is_crowd]
+        for place, iou in enumerate(ious):
+            is_true[ours, place] = _pair(overlaps, iou) >= 0
+            if len(crowds):
+                counts[ours, place] = is_true[ours, place] | (inside.max(axis=1) < iou)
+    return Thresholds(found, is_true, counts)
+
+
 class Points(NamedTuple):
     """What an average precision is computed from.
 
@@ -264,7 +309,7 @@ def points(matches: Matches, num_classes: int, *, corrects: int = NOTHING) -> Po
     return Points(labels[kept], found.scores[kept], is_true[kept], totals)
 
 
-_RECALLS = np.linspace(0, 1, 101)
+RECALLS = np.linspace(0, 1, 101)
 
 
 def average_precision(scores: np.ndarray, is_true: np.ndarray, total: int) -> float:
@@ -272,7 +317,7 @@ def average_precision(scores: np.ndarray, is_true: np.ndarray, total: int) -> fl
     if total == 0:
         return float("nan")
     precision, recall = precision_recall(scores, is_true, total)
-    places = np.searchsorted(recall, _RECALLS, side="left")
+    places = np.searchsorted(recall, RECALLS, side="left")
     envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
     return float(envelope[np.minimum(places, len(precision))].mean())
 

@@ -3,7 +3,7 @@
 Letters: n found and m labelled objects of a data set, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +16,12 @@ from convnext_dense.reports.matching import (
     MISSED,
     NOTHING,
     Matches,
-    Points,
     average_precision,
     class_precisions,
     points,
     precision_recall,
 )
 
-NUM_BINS = 10  # of scores
 NUM_SUSPECTS = 20  # of each kind
 MIN_EVIDENCE = 0.3
 _EXACT = 5  # times as many images are looked at as are asked for
@@ -84,23 +82,6 @@ def confusion(matches: Matches, num_classes: int, *, score_thr: float) -> np.nda
     np.add.at(counts, (labelled.labels[is_free], num_classes), 1)
     np.add.at(counts, (num_classes, found.labels[is_shown & ~is_used & ~matches.is_ignored]), 1)
     return counts
-
-
-def calibration(given: Points) -> list[dict[str, float]]:
-    """Return for each tenth of scores how many objects have one, their mean, and how many of them are right."""
-    bins = np.minimum((given.scores * NUM_BINS).astype(int), NUM_BINS - 1)
-    rows = []
-    for number in range(NUM_BINS):
-        scores, is_true = given.scores[bins == number], given.is_true[bins == number]
-        if len(scores):
-            rows.append(dict(objects=len(scores), score=float(scores.mean()), precision=float(is_true.mean())))
-    return rows
-
-
-def calibration_error(rows: Sequence[dict[str, float]]) -> float:
-    """Return the mean difference between score and precision over all objects (ECE, arXiv 1706.04599)."""
-    total = sum(row["objects"] for row in rows)
-    return sum(row["objects"] * abs(row["score"] - row["precision"]) for row in rows) / max(total, 1)
 
 
 def worst_images(matches: Matches, num_images: int, num_classes: int, *, number: int = 20) -> list[tuple[int, float]]:

@@ -14,7 +14,6 @@ from convnext_dense.reports.matching import (
     NOTHING,
     Found,
     Labelled,
-    Points,
     average_precision,
     class_precisions,
     error_costs,
@@ -23,10 +22,9 @@ from convnext_dense.reports.matching import (
     points,
     precision_recall,
 )
+from convnext_dense.reports.measured import calibration, calibration_error
 from convnext_dense.reports.objects import (
     best_score,
-    calibration,
-    calibration_error,
     confusion,
     size_shares,
     suspects,
@@ -137,7 +135,7 @@ def test_calibration_is_that_of_scikit_learn():
     rng = np.random.default_rng(2)
     scores = rng.random(1000)
     is_true = rng.random(1000) < scores**2
-    rows = calibration(Points(np.zeros(1000, int), scores, is_true, np.array([500])))
+    rows = calibration(scores, is_true)
     precision, score = calibration_curve(is_true, scores, n_bins=10)
     np.testing.assert_allclose([row["precision"] for row in rows], precision)
     np.testing.assert_allclose([row["score"] for row in rows], score)
