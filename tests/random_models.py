@@ -36,7 +36,7 @@ def write_shapes_config(path, data_root, *lines):
 def write_weights(config, path, names, *, without=None, **meta):
     """Random weights with class names."""
     cfg = Config.fromfile(config)
-    init_default_scope(cfg.default_scope)
+    init_default_scope(cfg.get("default_scope", "mmengine"))
     torch.manual_seed(0)
     set_num_classes(cfg.model, len(names))
     state = revert_sync_batchnorm(MODELS.build(cfg.model)).state_dict()

@@ -138,7 +138,9 @@ def _of_classes(model: LoadedModel, evaluation: Evaluation, results: Iterable[An
     labels = [label for _, label in evaluation.dataset.samples]
     scored = score_images(labels, results)
     numbers = measure_classes(scored, model.class_names, evaluation.paths)
-    return Measured(numbers, classification_page.sections_of(numbers, model), keep_classes(scored))
+    return Measured(
+        numbers, classification_page.sections_of(numbers, model), keep_classes(scored, len(model.class_names))
+    )
 
 
 _MEASURES = {"detection": _of_objects, "segmentation": _of_pixels, "classification": _of_classes}

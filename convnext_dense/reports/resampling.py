@@ -37,9 +37,9 @@ def keep_pixels(images: np.ndarray) -> dict[str, np.ndarray]:
     return dict(pixels=images)
 
 
-def keep_classes(scored: Scored) -> dict[str, np.ndarray]:
+def keep_classes(scored: Scored, num_classes: int) -> dict[str, np.ndarray]:
     """Return what is kept of each image of a classifier."""
-    return dict(labels=scored.labels, ranks=scored.ranks)
+    return dict(labels=scored.labels, ranks=scored.ranks, num_classes=np.array(num_classes))
 
 
 def metrics_of(kept: Arrays, weights: np.ndarray) -> tuple[Values, Values]:
@@ -55,7 +55,7 @@ def metrics_of(kept: Arrays, weights: np.ndarray) -> tuple[Values, Values]:
     if "pixels" in kept:
         return _of_pixels(kept["pixels"], weights)
     if "ranks" in kept:
-        return _of_classes(kept["labels"], kept["ranks"], weights)
+        return _of_classes(kept, weights)
     of_set: Values = {}
     of_class: Values = {}
     for kind in ("box", "mask"):
@@ -76,8 +76,8 @@ def _of_pixels(images: np.ndarray, weights: np.ndarray) -> tuple[Values, Values]
     return dict(mIoU=_mean(ious), mAcc=_mean(accuracies), aAcc=overall), dict(IoU=ious)
 
 
-def _of_classes(labels: np.ndarray, ranks: np.ndarray, weights: np.ndarray) -> tuple[Values, Values]:
-    is_class = np.eye(labels.max() + 1)[labels]
+def _of_classes(kept: Arrays, weights: np.ndarray) -> tuple[Values, Values]:
+    ranks, is_class = kept["ranks"], np.eye(int(kept["num_classes"]))[kept["labels"]]
     with np.errstate(invalid="ignore"):
         recalls = (weights * (ranks < 1)) @ is_class / (weights @ is_class)
     totals = weights.sum(axis=1)

@@ -19,7 +19,8 @@ def measure_pixels(counts: PixelCounts, class_names: Sequence[str], paths: Seque
     """Return the numbers of a report as values of JSON."""
     values = shares(counts.images.sum(axis=0)) | {"boundary": boundary_iou(counts)}
     labelled = counts.images[:, 2]
-    near_wrong, wrong, near, total = counts.near.tolist()
+    near_wrong, wrong, near, _ = counts.near.tolist()
+    total = int(labelled.sum())
     costs = image_costs(counts.images)
     worst = [place for place in np.argsort(-costs, kind="stable")[:NUM_WORST] if costs[place] > 0]
     means = {f"m{key}": mean_or_none(values[key]) for key in ("IoU", "Acc", "Dice")}

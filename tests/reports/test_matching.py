@@ -47,7 +47,7 @@ def tide_of(labelled, found, *, iou=0.5, by_mask=False):
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("iou", [0.5, 0.75])
 def test_errors_cost_what_tidecv_says(seed, iou, monkeypatch):
-    monkeypatch.setattr(matching, "_RECALLS", np.arange(101) / 100)  # tidecv's; COCO's differ in the last digit
+    monkeypatch.setattr(matching, "RECALLS", np.arange(101) / 100)  # tidecv's; COCO's differ in the last digit
     labelled, found = made_up(40, seed=seed)
     matches = match(labelled, found, iou=iou)
     expected_ap, expected, counts = tide_of(labelled, found, iou=iou)

@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from browsing import asked_addresses, browser, in_browser
-from random_models import ANY_SCORE, SHAPES, write_shapes_config, write_weights
+from random_models import ANY_SCORE, SEGMENTER, SHAPES, write_config, write_shapes_config, write_weights
 
+from convnext_dense.data.shapes.crops import write_crops
 from convnext_dense.inference import Predictor
 from convnext_dense.inference.validation import evaluation_of
 from convnext_dense.reports import detection_page, figures
 from convnext_dense.reports.gathering import gather, read_objects
 from convnext_dense.reports.page import Section, write_page
+
+CLASSIFIER = "configs/demo/convnext_atto_small_images.py"
+CROPS = tuple(sorted(SHAPES))
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +130,92 @@ def test_own_data_and_the_command(made, own_folder, tmp_path, run_tool):
     assert 5 in {number for numbers in written.values() for number in numbers}  # not the first class alone
 
 
-def test_a_model_of_another_task_is_told(tmp_path, run_tool):
-    from random_models import SEGMENTER
+def metrics_of(config, weights, data, work_dir):
+    """The metrics of tools/test.py for the same model and data."""
+    model = Predictor(config, weights, device="cpu")
+    evaluation = evaluation_of(model, data, work_dir=work_dir)
+    return evaluation.measure(model.iterate(evaluation.paths))
 
-    weights = write_weights(SEGMENTER, tmp_path / "weights.pth", ("sky", "sea"), reduce_zero_label=False)
-    code, _, err = run_tool("report.py", SEGMENTER, weights, "--out-dir", tmp_path / "out", "--device", "cpu")
+
+def test_a_segmenter(two_class_folder, tmp_path, run_tool):
+    names = ("background", "shape")
+    weights = write_weights(SEGMENTER, tmp_path / "weights.pth", names, reduce_zero_label=False)
+    out = tmp_path / "out"
+    code, printed, err = run_tool(
+        *("report.py", SEGMENTER, weights, "--data", two_class_folder, "--out-dir", out, "--device", "cpu")
+    )
+    assert code == 0, err
+    assert printed.splitlines()[-1] == str(out / "report.html")
+    assert "predictions" not in printed
+    numbers = json.loads((out / "report.json").read_text())
+    expected = metrics_of(SEGMENTER, weights, two_class_folder, tmp_path)
+    for name in ("mIoU", "mAcc", "aAcc"):
+        assert 100 * numbers["means"][name] == pytest.approx(expected[name], abs=1e-9)
+    assert numbers["classes"] == list(names)
+    text = (out / "report.html").read_text()
+    for title in ("What stands out", "Means", "Classes", "Confusion", "Worst images", "The data", "The model"):
+        assert f">{title}<" in text
+    assert text.count("data:image/jpeg;base64,") == len(numbers["worst_images"]) == 4
+
+
+def test_a_classifier_and_the_comparison_of_two_runs(tmp_path, run_tool):
+    config = write_config(tmp_path / "classes.py", CLASSIFIER)
+    write_crops(tmp_path / "data", 12, num_val=10, image_size=(64, 64), seed=0)
+    runs = []
+    for seed in range(2):
+        runs.append(tmp_path / f"run{seed}")
+        runs[-1].mkdir()
+        write_config(runs[-1] / "classes.py", CLASSIFIER)
+        weights = write_weights(config, runs[-1] / "best_accuracy_top1_epoch_1.pth", CROPS)
+        content = torch.load(weights)
+        for tensor in content["state_dict"].values():
+            tensor += 0.05 * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(seed))
+        torch.save(content, weights)
+    command = ("report.py", "--compare", *runs, "--data", tmp_path / "data", "--device", "cpu")
+    code, printed, err = run_tool(*command, "--out-dir", tmp_path / "comparison")
+    assert code == 0, err
+    assert printed.splitlines()[-1] == str(tmp_path / "comparison/comparison.html")
+    comparison = json.loads((tmp_path / "comparison/comparison.json").read_text())
+    assert [run["name"] for run in comparison["runs"]] == ["run0", "run1"]
+    assert comparison["images"] == 10
+    rows = {row["metric"]: row for row in comparison["metrics"]}
+    for place, run in enumerate(runs):
+        numbers = json.loads((run / "report" / "report.json").read_text())
+        expected = metrics_of(config, run / "best_accuracy_top1_epoch_1.pth", tmp_path / "data", tmp_path)
+        assert numbers["means"]["top1"] == expected["accuracy/top1"] == rows["top-1"]["values"][place]["value"]
+        assert numbers["means"]["top5"] == expected["accuracy/top5"] == rows["top-5"]["values"][place]["value"]
+        assert (run / "report" / "report.html").read_text().count("data:image/jpeg;base64,") == 10
+    reports = [run / "report/report.json" for run in runs]
+    times = [report.stat().st_mtime_ns for report in reports]
+    later = max(times) / 1e9 + 10
+    os.utime(runs[1] / "best_accuracy_top1_epoch_1.pth", (later, later))  # trained on
+    code, printed, err = run_tool(*command, "--out-dir", tmp_path / "comparison")
+    assert code == 0, err
+    assert [report.stat().st_mtime_ns == before for report, before in zip(reports, times, strict=True)] == [True, False]
+    assert printed.count("Making the report") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config.py"], "give CONFIG and CHECKPOINT, or --compare"),
+        (["config.py", "weights.pth", "--compare", "a", "b"], "give CONFIG and CHECKPOINT, or --compare"),
+        (["--compare", "a"], "needs two runs or more"),
+        (["--compare", "nowhere", "nothing"], "nowhere has no report and no run"),
+    ],
+)
+def test_wrong_arguments_are_said(arguments, message, run_tool):
+    code, _, err = run_tool("report.py", *arguments)
+    assert code != 0
+    assert message in err
+
+
+def test_other_classes_than_the_datas_are_refused(made, tmp_path, run_tool):
+    weights = write_weights(made[0], tmp_path / "weights.pth", [*SHAPES[1:], SHAPES[0]])
+    code, _, err = run_tool("report.py", made[0], weights, "--out-dir", tmp_path / "out", "--device", "cpu")
     assert code == 1
-    assert "it is for detectors" in err
-    assert not (tmp_path / "out").exists()
+    assert "was trained on the classes 'square'" in err
+    assert "--data DIR" in err
 
 
 def test_text_of_a_page_is_no_markup(tmp_path):

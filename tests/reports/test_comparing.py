@@ -1,0 +1,198 @@
+"""Metrics of samples are those of COCO's evaluation of as many copies of the images; differences are found or not."""
+
+import json
+
+import numpy as np
+import pytest
+from made_up import made_up
+
+from convnext_dense.errors import UserError
+from convnext_dense.evaluation.coco_evaluation import Truth
+from convnext_dense.reports.comparing import compare, read_run
+from convnext_dense.reports.comparison_page import findings
+from convnext_dense.reports.detection import THRESHOLDS, TWELVE
+from convnext_dense.reports.gathering import ObjectData
+from convnext_dense.reports.matching import match_at
+from convnext_dense.reports.resampling import keep_classes, keep_objects, keep_pixels, metrics_of
+
+NAMES = ["a", "b", "c", "d"]
+
+
+def as_data(labelled, number):
+    areas = (labelled.boxes[:, 2:] - labelled.boxes[:, :2]).prod(axis=1)
+    return ObjectData(NAMES, [f"{image}.jpg" for image in range(number)], list(range(number)), labelled, areas, {})
+
+
+def coco_ap(labelled, found, copies):
+    """COCO's AP and AP50, and the AP of every class, with each image as often as ``copies`` says."""
+    images, objects, results = [], [], []
+    for image, times in enumerate(copies):
+        for _ in range(times):
+            number = len(images)
+            images.append(dict(id=number, height=500, width=500))
+            for place in np.flatnonzero(labelled.images == image):
+                x1, y1, x2, y2 = labelled.boxes[place].tolist()
+                box = [x1, y1, x2 - x1, y2 - y1]
+                item = dict(id=len(objects) + 1, image_id=number, category_id=int(labelled.labels[place]), bbox=box)
+                objects.append(item | dict(area=box[2] * box[3], iscrowd=int(labelled.is_crowd[place])))
+            for place in np.flatnonzero(found.images == image):
+                x1, y1, x2, y2 = found.boxes[place].tolist()
+                item = dict(image_id=number, category_id=int(found.labels[place]), score=float(found.scores[place]))
+                results.append(item | dict(bbox=[x1, y1, x2 - x1, y2 - y1]))
+    categories = [dict(id=label, name=name) for label, name in enumerate(NAMES)]
+    truth = Truth(dict(images=images, annotations=objects, categories=categories), range(4))
+    table = truth.evaluate(results, "bbox", iou_thrs=THRESHOLDS, limits=(1, 10, 100))
+    return [table[TWELVE["AP"]], table[TWELVE["AP50"]]], [table.of_item(TWELVE["AP"], label) for label in range(4)]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_ap_of_a_sample_is_that_of_coco_with_copied_images(seed):
+    labelled, found = made_up(25, seed=seed)
+    kept = keep_objects(as_data(labelled, 25), found)
+    rng = np.random.default_rng(seed)
+    weights = np.stack([np.ones(25, int), rng.multinomial(25, np.full(25, 1 / 25)), rng.integers(0, 3, 25)])
+    of_set, of_class = metrics_of(kept, weights)
+    for sample, copies in enumerate(weights):
+        expected, by_class = coco_ap(labelled, found, copies.tolist())
+        ours = [of_set["box AP"][sample], of_set["box AP50"][sample]]
+        np.testing.assert_allclose(ours, expected, atol=1e-9)
+        classes = np.nan_to_num(of_class["box AP"][sample], nan=-1)
+        np.testing.assert_allclose(classes, by_class, atol=1e-9)
+    assert 0.1 < of_set["box AP"][0] < 0.9
+
+
+def test_no_more_objects_of_a_class_count_than_coco_counts():
+    labelled, found = made_up(6, seed=4)
+    matched = match_at(labelled, found, [0.5], by_mask=False, max_per_class=1)
+    pairs = list(zip(matched.found.images.tolist(), matched.found.labels.tolist(), strict=True))
+    assert len(pairs) == len(set(pairs))
+    for image, label in pairs:
+        scores = found.scores[(found.images == image) & (found.labels == label)]
+        kept = matched.found.scores[(matched.found.images == image) & (matched.found.labels == label)]
+        assert kept.tolist() == [scores.max()]
+
+
+def test_means_of_pixels_and_classes_by_hand():
+    pixels = np.array([[[8, 2], [10, 2], [8, 4]], [[1, 0], [1, 3], [4, 0]]])  # right, found, labelled
+    of_set, of_class = metrics_of(keep_pixels(pixels), np.array([[1, 1], [2, 0], [0, 1]]))
+    ious = [[9 / (11 + 12 - 9), 2 / (5 + 4 - 2)], [8 / 10, 2 / 4], [1 / 4, 0 / 3]]
+    np.testing.assert_allclose(of_class["IoU"], ious)
+    np.testing.assert_allclose(of_set["mIoU"], np.mean(ious, axis=1))
+    np.testing.assert_allclose(of_set["aAcc"], [11 / 16, 10 / 12, 1 / 4])
+    np.testing.assert_allclose(of_set["mAcc"], [(9 / 12 + 2 / 4) / 2, (8 / 8 + 2 / 4) / 2, 1 / 4])
+    fields = type("Scored", (), dict(labels=np.array([0, 0, 1]), ranks=np.array([0, 1, 6])))
+    of_set, of_class = metrics_of(keep_classes(fields, 3), np.array([[1, 1, 1], [3, 0, 0], [0, 1, 2]]))
+    assert of_set["top-1"].tolist() == [1 / 3, 1, 0]
+    np.testing.assert_allclose(of_set["top-5"], [2 / 3, 1, 1 / 3])
+    np.testing.assert_allclose(of_class["recall"], [[0.5, 0, np.nan], [1, np.nan, np.nan], [0, 0, np.nan]])
+    np.testing.assert_allclose(of_set["mean of the classes"], [0.25, 1, 0])
+
+
+def write_run(folder, kept, names, *, task="classification", classes=("a", "b"), **more):
+    folder.mkdir(parents=True)
+    model = dict(config="c.py", checkpoint="w.pth", parameters=1000, processor_ms_per_image=more.pop("speed", 10.0))
+    (folder / "report.json").write_text(json.dumps(dict(task=task, classes=classes, model=model, **more)))
+    np.savez_compressed(folder / "by_image.npz", names=np.array(names), **kept)
+    return read_run(folder)
+
+
+def classifier(folder, ranks, *, order=None, labels=None, **more):
+    number = len(ranks)
+    order = np.arange(number) if order is None else order
+    labels = np.arange(number) % 2 if labels is None else labels
+    names = np.array([f"{place}.jpg" for place in range(number)])[order]
+    return write_run(
+        folder, dict(labels=labels[order], ranks=np.asarray(ranks)[order], num_classes=np.array(2)), names, **more
+    )
+
+
+def test_a_difference_is_told_from_chance(tmp_path):
+    rng = np.random.default_rng(0)
+    worse = (rng.random(300) < 0.4).astype(int)
+    better = np.where(rng.random(300) < 0.5, 0, worse)
+    like = np.where(rng.random(300) < 0.02, 1 - worse, worse)
+    runs = [
+        classifier(tmp_path / name / "report", ranks, speed=speed)
+        for name, ranks, speed in (("first", worse, 10.0), ("second", better, 30.0), ("third", like, 10.0))
+    ]
+    comparison = compare(runs)
+    row = next(row for row in comparison["metrics"] if row["metric"] == "top-1")
+    for value, ranks in zip(row["values"], (worse, better, like), strict=True):
+        assert value["value"] == pytest.approx((ranks == 0).mean())
+        # the middle 95 % of a mean of 300 numbers, by its standard error
+        half = 1.96 * (ranks == 0).std() / np.sqrt(300)
+        assert value["high"] - value["low"] == pytest.approx(2 * half, rel=0.1)
+    assert [change and change["more_than_chance"] for change in row["differences"]] == [None, True, False]
+    assert row["differences"][1]["value"] == pytest.approx((better == 0).mean() - (worse == 0).mean())
+    said = list(findings(comparison))
+    assert said[0].startswith("second is better than first: top-1 +0.")
+    assert said[1].startswith("third and first do not differ for certain")
+    assert said[2] == "second takes 3.00 times the processor time of first."
+    backwards = compare(runs[1::-1])
+    assert next(iter(findings(backwards))).startswith("first is worse than second: top-1 -0.")
+
+
+def test_images_and_classes_in_another_order_are_the_same(tmp_path):
+    rng = np.random.default_rng(0)
+    ranks, labels = rng.integers(0, 3, 40), rng.integers(0, 2, 40)
+    order = rng.permutation(40)
+    first = classifier(tmp_path / "first", ranks, labels=labels)
+    other = classifier(tmp_path / "other", ranks, labels=1 - labels, order=order, classes=("b", "a"))
+    comparison = compare([first, other])
+    rows = comparison["metrics"] + comparison["by_class"]["recall"]
+    assert len(rows) == 5
+    for row in rows:
+        assert row["values"][0] == row["values"][1]
+        assert row["differences"][1] == dict(value=0.0, low=0.0, high=0.0, more_than_chance=False)
+
+
+def test_objects_in_another_order_are_the_same(tmp_path):
+    labelled, found = made_up(20, seed=3)
+    kept = keep_objects(as_data(labelled, 20), found)
+    names = [f"{place}.jpg" for place in range(20)]
+    first = write_run(tmp_path / "first", kept, names, task="detection", classes=NAMES)
+    images, classes = np.random.default_rng(1).permutation(20), np.array([2, 0, 3, 1])
+    moved = dict(kept, totals=kept["totals"][images][:, classes])
+    moved["box_images"], moved["box_labels"] = (
+        np.argsort(order)[kept[key]] for order, key in ((images, "box_images"), (classes, "box_labels"))
+    )
+    other = write_run(
+        tmp_path / "other",
+        moved,
+        [names[image] for image in images],
+        task="detection",
+        classes=[NAMES[label] for label in classes],
+    )
+    comparison = compare([first, other])
+    for row in comparison["metrics"] + comparison["by_class"]["box AP"]:
+        assert row["values"][0] == pytest.approx(row["values"][1])
+        assert row["differences"][1]["value"] == pytest.approx(0)
+    assert comparison["metrics"][0]["values"][0]["value"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(task="segmentation"), "cannot be compared: classification and segmentation"),
+        (dict(classes=("a", "c")), "not the same classes, such as b, c"),
+        (dict(labels=np.ones(10, int)), "the same images with other labels"),
+        (dict(ranks=np.zeros(9, int)), "different images, of 10 and 9 with 9 in both"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(tmp_path, change, message):
+    first = classifier(tmp_path / "first", np.zeros(10, int))
+    other = classifier(tmp_path / "other", **(dict(ranks=np.zeros(10, int)) | change))
+    with pytest.raises(UserError, match=message):
+        compare([first, other])
+
+
+def test_reports_that_cannot_be_read_are_said(tmp_path):
+    with pytest.raises(UserError, match=r"has no report: report\.json is missing"):
+        read_run(tmp_path)
+    classifier(tmp_path / "run", np.zeros(10, int))
+    (tmp_path / "run" / "by_image.npz").write_bytes(b"PK")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_run(tmp_path / "run")
+    (tmp_path / "run" / "by_image.npz").unlink()
+    with pytest.raises(UserError, match=r"by_image\.npz is missing"):
+        read_run(tmp_path / "run")
