@@ -9,6 +9,7 @@ does after the model has run: the twelve APs of boxes and masks, matching, costs
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import resource
@@ -146,7 +147,7 @@ def make_results(
     order = np.lexsort((-scores, images))
     limits = np.searchsorted(images[order], np.arange(num_images + 1))
     results = []
-    for start, stop in zip(limits[:-1], limits[1:], strict=True):
+    for start, stop in itertools.pairwise(limits):
         part = order[start:stop][:100]
         rles = masks.frPyObjects([polygon(box) for box in boxes[part]], HEIGHT, WIDTH) if len(part) else []
         texts = tuple(dict(rle, counts=rle["counts"].decode()) for rle in rles)

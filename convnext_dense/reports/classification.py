@@ -14,13 +14,13 @@ from convnext_dense.reports.measured import (
     calibration,
     calibration_error,
     mean_or_none,
-    off_diagonal,
     or_none,
 )
 
 SURE = 0.95  # from which the model is sure of another class than the labelled one
 _SMALLEST = 1e-12  # probability, for a loss that is finite
 _NUM_PAIRS = 20  # of classes, that are listed
+_MAX_CLASSES = 2000  # whose confusion matrix is kept
 
 
 class Scored(NamedTuple):
@@ -57,10 +57,11 @@ def score_images(labels: Sequence[int], results: Iterable[Any]) -> Scored:
 def measure_classes(scored: Scored, class_names: Sequence[str], paths: Sequence[Path]) -> dict[str, Any]:
     """Return the numbers of a report as values of JSON."""
     num_classes = len(class_names)
-    counts = np.zeros((num_classes, num_classes), int)
-    np.add.at(counts, (scored.labels, scored.best), 1)
     losses = -np.log(np.maximum(scored.probs, _SMALLEST))
-    right, labelled, found = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    right, labelled, found = (
+        np.bincount(labels, minlength=num_classes)
+        for labels in (scored.labels[scored.ranks == 0], scored.labels, scored.best)
+    )
     with np.errstate(invalid="ignore"):
         recall, precision = right / labelled, right / found
         f1 = 2 * right / (labelled + found)
@@ -81,8 +82,8 @@ def measure_classes(scored: Scored, class_names: Sequence[str], paths: Sequence[
             | dict(recall=or_none(recall[label]), precision=or_none(precision[label]), F1=or_none(f1[label]))
             for label, name in enumerate(class_names)
         ],
-        confusion=dict(names=list(class_names), counts=counts.tolist()),
-        pairs=_pairs(counts, class_names),
+        confusion=_confusion(scored, class_names),
+        pairs=_pairs(scored, labelled, class_names),
         calibration=dict(bins=rows, error=calibration_error(rows)),
         worst_images=[
             dict(
@@ -99,13 +100,22 @@ def measure_classes(scored: Scored, class_names: Sequence[str], paths: Sequence[
     )
 
 
-def _pairs(counts: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+def _confusion(scored: Scored, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return how often each class is taken for each, rows being labelled ones; None of too many classes."""
+    if len(names) > _MAX_CLASSES:
+        return None
+    counts = np.zeros((len(names), len(names)), int)
+    np.add.at(counts, (scored.labels, scored.best), 1)
+    return dict(names=list(names), counts=counts.tolist())
+
+
+def _pairs(scored: Scored, labelled: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return which classes are taken for which, the most frequent pair first."""
-    off = off_diagonal(counts)
-    order = np.argsort(-off, axis=None, kind="stable")[:_NUM_PAIRS]
-    rows, columns = np.unravel_index(order, off.shape)
+    is_wrong = scored.labels != scored.best
+    wrong = np.stack([scored.labels[is_wrong], scored.best[is_wrong]], axis=1)
+    pairs, counts = np.unique(wrong, axis=0, return_counts=True)
     return [
-        dict(label=names[row], found=names[column], images=int(off[row, column]), of=int(counts[row].sum()))
-        for row, column in zip(rows, columns, strict=True)
-        if off[row, column]
+        dict(label=names[label], found=names[found], images=int(counts[place]), of=int(labelled[label]))
+        for place in np.argsort(-counts, kind="stable")[:_NUM_PAIRS]
+        for label, found in [pairs[place]]
     ]

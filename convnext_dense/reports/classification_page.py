@@ -69,10 +69,10 @@ def _classes(report: Mapping[str, Any]) -> Section:
 
 def _confusion(report: Mapping[str, Any]) -> Section:
     facts = report["confusion"]
-    plots = [
-        figures.heat_map("Labelled and found classes", facts["names"], np.array(facts["counts"])),
-        figures.reliability(report["calibration"]["bins"]),
-    ]
+    plots = [figures.reliability(report["calibration"]["bins"])]
+    if facts is not None:
+        counts = np.array(facts["counts"])
+        plots.insert(0, figures.heat_map("Labelled and found classes", facts["names"], counts))
     rows = [[pair["label"], pair["found"], number(pair["images"]), number(pair["of"])] for pair in report["pairs"]]
     return Section("Confusion", header=["labelled", "found", "images", "of its images"], rows=rows, figures=plots)
 

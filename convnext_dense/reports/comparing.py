@@ -68,7 +68,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         UserError: The reports are of different tasks, classes or images.
     """
     _check(runs)
-    names = [str(image) for image in runs[0].kept["names"]]
+    names = runs[0].kept["names"].tolist()
     weights = _samples(runs, len(names))
     values = [metrics_of(_in_order(run, runs[0]), weights) for run in runs]
     classes = runs[0].numbers["classes"]
@@ -76,7 +76,10 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         task=runs[0].numbers["task"],
         images=len(names),
         samples=len(weights) - 1,
-        runs=[dict(name=run.name, folder=str(run.folder), **run.numbers["model"]) for run in runs],
+        runs=[
+            dict(name=name, folder=str(run.folder), **run.numbers["model"])
+            for name, run in zip(_names(runs), runs, strict=True)
+        ],
         metrics=_rows([of_set for of_set, _ in values]),
         by_class={
             metric: [
@@ -84,8 +87,16 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
                 for label, name in enumerate(classes)
             ]
             for metric in values[0][1]
+            if all(metric in of_class for _, of_class in values)
         },
     )
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """Return the names of runs, with their folders where names occur twice, and numbers where folders do."""
+    names = [run.name for run in runs]
+    longer = [str(run.folder) if names.count(run.name) > 1 else run.name for run in runs]
+    return [f"{name} ({place})" if longer.count(name) > 1 else name for place, name in enumerate(longer, start=1)]
 
 
 def _check(runs: Sequence[Run]) -> None:

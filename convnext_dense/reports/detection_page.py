@@ -11,7 +11,7 @@ from convnext_dense.inference import LoadedModel
 from convnext_dense.reports import figures
 from convnext_dense.reports.gathering import ObjectData
 from convnext_dense.reports.matching import NOTHING, Matches
-from convnext_dense.reports.measured import findings_of_counts
+from convnext_dense.reports.measured import findings_of_counts, off_diagonal
 from convnext_dense.reports.page import Picture, Section, as_picture, number
 from convnext_dense.visualization import beside, draw_objects, enlarge, found_objects, write_caption
 
@@ -79,7 +79,7 @@ def findings(report: Mapping[str, Any]) -> Iterator[str]:
     if sizes[worst] >= _MIN_COST and missed:
         yield f"Of missed objects, {worst} ones cost most ({sizes[worst]:.3f} of AP50): {_SIZE_HINTS[worst]}."
     counts = np.array(report["confusion"]["counts"])[:-1, :-1]
-    off = counts - np.diag(np.diag(counts))
+    off = off_diagonal(counts)
     if off.size and off.max() > 0:
         row, column = np.unravel_index(off.argmax(), off.shape)
         names = report["confusion"]["names"]

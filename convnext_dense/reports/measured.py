@@ -38,9 +38,8 @@ def mean_or_none(values: np.ndarray) -> float | None:
 
 
 def off_diagonal(counts: np.ndarray) -> np.ndarray:
-    """Return the square part of a confusion matrix without what is right."""
-    square = counts[: counts.shape[1]]
-    return square - np.diag(np.diag(square))
+    """Return a confusion matrix without what is right."""
+    return counts - np.diag(np.diag(counts))
 
 
 def findings_of_counts(rows: Sequence[Mapping[str, Any]], key: str, few: int, what: str) -> list[str]:

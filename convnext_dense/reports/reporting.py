@@ -15,7 +15,7 @@ from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.description.counting import count_parameters
 from convnext_dense.errors import UserError
 from convnext_dense.files import names_unwritable, write_json, written_whole
-from convnext_dense.inference import LoadedModel, Predictor
+from convnext_dense.inference import Detections, LoadedModel, Predictor
 from convnext_dense.inference.validation import Evaluation, evaluation_of
 from convnext_dense.reports import classification_page, comparison_page, detection_page, segmentation_page
 from convnext_dense.reports.classification import measure_classes, score_images
@@ -118,11 +118,17 @@ class _Timed:
 
 def _of_objects(model: LoadedModel, evaluation: Evaluation, results: Iterable[Any]) -> Measured:
     data = read_objects(evaluation, model.class_names)
-    found = list(results)
+    found = [_objects_of(one) for one in results]
     predictions, gathered = to_coco_results(found, data), gather(found)
     numbers, matches = measure_objects(data, gathered, predictions)
     sections = detection_page.sections_of(numbers, matches, data, model)
     return Measured(numbers, sections, keep_objects(data, gathered), predictions)
+
+
+def _objects_of(found: Any) -> Detections:
+    if not isinstance(found, Detections):
+        raise UserError("A report is for detectors, segmenters and classifiers: one of panoptic segments is not made.")
+    return found
 
 
 def _of_pixels(model: LoadedModel, evaluation: Evaluation, results: Iterable[Any]) -> Measured:

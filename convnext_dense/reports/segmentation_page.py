@@ -52,7 +52,7 @@ def findings(report: Mapping[str, Any]) -> Iterator[str]:
         )
     near = report["near_boundary"]
     if near["wrong"]:
-        share, expected = near["wrong_and_near"] / near["wrong"], near["near"] / report["pixels"]
+        share, expected = near["wrong_and_near"] / near["wrong"], near["near"] / max(report["pixels"], 1)
         where = f"within {near['distance']} pixels of a boundary, where {expected:.0%} of all pixels are"
         if share >= _MUCH:
             yield f"{share:.0%} of wrong pixels are {where}: a larger image size makes outlines more exact."

@@ -108,3 +108,12 @@ def test_scores_that_are_too_sure_are_said():
     ]
     flatter = probs**0.3 / (probs**0.3).sum(axis=1, keepdims=True)
     assert any("less sure than it is right" in line for line in findings(measured(labels, flatter)))
+
+
+def test_the_matrix_of_very_many_classes_is_left_out():
+    names = [str(number) for number in range(2001)]
+    found = types.SimpleNamespace(labels=np.arange(2001), scores=np.eye(2001)[7], class_names=names)
+    numbers = measure_classes(score_images([3, 7], [found, found]), names, ["a.jpg", "b.jpg"])
+    assert numbers["confusion"] is None
+    assert numbers["pairs"] == [dict(label="3", found="7", images=1, of=1)]
+    assert numbers["means"]["top1"] == 0.5

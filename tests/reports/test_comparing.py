@@ -196,3 +196,27 @@ def test_reports_that_cannot_be_read_are_said(tmp_path):
     (tmp_path / "run" / "by_image.npz").unlink()
     with pytest.raises(UserError, match=r"by_image\.npz is missing"):
         read_run(tmp_path / "run")
+
+
+def test_runs_of_the_same_name_are_told_apart(tmp_path):
+    runs = [classifier(tmp_path / name / "report", np.zeros(10, int)) for name in ("a/run", "b/run", "c/other")]
+    names = [run["name"] for run in compare([*runs, runs[0]])["runs"]]
+    assert names == [
+        f"{tmp_path}/a/run/report (1)",
+        f"{tmp_path}/b/run/report",
+        "other",
+        f"{tmp_path}/a/run/report (4)",
+    ]
+
+
+def test_a_model_without_masks_is_compared_by_its_boxes(tmp_path):
+    labelled, found = made_up(20, seed=3)
+    kept = keep_objects(as_data(labelled, 20), found)
+    names = [f"{place}.jpg" for place in range(20)]
+    masks = {f"mask{name[3:]}": values for name, values in kept.items() if name.startswith("box")}
+    first = write_run(tmp_path / "first", kept | masks, names, task="detection", classes=NAMES)
+    other = write_run(tmp_path / "other", kept, names, task="detection", classes=NAMES)
+    comparison = compare([first, other])
+    assert [row["metric"] for row in comparison["metrics"]] == ["box AP", "box AP50"]
+    assert list(comparison["by_class"]) == ["box AP"]
+    assert [row["metric"] for row in compare([first, first])["metrics"]][2:] == ["mask AP", "mask AP50"]
