@@ -1,14 +1,21 @@
 """ConvNeXt as the backbone of dense-prediction models in the OpenMMLab ecosystem.
 
 Importing this package makes stock OpenMMLab run on current torch: it provides ``mmcv._ext`` where mmcv is not compiled,
-lets checkpoints written by mmengine load with ``weights_only=True``, and keeps both sides of a resized image at one
-pixel or more. It imports neither mmdet, mmsegmentation nor timm, and does not touch a compiled mmcv.
+lets checkpoints written by mmengine load with ``weights_only=True``, keeps both sides of a resized image at one pixel
+or more, and lets configs be named by their packages. It imports neither torch nor OpenMMLab's packages, which are
+changed when they are imported, and does not touch a compiled mmcv.
 """
 
-from convnext_dense.openmmlab import allow_mmengine_checkpoints, keep_a_pixel_on_resizing, serve_mmcv_ops
+from convnext_dense.openmmlab import (
+    allow_mmengine_checkpoints,
+    keep_a_pixel_on_resizing,
+    name_shipped_configs,
+    serve_mmcv_ops,
+)
 
 __version__ = "0.1.0"
 
 serve_mmcv_ops()
 keep_a_pixel_on_resizing()
 allow_mmengine_checkpoints()
+name_shipped_configs()

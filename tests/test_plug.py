@@ -177,7 +177,7 @@ def test_what_cannot_be_rewired_is_named(name, message):
         (lambda: plug_backbone(Config(dict(model={})), "tiny"), "model has no backbone"),
         (lambda: parse_backbone("convnxt-tiny"), "Did you mean convnext-"),
         (lambda: read_config("mmdet::retinanet/retinant_r50_fpn_1x_coco.py"), f"Did you mean {RETINANET}"),
-        (lambda: read_config("mmdett::a.py"), "it must be mmdet or mmseg"),
+        (lambda: read_config("mmdett::a.py"), "it must be convnext_dense, mmdet or mmseg"),
     ],
 )
 def test_wrong_name_answers_with_the_nearest(call, message):

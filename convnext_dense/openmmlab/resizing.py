@@ -14,13 +14,11 @@ mmseg use.
 import functools
 import itertools
 import sys
-from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+from convnext_dense.openmmlab.importing import change_on_import
 
 MODULE_NAME = "mmcv.image.geometric"
 _USERS = ("mmcv", "mmcv.image")  # modules that import the functions by name
@@ -28,42 +26,22 @@ _CHANGED = ("imresize", "impad")
 _MOST = 4  # channels of OpenCV's Scalar
 
 
-class ResizingFinder(MetaPathFinder):
-    """Finds ``mmcv.image.geometric`` as Python does, and patches it after it is executed."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """Return the usual spec with a loader that calls ``_change`` at the end; ``None`` for any other name."""
-        spec = PathFinder.find_spec(fullname, path) if fullname == MODULE_NAME else None
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_change(module: ModuleType) -> None:
-                execute(module)
-                _change(module)
-
-            spec.loader.exec_module = execute_and_change  # type: ignore[method-assign]
-        return spec
-
-
 def keep_a_pixel_on_resizing() -> None:
     """Make mmcv's resizing keep at least one pixel per side, and take any number of channels, as its padding.
 
-    This holds in this process and in those that it starts.
-
-    This call imports nothing; a second call changes nothing.
+    See ``change_on_import``.
     """
-    loaded = sys.modules.get(MODULE_NAME)
-    if loaded is not None:
-        originals = {function: getattr(loaded, function) for function in _CHANGED}
-        _change(loaded)
-        for name in _USERS:
-            for function, original in originals.items():
-                if getattr(sys.modules.get(name), function, None) is original:
-                    setattr(sys.modules[name], function, getattr(loaded, function))
-    elif not any(isinstance(finder, ResizingFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, ResizingFinder())
+    change_on_import(MODULE_NAME, _change_everywhere)
+
+
+def _change_everywhere(module: Any) -> None:
+    """Change the module, and what other modules have imported from it."""
+    originals = {function: getattr(module, function) for function in _CHANGED}
+    _change(module)
+    for name in _USERS:
+        for function, original in originals.items():
+            if getattr(sys.modules.get(name), function, None) is original:
+                setattr(sys.modules[name], function, getattr(module, function))
 
 
 def _change(module: Any) -> None:

@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
-import torch
+from convnext_dense.openmmlab.importing import change_on_import
 
 _STATISTICS = ("min", "max", "current", "mean")
 
@@ -36,9 +35,17 @@ def _get_statistic(owner: Any, name: str) -> Any:
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Add the classes that mmengine pickles to torch's allow-list; do nothing if mmengine is not installed."""
+    """Add the classes that mmengine pickles to torch's allow-list, see ``change_on_import``.
+
+    Nothing is done if mmengine is not installed.
+    """
+    change_on_import("torch", _allow)
+
+
+def _allow(torch: Any) -> None:
     if find_spec("mmengine") is None:
         return
+    import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
     # numpy 2 moved its pickling functions from `core` to `_core`; files may contain either name.
