@@ -11,7 +11,7 @@ import functools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from datetime import timedelta
 from types import TracebackType
 from typing import TextIO, TypeVar
@@ -28,7 +28,7 @@ from rich.text import Text
 Item = TypeVar("Item")
 
 _SECONDS = 0.5  # between two drawings, and before the first: what is done by then needs none
-_STOP = 13  # columns from one tab stop to the next: two facts with long names, or three short ones, in 40
+_STOP = 10  # columns from one tab stop to the next: most facts take two, so that 40 columns hold two of them
 _ERASE = Segments([Segment("\r\x1b[J", None, [(ControlType.CARRIAGE_RETURN,)])])  # rich has no name for the second code
 _displays: list["Display"] = []  # the one that is shown
 
@@ -157,17 +157,17 @@ class Progress:
     Args:
         what: What is in progress.
         total: How much there is to do; None if that is not known.
-        unit: What is counted; ``'B'`` for bytes.
+        is_bytes: Whether bytes are counted.
         plain_seconds: Without a terminal, seconds between two lines on standard error; by default there are none.
     """
 
     def __init__(
-        self, what: str, total: int | None = None, *, unit: str = "images", plain_seconds: float | None = None
+        self, what: str, total: int | None = None, *, is_bytes: bool = False, plain_seconds: float | None = None
     ) -> None:
         self.what = what
         self.total = total
-        self.unit = unit
         self.done = 0
+        self._write = decimal if is_bytes else str
         self._plain_seconds = None if is_live() else plain_seconds
         self._begin = self._said = time.monotonic()
         self._skipped = 0
@@ -201,23 +201,21 @@ class Progress:
         print(f"{self.what}: {self._counted()}", file=sys.stderr, flush=True)
 
     def _counted(self) -> str:
-        if self.unit == "B":
-            return f"{decimal(self.done)}{'' if self.total is None else f' of {decimal(self.total)}'}"
-        return f"{self.done}{'' if self.total is None else f'/{self.total}'}"
+        return self._write(self.done) + ("" if self.total is None else f" of {self._write(self.total)}")
 
     def _render(self) -> RenderableType:
         speed = (self.done - self._skipped) / max(time.monotonic() - self._begin, 1e-9)
-        facts = [("", f"{decimal(int(speed))}/s" if self.unit == "B" else f"{speed:.1f} {self.unit}/s")]
+        facts = [("", f"{decimal(int(speed))}/s" if self._write is decimal else f"{speed:.1f}/s")]
         if self.total is not None and speed > 0:
             facts.insert(0, ("", left(max(self.total - self.done, 0) / speed)))
         return Group(bar_line(f"{self.what} {self._counted()}", self.done, self.total), FactLines(facts))
 
 
-def track(items: Iterable[Item], what: str, total: int | None = None, *, unit: str = "images") -> Iterator[Item]:
+def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """Yield ``items`` and show how many of them are done. See ``Progress``; a sequence knows its ``total``."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
-    with Progress(what, total, unit=unit) as progress:
+    with Progress(what, total) as progress:
         for item in items:
             yield item
             progress.advance()

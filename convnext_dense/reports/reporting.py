@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.description.counting import count_parameters
 from convnext_dense.errors import UserError
@@ -18,6 +16,7 @@ from convnext_dense.reports.detection import measure_objects, to_coco_results
 from convnext_dense.reports.detection_page import sections_of
 from convnext_dense.reports.gathering import gather, read_objects
 from convnext_dense.reports.page import Section, require_bokeh, write_page
+from convnext_dense.terminal import track
 
 
 class Report(NamedTuple):
@@ -87,7 +86,7 @@ def report_on(
 
 def _predictions(predictor: Predictor, evaluation: Evaluation, batch_size: int) -> Iterator[Any]:
     results = predictor.iterate(evaluation.paths, batch_size=batch_size)
-    yield from tqdm(results, total=len(evaluation.paths), unit="image", disable=None, dynamic_ncols=True)
+    yield from track(results, "predicting", len(evaluation.paths))
 
 
 def _model(facts: Mapping[str, Any]) -> Section:
