@@ -29,7 +29,8 @@ Item = TypeVar("Item")
 
 _SECONDS = 0.5  # between two drawings, and before the first: what is done by then needs none
 _STOP = 10  # columns from one tab stop to the next: most facts take two, so that 40 columns hold two of them
-_ERASE = Segments([Segment("\r\x1b[J", None, [(ControlType.CARRIAGE_RETURN,)])])  # rich has no name for the second code
+_ERASE_CODES = "\r\x1b[J"  # to the begin of the line; erase from there to the end of the screen
+_ERASE = Segments([Segment(_ERASE_CODES, None, [(ControlType.CARRIAGE_RETURN,)])])
 _displays: list["Display"] = []  # the one that is shown
 
 
@@ -97,6 +98,12 @@ class Display(RenderHook):
             yield Segment.line()
             yield from line
         yield Control(ControlType.CARRIAGE_RETURN, (ControlType.CURSOR_UP, len(lines)))
+
+
+def write_at_once(text: str) -> None:
+    """Write to standard error past Python's streams, as a signal handler must; the next drawing goes below it."""
+    is_shown = _displays and os.isatty(2)
+    os.write(2, f"{_ERASE_CODES if is_shown else ''}{text}".encode())
 
 
 def end_display() -> None:
@@ -222,5 +229,5 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
 
 
 def print_line(text: str, style: str = "") -> None:
-    """Print text on the terminal, above the display."""
-    console().print(Text(text, style))
+    """Print text on the terminal, above the display; paths that are longer than a line stay in one piece."""
+    console().print(Text(text, style, overflow="ignore"), crop=False)

@@ -48,8 +48,12 @@ def _model(runner: Any) -> str:
     parameters = list(runner.model.parameters())
     number = sum(parameter.numel() for parameter in parameters)
     trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    fixed = f", {trained / 1e6:.1f} million of them learnt" if trained < number else ""
-    return f"{kind}, {number / 1e6:.1f} million parameters{fixed}"
+    fixed = f", {_count(trained)} of them learnt" if trained < number else ""
+    return f"{kind}, {_count(number)} parameters{fixed}"
+
+
+def _count(number: int) -> str:
+    return f"{number / 1e6:.1f} million" if number >= 1e6 else f"{number:,}"
 
 
 def _data(loaders: dict[str, Any]) -> str:
