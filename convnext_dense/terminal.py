@@ -41,8 +41,8 @@ def is_live() -> bool:
 
 @functools.cache
 def console() -> Console:
-    """Return the console on standard output."""
-    return Console(highlight=False)
+    """Return the console on standard output, which stays there if somebody redirects ``sys.stdout``."""
+    return Console(file=sys.stdout, highlight=False)
 
 
 class Display(RenderHook):

@@ -48,6 +48,10 @@ class ConsoleFilter(logging.Filter):
 class TerminalHandler(logging.Handler):
     """Prints log messages on a terminal, above what is drawn there."""
 
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        terminal.console()  # finds the terminal now, where standard output is not redirected
+
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message; a warning or an error says what it is."""
         level = f"{record.levelname.capitalize()}: " if record.levelno >= logging.WARNING else ""
