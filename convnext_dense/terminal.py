@@ -10,6 +10,7 @@ Where standard output is no terminal, nothing is shown.
 import functools
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from datetime import timedelta
@@ -230,4 +231,9 @@ def track(items: Iterable[Item], what: str, total: int | None = None) -> Iterato
 
 def print_line(text: str, style: str = "") -> None:
     """Print text on the terminal, above the display; paths that are longer than a line stay in one piece."""
-    console().print(Text(text, style, overflow="ignore"), crop=False)
+    width = console().width
+    lines = [
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) if len(line) > width else line
+        for line in text.splitlines()
+    ]
+    console().print(Text("\n".join(lines), style), soft_wrap=True)

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -22,7 +23,7 @@ class Terminal:
     """Runs a function as a command on a terminal, from the start to the end.
 
     Attributes:
-        frames: The screen after each write.
+        frames: The screen before each drawing.
         text: What stands on the screen at the end, with what has been scrolled off its top.
         words: The same with single spaces instead of the ends of lines.
         raw: All that was written.
@@ -48,8 +49,9 @@ class Terminal:
                 except OSError:  # the other end is closed
                     break
                 self.raw += written
-                stream.feed(written)
-                self.frames.append("\n".join(line.rstrip() for line in self._screen.display).rstrip())
+                for piece in re.split(rb"(?=\r\x1b\[J)", written):  # several drawings may arrive at once
+                    stream.feed(piece)
+                    self.frames.append("\n".join(line.rstrip() for line in self._screen.display).rstrip())
         else:
             os.kill(process, signal.SIGKILL)
         self.code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])

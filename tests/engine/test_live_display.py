@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from terminals import Terminal
 
 from convnext_dense import terminal
@@ -174,6 +176,22 @@ def test_error_stands_whole_on_the_terminal(crops, tmp_path):
     assert shown.text.endswith("RuntimeError: on purpose")
     assert "Epoch 1/2, batch 2/6" in shown.text  # its last state
     assert_is_given_back(shown)
+
+
+def test_what_data_sets_print_is_for_the_log_and_their_warnings_are_for_everybody(crops, tmp_path, monkeypatch):
+    build = Runner.build_dataloader
+
+    def build_loudly(*args, **kwargs):
+        print("printed by a data set")
+        MMLogger.get_current_instance().warning("warned by a data set")
+        return build(*args, **kwargs)
+
+    monkeypatch.setattr(Runner, "build_dataloader", staticmethod(build_loudly))
+    shown = Terminal(train(crops, tmp_path, options={"train_cfg.max_epochs": 1}))
+    assert shown.code == 0, shown.text
+    assert "printed by a data set" not in shown.text
+    assert "printed by a data set" in log_of(tmp_path)
+    assert shown.text.count("Warning: warned by a data set") == 1
 
 
 def assert_is_given_back(shown):
