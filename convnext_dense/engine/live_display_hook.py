@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 
 from convnext_dense import terminal
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
+from convnext_dense.engine.processes import length_of
 from convnext_dense.registry import HOOKS
 
 _MOST_VALUES = 12  # of the loss and its parts; detectors with queries have forty and more
@@ -33,17 +34,19 @@ class LiveDisplayHook(Hook):
         self._runner: Any = None
         self._is_training = False
         self._epoch = 0
-        self._batch = 0  # of the epoch
+        self._batches: int | None = None  # of an epoch
+        self._batch = 0
         self._done = 0  # iterations of the run
         self._left: float | None = None
-        self._evaluated: tuple[str, int, int] | None = None  # what, batches done, batches
+        self._evaluated: tuple[str, int, int | None] | None = None  # what, batches done, batches
         self._begin = 0.0  # of the evaluation
 
     def before_train(self, runner: Any) -> None:
         """Show the display."""
         self._runner, self._is_training = runner, True
         self._epoch, self._done = runner.epoch, runner.iter
-        self._batch = runner.iter % len(runner.train_dataloader) if runner.log_processor.by_epoch else 0
+        self._batches = length_of(runner.train_dataloader)
+        self._batch = runner.iter % self._batches if self._batches else 0
         self._display.start()
         self._display.draw(now=True)
 
@@ -99,7 +102,7 @@ class LiveDisplayHook(Hook):
 
     def _begin_evaluation(self, what: str, loader: Any) -> None:
         self._begin = time.monotonic()
-        self._evaluated = (what, 0, len(loader))
+        self._evaluated = (what, 0, length_of(loader))
         self._display.draw(now=True)
 
     def _note(self, batch_idx: int) -> None:
@@ -131,12 +134,13 @@ class LiveDisplayHook(Hook):
         if self._is_training:
             label = self._position()
             if self._runner.log_processor.by_epoch:
-                label += f", batch {self._batch}/{len(self._runner.train_dataloader)}"
+                label += f", batch {_counted(self._batch, self._batches)}"
             lines = [terminal.bar_line(label, self._done, self._runner.max_iters), self._facts()]
         if self._evaluated is not None:
             what, done, number = self._evaluated
-            facts = [terminal.left((time.monotonic() - self._begin) / done * (number - done))] if done else []
-            lines.append(terminal.bar_line(f"{what} {done}/{number}", done, number, *facts))
+            seconds = (time.monotonic() - self._begin) / max(done, 1)
+            facts = [terminal.left(seconds * (number - done))] if done and number else []
+            lines.append(terminal.bar_line(f"{what} {_counted(done, number)}", done, number, *facts))
         return Group(*lines)
 
     def _facts(self) -> RenderableType:
@@ -146,6 +150,10 @@ class LiveDisplayHook(Hook):
         facts += [*_values(runner), ("memory", f"{_memory() / 1e9:.1f} GB")]
         facts += [(f"best {name}", f"{value:.4f}") for name, value in _best(runner).items()]
         return terminal.FactLines(facts)
+
+
+def _counted(done: int, total: int | None) -> str:
+    return f"{done}" if total is None else f"{done}/{total}"
 
 
 def _values(runner: Any) -> list[tuple[str, str]]:

@@ -21,6 +21,8 @@ class SummaryHook(Hook):
         if runner.val_loop is not None:
             loaders["validation"] = runner.val_dataloader
         _describe(runner, "Training", loaders)
+        if runner.iter:
+            runner.logger.info(f"The run goes on after iteration {runner.iter} of {runner.max_iters}.")
 
     def before_test(self, runner: Any) -> None:
         """Describe a test."""
