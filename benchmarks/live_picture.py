@@ -5,6 +5,7 @@ python -m benchmarks.live_picture
 
 import contextlib
 import io
+import itertools
 import os
 import pty
 import re
@@ -72,9 +73,9 @@ def to_lines(screen: pyte.Screen) -> list[Text]:
     lines = []
     for number in range(screen.lines):
         line = Text()
-        for column in range(screen.columns):
-            char = screen.buffer[number][column]
-            line.append(char.data, to_style(char))
+        chars = [screen.buffer[number][column] for column in range(screen.columns)]
+        for style, alike in itertools.groupby(chars, to_style):
+            line.append("".join(char.data for char in alike), style)
         line.rstrip()
         lines.append(line)
     while lines and not lines[-1]:

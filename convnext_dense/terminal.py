@@ -144,7 +144,7 @@ class FactLines:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         line = Text()
         for name, value in self.facts:
-            fact = Text.assemble((name, "dim"), " " if name else "", value)
+            fact = Text.assemble((name, "cyan"), " " if name else "", value)
             fact.pad_right(-(fact.cell_len + 2) % _STOP + 2)
             if line and line.cell_len + fact.cell_len - 2 > options.max_width:
                 yield line

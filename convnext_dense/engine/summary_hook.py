@@ -1,5 +1,7 @@
-"""Say in three lines what is trained or tested, on what, and where it goes."""
+"""Say in a few lines what is trained or tested, on what, and where it goes."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -32,8 +34,13 @@ class SummaryHook(Hook):
 def _describe(runner: Any, what: str, loaders: dict[str, Any]) -> None:
     runner.logger.info(f"{what} {_model(runner)}.")
     runner.logger.info(f"Data: {_data(loaders)}.")
-    runner.logger.info(f"Work dir: {runner.work_dir}. Log, with environment and config: {runner.logger.log_file}")
+    runner.logger.info(f"Work dir: {_from_here(runner.work_dir)}")
+    runner.logger.info(f"Log, with environment and config: {_from_here(runner.logger.log_file)}")
     end_building(runner.logger)
+
+
+def _from_here(path: str) -> str:
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _model(runner: Any) -> str:
