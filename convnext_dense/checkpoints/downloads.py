@@ -7,7 +7,6 @@ proxies and certificates are those that the environment names.
 import contextlib
 import os
 import re
-import sys
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -19,11 +18,11 @@ from urllib.parse import unquote, urlparse
 
 import torch
 from filelock import FileLock
-from tqdm import tqdm
 
 from convnext_dense.checkpoints.digests import check_digest, differs, find_digest, hash_file, note_digest
 from convnext_dense.errors import UserError, first_line
 from convnext_dense.files import names_unwritable
+from convnext_dense.terminal import Progress
 
 # Until a server answers, with the look-up of its name: without a network, the error comes within ten seconds.
 OPEN_SECONDS = 8.0
@@ -31,6 +30,7 @@ OPEN_SECONDS = 8.0
 READ_SECONDS = 60.0
 
 _CHUNK_BYTES = 1 << 20
+_PLAIN_SECONDS = 30.0  # between two lines about a download where there is no terminal
 _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
 
 Result = TypeVar("Result")
@@ -156,13 +156,14 @@ def _receive(address: str, partial: Path) -> int | None:
     """Download a file or what is missing of it, and return the size of the whole if the server says it."""
     with _open(address, partial) as answer:
         start, size = _extent(answer, partial)
-        with names_unwritable(partial), partial.open("ab" if start else "wb") as file, _progress(partial) as progress:
-            progress.total, progress.n = size, start
+        progress = Progress(partial.stem, size, is_bytes=True, plain_seconds=_PLAIN_SECONDS)
+        with names_unwritable(partial), partial.open("ab" if start else "wb") as file, progress:
+            progress.skip(start)
             if not start:
                 _tag(partial).write_text(answer.headers.get("ETag", ""), encoding="utf-8")
-            while chunk := _read(answer, progress.n, size):
+            while chunk := _read(answer, progress.done, size):
                 file.write(chunk)
-                progress.update(len(chunk))
+                progress.advance(len(chunk))
             file.flush()
             os.fsync(file.fileno())
     return size
@@ -214,12 +215,6 @@ def _extent(answer: HTTPResponse, partial: Path) -> tuple[int, int | None]:
     if not found or int(found[1]) != partial.stat().st_size:
         raise OSError(f"the server sent {answer.headers.get('Content-Range')} instead of the rest of the file")
     return int(found[1]), None if found[2] == "*" else int(found[2])
-
-
-def _progress(partial: Path) -> tqdm:
-    """Return a bar for a terminal; in a log file it is two lines a minute."""
-    seconds = 0.1 if sys.stderr.isatty() else 30
-    return tqdm(desc=partial.stem, unit="B", unit_scale=True, unit_divisor=1024, mininterval=seconds)
 
 
 def _tag(partial: Path) -> Path:

@@ -6,12 +6,9 @@ config's evaluation, which must give an AP, mIoU or accuracy of 1. The exit code
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
-from tqdm import tqdm
 
 from convnext_dense.cli.command_line import add_data_arguments, data_folder
 from convnext_dense.config.reading import read_config
@@ -19,6 +16,7 @@ from convnext_dense.data.checks.inspection import NUM_OPENED
 from convnext_dense.data.data_report import LOADERS, report_data
 from convnext_dense.data.own.tasks import use_whole_folder
 from convnext_dense.engine.preparing import measured_bands
+from convnext_dense.terminal import track
 
 
 def main() -> None:
@@ -48,10 +46,6 @@ def main() -> None:
     is_changed = data is not None or fit_images is not None
     cfg = read_config(args.config, args.cfg_options, use_data=use_data if is_changed else None)
     overlay = args.overlay or work_dir / "overlay.png"
-    is_right, report = report_data(cfg, loaders, all_images=args.all_images, overlay=overlay, follow=_follow)
+    is_right, report = report_data(cfg, loaders, all_images=args.all_images, overlay=overlay, follow=track)
     print(report)
     sys.exit(0 if is_right else 1)
-
-
-def _follow(items: Sequence[Any], what: str) -> Iterable[Any]:
-    return tqdm(items, what, leave=False, delay=1)

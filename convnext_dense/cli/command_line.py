@@ -14,6 +14,7 @@ from convnext_dense.data.formats import FORMAT_NAMES
 from convnext_dense.engine.signals import EXIT_CODES
 from convnext_dense.errors import UserError
 from convnext_dense.plug import take_step
+from convnext_dense.terminal import end_display
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,8 +142,11 @@ def run_command(function: Callable[[], object]) -> None:
     except KeyboardInterrupt:
         sys.exit(EXIT_CODES[signal.SIGINT])
     except UserError as error:
+        end_display()
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(1)
+    finally:
+        end_display()
 
 
 def set_local_rank(local_rank: int) -> None:

@@ -6,8 +6,6 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from convnext_dense.cli.command_line import add_device_argument, add_options_argument
 from convnext_dense.engine.signals import leaving_on_signals
 from convnext_dense.errors import UserError
@@ -16,6 +14,7 @@ from convnext_dense.inference.loading import is_whole
 from convnext_dense.inference.running import Done, Run
 from convnext_dense.inference.sources import Source, find_sources
 from convnext_dense.inference.video import Video, of_last_frame
+from convnext_dense.terminal import Progress
 
 _SHOWN_ERRORS = 20
 
@@ -92,11 +91,11 @@ def watch(run: Run, sources: Sequence[Source]) -> list[Done]:
     """Do a run, with a line per image or video and a progress bar, and return what could not be read."""
     failed: list[Done] = []
     numbers = itertools.count(1)
-    bar = tqdm(total=count_images(sources), unit="image", disable=None, dynamic_ncols=True)
+    bar = Progress("predicting", count_images(sources))
     with bar, contextlib.closing(iter(run)) as running:  # files are whole when it is closed, also by a signal
         for _, of_source in itertools.groupby(running, key=lambda done: done.source):
             for done in of_source:
-                bar.update()
+                bar.advance()
                 last = done
             if last.error is not None:
                 failed.append(last)
@@ -104,7 +103,7 @@ def watch(run: Run, sources: Sequence[Source]) -> list[Done]:
             if last.frame:
                 found = of_last_frame(last.frame, found)
             what = last.source.place if last.error else last.file
-            bar.write(f"[{next(numbers)}/{len(sources)}] {what}: {found}")
+            print(f"[{next(numbers)}/{len(sources)}] {what}: {found}")
     return failed
 
 

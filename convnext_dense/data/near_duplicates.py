@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from convnext_dense.data.band_files import read_bands
 from convnext_dense.data.corrupt_images import UNREADABLE
 from convnext_dense.errors import UserError
+from convnext_dense.terminal import track
 from convnext_dense.visualization import to_picture
 
 # Of 64 bits of a perceptual hash, so many differ at most between versions of an image; between any two images it is 32
@@ -90,7 +90,7 @@ def _hashes(images: Sequence[Path]) -> list[int | None]:
             "--val-share compares images by perceptual hashes: install them with pip install 'convnext-dense[data]'."
         ) from error
     hashes: list[int | None] = []
-    for path in tqdm(images, "comparing images", leave=False, delay=2):
+    for path in track(images, "comparing images"):
         grey = _grey(path)
         bits = None if grey is None else imagehash.phash(grey).hash.flatten()
         hashes.append(None if bits is None else int.from_bytes(np.packbits(bits).tobytes(), "big"))

@@ -8,12 +8,14 @@ from convnext_dense.engine.compile_hook import CompileBackboneHook
 from convnext_dense.engine.early_stopping_hook import EarlyStoppingHook
 from convnext_dense.engine.interrupt_hook import InterruptHook
 from convnext_dense.engine.launch import evaluate_model, train_model
+from convnext_dense.engine.live_display_hook import LiveDisplayHook
 from convnext_dense.engine.local_checkpoints import read_local_checkpoint
 from convnext_dense.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from convnext_dense.engine.named_images_hook import NamedImagesHook
 from convnext_dense.engine.nonfinite_hook import NonFiniteHook
 from convnext_dense.engine.show_hook import ShowHook
 from convnext_dense.engine.single_value_hook import SingleValueHook
+from convnext_dense.engine.summary_hook import SummaryHook
 
 __all__ = [
     "CheckpointGuardHook",
@@ -23,11 +25,13 @@ __all__ = [
     "EpochBasedTrainLoop",
     "InterruptHook",
     "IterBasedTrainLoop",
+    "LiveDisplayHook",
     "NamedImagesHook",
     "NonFiniteHook",
     "PositionedBatchSampler",
     "ShowHook",
     "SingleValueHook",
+    "SummaryHook",
     "evaluate_model",
     "read_config",
     "read_local_checkpoint",

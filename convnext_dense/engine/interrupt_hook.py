@@ -16,6 +16,7 @@ from convnext_dense.engine.optimizers import is_between_steps, optim_wrappers
 from convnext_dense.engine.processes import length_of
 from convnext_dense.engine.signals import EXIT_CODES, shield_workers
 from convnext_dense.registry import HOOKS
+from convnext_dense.terminal import write_at_once
 
 # Seconds within which a repeated SIGINT counts as the same Ctrl-C: `timeout`, launchers and terminals all forward it.
 _ONE_PRESS = 1.0
@@ -106,4 +107,4 @@ class InterruptHook(Hook):
         self._signal = number
         if number == signal.SIGINT and is_first:  # logging and print are not safe here
             self._pressed = now
-            os.write(2, b"\nSaving after this iteration, then exiting. Press Ctrl-C again to exit at once.\n")
+            write_at_once("\nSaving after this iteration, then exiting. Press Ctrl-C again to exit at once.\n")

@@ -1,10 +1,11 @@
 """Train and test any config with mmengine's Runner, on one path for all tasks."""
 
+import contextlib
 import copy
 import inspect
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.dist import is_distributed, is_main_process
-from mmengine.runner import FlexibleRunner, Runner, find_latest_checkpoint
+from mmengine.runner import find_latest_checkpoint
 
+from convnext_dense import terminal
 from convnext_dense.checkpoints import Checkpoint, fetch
 from convnext_dense.config.datasets import leaf_datasets
 from convnext_dense.config.finetuning import Choices
@@ -22,8 +24,10 @@ from convnext_dense.config.predicting import check_is_written, only_predicts
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.image_reader import reader_of
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
+from convnext_dense.engine.console import FlexibleRunner, Runner
 from convnext_dense.engine.faults import RunningHook, check_widths, name_config_faults, name_run_faults
 from convnext_dense.engine.interrupt_hook import InterruptHook
+from convnext_dense.engine.live_display_hook import LiveDisplayHook
 from convnext_dense.engine.preparing import (
     measured_bands,
     prepare,
@@ -110,13 +114,8 @@ def train_model(
     with kept_unless_begun(cfg, lambda: running.is_running):
         runner = _build_runner(cfg, notes, load_from=checkpoint, resume=goes_on)
         runner.register_hook(running)
-        try:
-            with name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
-                runner.train()
-        finally:
-            for hook in runner.hooks:
-                if isinstance(hook, InterruptHook):
-                    hook.release()
+        with _released(runner), name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
+            runner.train()
     if is_main_process():
         best = getattr(checkpoint_hook_of(runner), "best_ckpt_path", None)
         runner.logger.info(
@@ -195,7 +194,7 @@ def evaluate_model(
         runner.register_hook(show)
     running = RunningHook()
     runner.register_hook(running)
-    with name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
+    with _released(runner), name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
         check_batches(runner.test_loop.dataloader, "test_dataloader")
         shield_workers(runner.test_loop.dataloader)
         metrics = runner.test()
@@ -233,6 +232,9 @@ def _build_runner(
         parts = {name: copy.deepcopy(cfg[name]) for name in inspect.signature(kind).parameters if name in cfg}
         runner = kind(**{**parts, "load_from": load_from, "resume": resume, "cfg": recipe})
     runner.register_hook(dict(type="convnext_dense.NamedImagesHook"))
+    runner.register_hook(dict(type="convnext_dense.SummaryHook"))
+    if is_main_process() and terminal.is_live():
+        runner.register_hook(dict(type="convnext_dense.LiveDisplayHook"))
     if hasattr(runner, "model"):
         check_widths(runner.model, cfg)
     for note in notes:
@@ -242,6 +244,17 @@ def _build_runner(
     reports.handlers = list(runner.logger.handlers)
     reports.setLevel(logging.INFO)  # the handlers have the level of the config
     return runner
+
+
+@contextlib.contextmanager
+def _released(runner: Runner | FlexibleRunner) -> Iterator[None]:
+    """Give signals and the terminal back at the end of the block, also after an error."""
+    try:
+        yield
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, InterruptHook | LiveDisplayHook):
+                hook.release()
 
 
 def _show_hook(cfg: Config, show_dir: str, config: str | os.PathLike) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 from mmengine.runner import find_latest_checkpoint
-from tqdm import tqdm
 
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.description.counting import count_parameters
@@ -27,6 +26,7 @@ from convnext_dense.reports.page import Section, require_bokeh, write_page
 from convnext_dense.reports.pixels import count_pixels_of
 from convnext_dense.reports.resampling import keep_classes, keep_objects, keep_pixels
 from convnext_dense.reports.segmentation import measure_pixels
+from convnext_dense.terminal import track
 
 
 class Report(NamedTuple):
@@ -91,7 +91,7 @@ def write_report(
         results: One per image, in the order of ``evaluation.paths``; a classifier's have all classes.
         facts: The model's ``config``, ``checkpoint`` and number of ``parameters``.
     """
-    timed = _Timed(tqdm(results, total=len(evaluation.paths), unit="image", disable=None, dynamic_ncols=True))
+    timed = _Timed(track(results, "predicting", len(evaluation.paths)))
     measured = _MEASURES[model.task](model, evaluation, timed)
     speed = dict(processor_ms_per_image=1000 * timed.seconds / len(evaluation.paths))
     measured.numbers["model"] = dict(facts) | speed

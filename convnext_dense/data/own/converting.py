@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tqdm import tqdm
-
 from convnext_dense.config.datasets import quote
 from convnext_dense.data.conversions import DESCRIPTION, keep
 from convnext_dense.data.data_folder import DataFolder
@@ -26,6 +24,7 @@ from convnext_dense.data.image_size import read_size
 from convnext_dense.data.opened_images import IMAGE_SUFFIXES
 from convnext_dense.errors import UserError
 from convnext_dense.files import written_whole
+from convnext_dense.terminal import track
 
 
 def convert(
@@ -192,7 +191,7 @@ def _without_ignored(table: ClassTable, data: DataFolder) -> ClassTable:
 
 def _decode(pairs: Sequence[Pair], decoder: LabelDecoder, folder: Path) -> LabelImages:
     images = LabelImages(Path(os.path.commonpath([pair.image.parent for pair in pairs])), folder)
-    for image, label in tqdm(pairs, f"labels of {images.root}", leave=False, delay=2):
+    for image, label in track(pairs, f"labels of {images.root}"):
         numbers = None if label is None else decoder(label)
         if numbers is not None:
             size = read_size(image, are_turned=True)
@@ -213,7 +212,7 @@ def _paint(found: Annotations, names: Sequence[str], table: ClassTable, overlaps
     for item in found.objects:
         by_image[item.image_id].append(item.entry)
     background = numbers.get("background", 255)
-    for image in tqdm(found.images, f"painting labels of {found.root}", leave=False, delay=2):
+    for image in track(found.images, f"painting labels of {found.root}"):
         painted = paint_objects(by_image[image["id"]], image, numbers, background=background, overlaps=overlaps)
         images.add(found.root / image["file_name"], painted)
     return images
