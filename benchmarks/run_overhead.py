@@ -33,7 +33,7 @@ import torch
 
 from benchmarks.timing import cpu_name
 from convnext_dense import engine
-from convnext_dense.cli.train import main as train
+from convnext_dense.cli.main import run
 from convnext_dense.data.shapes.coco import write_coco
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +112,7 @@ def measure(arguments: list[str], hooks: list[str]) -> dict[str, float]:
         time_methods(getattr(engine, name), inside)
     sys.argv = ["train.py", *arguments]
     begin = time.process_time()
-    train()
+    run("train")
     return dict(processor_s=time.process_time() - begin, hooks_s=sum(inside), calls=len(inside))
 
 

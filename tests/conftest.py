@@ -24,7 +24,7 @@ if not torch.cuda.is_available():
 
 from convnext_dense.data.shapes.ade import write_ade
 from convnext_dense.data.shapes.coco import write_coco
-from convnext_dense.engine.signals import EXIT_CODES
+from convnext_dense.signals import EXIT_CODES
 
 TOOLS = Path(__file__).parents[1] / "tools"
 

@@ -1,7 +1,6 @@
 """Check the data that a config reads; see convnext_dense/cli/check_dataset.py."""
 
-from convnext_dense.cli.check_dataset import main
-from convnext_dense.cli.command_line import run_command
+from convnext_dense.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("check-dataset")

@@ -1,7 +1,6 @@
 """Convert a checkpoint to another layout, or probe one; see convnext_dense/cli/convert_checkpoint.py."""
 
-from convnext_dense.cli.command_line import run_command
-from convnext_dense.cli.convert_checkpoint import main
+from convnext_dense.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("convert-checkpoint")

@@ -1,7 +1,6 @@
 """Describe the cost of a config's model and its training; see convnext_dense/cli/describe.py."""
 
-from convnext_dense.cli.command_line import run_command
-from convnext_dense.cli.describe import main
+from convnext_dense.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("describe")

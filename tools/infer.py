@@ -1,7 +1,6 @@
 """Predict and draw the results; see convnext_dense/cli/infer.py."""
 
-from convnext_dense.cli.command_line import run_command
-from convnext_dense.cli.infer import main
+from convnext_dense.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("infer")

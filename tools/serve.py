@@ -1,7 +1,6 @@
 """Serve a model over HTTP; see convnext_dense/cli/serve.py."""
 
-from convnext_dense.cli.command_line import run_command
-from convnext_dense.cli.serve import main
+from convnext_dense.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("serve")

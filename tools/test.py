@@ -1,7 +1,6 @@
 """Evaluate a checkpoint; see convnext_dense/cli/test.py."""
 
-from convnext_dense.cli.command_line import run_command
-from convnext_dense.cli.test import main
+from convnext_dense.cli.main import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run("test")

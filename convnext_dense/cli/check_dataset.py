@@ -7,22 +7,20 @@ config's evaluation, which must give an AP, mIoU or accuracy of 1. The exit code
 import argparse
 import sys
 from pathlib import Path
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING
 
 from convnext_dense.cli.command_line import add_data_arguments, data_folder
-from convnext_dense.config.reading import read_config
-from convnext_dense.data.checks.inspection import NUM_OPENED
-from convnext_dense.data.data_report import LOADERS, report_data
-from convnext_dense.data.own.tasks import use_whole_folder
-from convnext_dense.engine.preparing import measured_bands
 from convnext_dense.terminal import track
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
-def main() -> None:
-    """Read the arguments, check, print, and exit with code 1 if there is an error in the data."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="path of the config")
+NUM_OPENED = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
+    parser.add_argument("config", help="path or name of the config")
     add_data_arguments(parser)
     parser.add_argument(
         "--all-images", action="store_true", help=f"open all images (default: {NUM_OPENED} per data set)"
@@ -30,14 +28,22 @@ def main() -> None:
     parser.add_argument(
         "--overlay", type=Path, metavar="PNG", help="sheet to draw (default: work_dirs/CONFIG/overlay.png)"
     )
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check, print, and exit with code 1 if there is an error in the data."""
+    from convnext_dense.config.reading import read_config
+    from convnext_dense.data.data_report import LOADERS, report_data
+    from convnext_dense.data.own.tasks import use_whole_folder
+    from convnext_dense.engine.preparing import measured_bands
+
     data = data_folder(args)
     loaders = list(LOADERS)
     work_dir = Path("work_dirs", Path(args.config).stem)
 
     fit_images = measured_bands(args.channels, args.bands, args.cfg_options)
 
-    def use_data(cfg: Config) -> None:
+    def use_data(cfg: "Config") -> None:
         if data is not None:
             loaders[:] = use_whole_folder(cfg, data, work_dir=work_dir)
         if fit_images is not None:

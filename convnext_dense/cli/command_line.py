@@ -1,25 +1,54 @@
-"""Arguments that the command-line tools share, and the handling of errors and signals."""
+"""Arguments that the commands share, and the handling of errors and signals.
+
+This module, and all that the commands import before they have read their arguments, imports neither torch nor
+OpenMMLab: ``--help`` answers at once.
+"""
 
 import argparse
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from mmengine.config import Config, DictAction
-from mmengine.dist import is_distributed
-
-from convnext_dense.data.data_folder import DataFolder
-from convnext_dense.data.formats import FORMAT_NAMES
-from convnext_dense.engine.signals import EXIT_CODES
 from convnext_dense.errors import UserError
-from convnext_dense.plug import take_step
+from convnext_dense.signals import EXIT_CODES
 from convnext_dense.terminal import end_display
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from convnext_dense.data.data_folder import DataFolder
+
+# What heavier modules know, for choices; a test holds them against those.
+FORMAT_NAMES = (
+    "cityscapes",
+    "class-lists",
+    "coco",
+    "cvat",
+    "labelme",
+    "labels",
+    "via",
+    "voc",
+    "voc-segmentation",
+    "yolo",
+)
+
+
+def parser_of(command: ModuleType, prog: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of a command's module; ``args.fail`` of what it parses ends with the usage and a sentence."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_arguments(parser)
+    parser.set_defaults(fail=parser.error)
+    return parser
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that name a trained model."""
-    parser.add_argument("config", help="path of the config")
+    parser.add_argument("config", help="path or name of the config")
     parser.add_argument("checkpoint", help="path, address or zoo:NAME of the weights")
 
 
@@ -78,7 +107,7 @@ def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def data_folder(args: argparse.Namespace) -> DataFolder | None:
+def data_folder(args: argparse.Namespace) -> "DataFolder | None":
     """Return the folder of ``--data`` with the arguments that say how it is read; None without one.
 
     Raises:
@@ -95,6 +124,8 @@ def data_folder(args: argparse.Namespace) -> DataFolder | None:
     )
     given = {name: value for name, value in given.items() if value is not None}
     if args.data is not None:
+        from convnext_dense.data.data_folder import DataFolder
+
         return DataFolder(args.data, **given)
     if given:
         options = {"format": "data-format", "ignored_labels": "ignore-labels", "seed": "val-seed"}
@@ -109,10 +140,26 @@ def add_options_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=OptionsAction,
         metavar="K=V",
         help="override values of the config by dotted key; +K=V adds a new key",
     )
+
+
+class OptionsAction(argparse.Action):
+    """mmengine's ``DictAction``, which is imported when it is used."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Store ``K=V ...`` as a dict."""
+        from mmengine.config import DictAction
+
+        DictAction(self.option_strings, self.dest, nargs="+")(parser, namespace, values, option_string)
 
 
 def add_road_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,9 +168,13 @@ def add_road_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--regime", metavar="REGIME", help="start of the roadmap: resnet50 or resnet200")
 
 
-def change_step(args: argparse.Namespace) -> Callable[[Config], Config] | None:
+def change_step(args: argparse.Namespace) -> "Callable[[Config], Config] | None":
     """Return the function that applies the roadmap arguments to a config; None without them."""
-    return take_step(args.step, args.regime) if args.step or args.regime else None
+    if not args.step and not args.regime:
+        return None
+    from convnext_dense.plug import take_step
+
+    return take_step(args.step, args.regime)
 
 
 def run_command(function: Callable[[], object]) -> None:
@@ -135,7 +186,7 @@ def run_command(function: Callable[[], object]) -> None:
         function()
     except SystemExit as leaving:
         # Launchers end all processes as soon as one has exited, and a signal can arrive more than once.
-        if is_distributed() or leaving.code in EXIT_CODES.values():
+        if _is_distributed() or leaving.code in EXIT_CODES.values():
             for number in EXIT_CODES:
                 signal.signal(number, signal.SIG_IGN)
         raise
@@ -147,6 +198,14 @@ def run_command(function: Callable[[], object]) -> None:
         sys.exit(1)
     finally:
         end_display()
+
+
+def _is_distributed() -> bool:
+    if "torch.distributed" not in sys.modules:
+        return False
+    from mmengine.dist import is_distributed
+
+    return is_distributed()
 
 
 def set_local_rank(local_rank: int) -> None:

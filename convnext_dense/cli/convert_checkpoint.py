@@ -6,16 +6,20 @@ python tools/convert_checkpoint.py IN --probe
 
 import argparse
 
-from convnext_dense.checkpoints import WRITABLE, convert_checkpoint
-from convnext_dense.models.probe import probe_checkpoint
+LAYOUTS = (
+    "official",
+    "timm",
+    "torchvision",
+    "huggingface",
+    "mmpretrain",
+)
 
 
-def main() -> None:
-    """Read the arguments, and convert or probe."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
     parser.add_argument("source", metavar="IN", help="path, http(s):// address, zoo:NAME, timm:NAME or hf:OWNER/NAME")
     parser.add_argument("out", metavar="OUT", nargs="?", help="file to write: .safetensors, .pth or .pt")
-    parser.add_argument("--to", choices=list(WRITABLE), help="layout of OUT")
+    parser.add_argument("--to", choices=LAYOUTS, help="layout of OUT")
     parser.add_argument(
         "--part",
         choices=["all", "backbone"],
@@ -25,12 +29,18 @@ def main() -> None:
     parser.add_argument(
         "--probe", action="store_true", help="run one image and compare its activations with those of random weights"
     )
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Convert or probe."""
+    from convnext_dense.checkpoints import convert_checkpoint
+    from convnext_dense.models.probe import probe_checkpoint
+
     if args.probe:
         if args.out or args.to:
-            parser.error("--probe writes nothing: leave out OUT and --to")
+            args.fail("--probe writes nothing: leave out OUT and --to")
         print(probe_checkpoint(args.source))
     elif args.out is None or args.to is None:
-        parser.error("give OUT and --to LAYOUT, or --probe")
+        args.fail("give OUT and --to LAYOUT, or --probe")
     else:
         print(convert_checkpoint(args.source, args.out, to=args.to, part=args.part))

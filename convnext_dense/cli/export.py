@@ -5,17 +5,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from convnext_dense.cli.command_line import add_folder_arguments, add_model_arguments, add_options_argument, data_folder
-from convnext_dense.data.prediction_files import find_images
-from convnext_dense.engine.signals import leaving_on_signals
-from convnext_dense.export.exporting import export_model
-from convnext_dense.export.quantising import MAX_LOSS
-from convnext_dense.export.tracing import FORMATS
+
+FORMATS = ("onnx", "openvino", "torch")
+MAX_LOSS = 0.01
 
 
-@leaving_on_signals()
-def main() -> None:
-    """Read the arguments, export, and print what was compared."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
     add_model_arguments(parser)
     parser.add_argument("out_dir", help="folder to write")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="(default: %(default)s)")
@@ -48,7 +44,13 @@ def main() -> None:
     )
     add_folder_arguments(parser)
     add_options_argument(parser)
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export, and print what was compared."""
+    from convnext_dense.data.prediction_files import find_images
+    from convnext_dense.export.exporting import export_model
+
     exported = export_model(
         args.config,
         args.checkpoint,

@@ -1,24 +1,19 @@
-"""Write the generated data of the demos: python tools/make_shapes.py data/shapes --preview 24."""
+"""Draw the data of the demos: python tools/make_shapes.py data/shapes --preview 24."""
 
 import argparse
+import importlib
 import logging
-from collections.abc import Callable
 
-from convnext_dense.data.shapes.ade import draw_ade_preview, write_ade
-from convnext_dense.data.shapes.coco import draw_preview, write_coco
-from convnext_dense.data.shapes.crops import draw_crops_preview, write_crops
-
-# Layout -> the functions that write it and draw its preview.
-LAYOUTS: dict[str, tuple[Callable[..., bool], Callable[..., object]]] = {
-    "coco": (write_coco, draw_preview),
-    "ade": (write_ade, draw_ade_preview),
-    "crops": (write_crops, draw_crops_preview),
+# Layout -> the module that writes it, and its functions that write the data and draw a preview.
+LAYOUTS = {
+    "coco": ("coco", "write_coco", "draw_preview"),
+    "ade": ("ade", "write_ade", "draw_ade_preview"),
+    "crops": ("crops", "write_crops", "draw_crops_preview"),
 }
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the arguments."""
-    parser = argparse.ArgumentParser(description="Write a small data set of drawn shapes.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
     parser.add_argument("out", help="folder to fill")
     parser.add_argument(
         "--layout",
@@ -32,14 +27,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=160, help="longer side in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same files (default: %(default)s)")
     parser.add_argument("--preview", type=int, default=0, metavar="N", help="draw N training images to OUT/preview.png")
-    return parser.parse_args()
 
 
-def main() -> None:
-    """Read the arguments and write the data set."""
-    args = parse_args()
+def run(args: argparse.Namespace) -> None:
+    """Write the data set."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    write, preview = LAYOUTS[args.layout]
+    module, *names = LAYOUTS[args.layout]
+    write, preview = (getattr(importlib.import_module(f"convnext_dense.data.shapes.{module}"), name) for name in names)
     write(
         args.out,
         args.num_train,

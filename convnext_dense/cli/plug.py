@@ -5,13 +5,9 @@ python tools/plug.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --arch tiny r
 
 import argparse
 
-from convnext_dense.config.reading import read_config
-from convnext_dense.plug import diff_configs, plug_backbone
 
-
-def main() -> None:
-    """Read the arguments and write the config."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
     parser.add_argument(
         "config", metavar="CONFIG", help="file, or mmdet::NAME or mmseg::NAME for a config that they ship"
     )
@@ -19,7 +15,12 @@ def main() -> None:
     parser.add_argument("--arch", default="tiny", help="variant of ConvNeXt (default: tiny)")
     parser.add_argument("--weights", metavar="SRC", help="file, address or zoo:NAME of the backbone's weights")
     parser.add_argument("--layer-decay", type=float, metavar="RATE", help="train with AdamW and this layer decay")
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the config, and print the differences."""
+    from convnext_dense.config.reading import read_config
+    from convnext_dense.plug import diff_configs, plug_backbone
 
     before = read_config(args.config, change=lambda cfg: cfg)
     after = plug_backbone(before, args.arch, args.weights, layer_decay=args.layer_decay)

@@ -5,6 +5,7 @@ Or compare runs: python tools/report.py --compare RUN1 RUN2 ...
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from convnext_dense.cli.command_line import (
     add_device_argument,
@@ -12,14 +13,10 @@ from convnext_dense.cli.command_line import (
     add_options_argument,
     data_folder,
 )
-from convnext_dense.engine.signals import leaving_on_signals
-from convnext_dense.reports.reporting import compare_reports, report_on
 
 
-@leaving_on_signals()
-def main() -> None:
-    """Read the arguments, and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
     parser.add_argument("config", nargs="?", help="path of the config")
     parser.add_argument("checkpoint", nargs="?", help="path, address or zoo:NAME of the weights")
     parser.add_argument(
@@ -35,10 +32,17 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=1, help="images per forward pass (default: 1)")
     add_folder_arguments(parser)
     add_options_argument(parser)
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the report."""
     if (args.checkpoint is None) == (args.compare is None) or (args.compare and args.config):
-        parser.error("give CONFIG and CHECKPOINT, or --compare and two runs or more")
-    arguments = dict(data=data_folder(args), options=args.cfg_options, device=args.device, batch_size=args.batch_size)
+        args.fail("give CONFIG and CHECKPOINT, or --compare and two runs or more")
+    from convnext_dense.reports.reporting import compare_reports, report_on
+
+    arguments: dict[str, Any] = dict(
+        data=data_folder(args), options=args.cfg_options, device=args.device, batch_size=args.batch_size
+    )
     if args.compare:
         report = compare_reports(args.compare, args.out_dir or Path("work_dirs", "comparison"), **arguments)
     else:

@@ -3,12 +3,10 @@
 import argparse
 
 from convnext_dense.cli.command_line import add_model_arguments, add_run_arguments, data_folder, set_local_rank
-from convnext_dense.engine import evaluate_model
 
 
-def main() -> None:
-    """Read the arguments and test."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
     add_model_arguments(parser)
     parser.add_argument("--tta", action="store_true", help="test-time augmentation, if the config has it")
     parser.add_argument("--show-dir", metavar="D", help="draw predictions beside the ground truth")
@@ -17,7 +15,12 @@ def main() -> None:
     )
     add_run_arguments(parser)
     parser.add_argument("--split", choices=["val", "test", "train"], help="split of --data to test on (default: val)")
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Test."""
+    from convnext_dense.engine import evaluate_model
+
     set_local_rank(args.local_rank)
     evaluate_model(
         args.config,

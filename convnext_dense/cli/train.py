@@ -6,8 +6,7 @@ CONFIG is a file, or a config that mmdet or mmseg ships, such as mmdet::retinane
 
 import argparse
 from collections.abc import Callable
-
-from mmengine.config import Config
+from typing import TYPE_CHECKING
 
 from convnext_dense.cli.command_line import (
     add_road_arguments,
@@ -16,15 +15,14 @@ from convnext_dense.cli.command_line import (
     data_folder,
     set_local_rank,
 )
-from convnext_dense.config.finetuning import Choices
-from convnext_dense.engine import train_model
-from convnext_dense.plug import default_weights, diff_configs, has_weights, parse_backbone, plug_backbone
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
-def main() -> None:
-    """Read the arguments and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="path of the config")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
+    parser.add_argument("config", help="path or name of the config")
     parser.add_argument("--backbone", metavar="NAME", help="convnext-ARCH, convnextv2-ARCH or dinov3-convnext-ARCH")
     parser.add_argument("--backbone-weights", metavar="SRC", help="file, address, zoo:NAME or timm:NAME of its weights")
     parser.add_argument(
@@ -44,11 +42,17 @@ def main() -> None:
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate to the actual batch size")
     add_road_arguments(parser)
     add_run_arguments(parser)
-    args = parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train."""
     if args.backbone_weights and not args.backbone:
-        parser.error("--backbone-weights needs --backbone")
+        args.fail("--backbone-weights needs --backbone")
     if args.backbone and (args.step or args.regime):
-        parser.error("--step and --regime change the config's own backbone, which --backbone replaces: leave one out")
+        args.fail("--step and --regime change the config's own backbone, which --backbone replaces: leave one out")
+    from convnext_dense.config.finetuning import Choices
+    from convnext_dense.engine import train_model
+
     set_local_rank(args.local_rank)
     change = _plug(args.backbone, args.backbone_weights) if args.backbone else change_step(args)
     train_model(
@@ -91,10 +95,12 @@ def _batch(value: str) -> int | str:
     return int(value)
 
 
-def _plug(backbone: str, weights: str | None) -> Callable[[Config], Config]:
+def _plug(backbone: str, weights: str | None) -> "Callable[[Config], Config]":
+    from convnext_dense.plug import default_weights, diff_configs, has_weights, parse_backbone, plug_backbone
+
     arch, kwargs = parse_backbone(backbone)
 
-    def change(cfg: Config) -> Config:
+    def change(cfg: "Config") -> "Config":
         needs_weights = weights is None and "finetune" in cfg and has_weights(cfg.model)
         plugged = plug_backbone(cfg, arch, default_weights(backbone) if needs_weights else weights, **kwargs)
         print(diff_configs(cfg, plugged))

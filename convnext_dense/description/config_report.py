@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,13 +15,13 @@ from convnext_dense.description.markdown import format_difference, format_table
 from convnext_dense.description.published import read_published
 from convnext_dense.errors import UserError
 from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from convnext_dense.shipped import CONFIGS, find_config
 
 _ROAD = "configs/classification/roadmap_1k.py"
 
 
 def describe_config(
     config: str | os.PathLike,
-    root: Path,
     *,
     options: Mapping[str, Any] | None = None,
     change: Callable[[Config], Config] | None = None,
@@ -31,8 +30,7 @@ def describe_config(
     """Describe a config.
 
     Args:
-        config: Path of the config.
-        root: The repository, for published values.
+        config: Path or name of the config.
         options: See ``read_config``.
         change: See ``read_config``.
         image_size: (height, width) for MACs and feature maps; by default the papers' size for the task.
@@ -53,7 +51,7 @@ def describe_config(
             _features(model, test_size),
             _learning_rates(cfg, model),
             "Recipe\n" + "\n".join(f"- {line}" for line in recipe(cfg)),
-            _published(cfg, config, root, model, test_size),
+            _published(cfg, config, model, test_size),
         ]
     )
 
@@ -180,11 +178,10 @@ def _distinct_groups(groups: Iterable[Mapping[str, Any]], optimizer: Mapping[str
     ]
 
 
-def _published(
-    cfg: Config, config: str | os.PathLike, root: Path, model: nn.Module, image_size: tuple[int, int]
-) -> str:
+def _published(cfg: Config, config: str | os.PathLike, model: nn.Module, image_size: tuple[int, int]) -> str:
     published = read_published()
-    name = os.path.relpath(Path(config).resolve(), root.resolve())
+    file, folder = find_config(config).resolve(), CONFIGS.resolve()
+    name = f"configs/{file.relative_to(folder).as_posix()}" if file.is_relative_to(folder) else ""
     facts = next((entry for key, entry in _entries("", published) if name in (key, entry.get("config"))), None)
     if name == _ROAD:
         backbone = cfg.model.backbone

@@ -45,7 +45,7 @@ def write_documents(root: Path) -> list[Path]:
     for document, names in DOCUMENTS.items():
         text = (root / document).read_text(encoding="utf-8")
         for name in names:
-            text = replace_table(text, name, build_table(name, root))
+            text = replace_table(text, name, build_table(name))
         (root / document).write_text(text, encoding="utf-8")
     bad_inputs = root / BAD_INPUTS
     bad_inputs.write_text(describe_bad_inputs(), encoding="utf-8")

@@ -21,16 +21,22 @@ from convnext_dense.description.markdown import format_difference, format_table
 from convnext_dense.description.published import read_published
 from convnext_dense.models import ConvNeXt, IsotropicConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
+from convnext_dense.shipped import OURS
 
 NUM_CLASSES = 1000
 _NOT_MEASURED = "not measured"
 _COUNTED = "MACs are those of convolutions and linear layers; one MAC is one FLOP of the papers."
 
 
-def build_table(name: str, root: Path) -> str:
-    """Return one of ``TABLES`` in Markdown, below a sentence about what is counted; ``root`` is the repository."""
+def build_table(name: str) -> str:
+    """Return one of ``TABLES`` in Markdown, below a sentence about what is counted."""
     published = read_published()
-    return TABLES[name](published, root)
+    return TABLES[name](published)
+
+
+def _read(config: str) -> Config:
+    """Return a config of the published values, which name it as ``configs/...``."""
+    return read_config(f"{OURS}::{config.removeprefix('configs/')}")
 
 
 def classifier_params(backbone: Any) -> float:
@@ -46,7 +52,7 @@ def classifier_gmacs(backbone: Any, image_size: int) -> float:
     return (count_macs(lambda: backbone(image)) + NUM_CLASSES * backbone.channels[-1]) / 1e9
 
 
-def _archs_table(published: Mapping[str, Any], root: Path) -> str:
+def _archs_table(published: Mapping[str, Any]) -> str:
     rows = []
     for title, key, kwargs in (
         ("V1", "architectures_timm", {}),
@@ -119,7 +125,7 @@ def _roadmap_size(step: str, regime: str) -> tuple[float, float]:
     return classifier_params(backbone), classifier_gmacs(backbone, 224)
 
 
-def _roadmap_table(published: Mapping[str, Any], root: Path) -> str:
+def _roadmap_table(published: Mapping[str, Any]) -> str:
     facts = published["roadmap"]
     header = ["step", "top-1", "GMACs", "published", "difference", "params (M)", "note"]
     parts = [f"Whole classifiers with {NUM_CLASSES} classes at 224 x 224. {_COUNTED} Top-1 is the paper's, not ours."]
@@ -138,12 +144,12 @@ def _roadmap_table(published: Mapping[str, Any], root: Path) -> str:
     return "\n\n".join(parts)
 
 
-def _classification_table(published: Mapping[str, Any], root: Path) -> str:
+def _classification_table(published: Mapping[str, Any]) -> str:
     rows = []
     for config, facts in published["classification"]["models"].items():
         if "top1" not in facts:  # pre-training on ImageNet-22K, for which no result is published
             continue
-        cfg, size = read_config(root / config), (facts["size"], facts["size"])
+        cfg, size = _read(config), (facts["size"], facts["size"])
         known = dict(facts, params_M=_printed_params(published["architectures"][facts["arch"]]))
         model = build_on_meta(cfg)
         params, gmacs = count_parameters(model) / 1e6, sum(macs_by_part(model, size).values()) / 1e9
@@ -155,12 +161,12 @@ def _classification_table(published: Mapping[str, Any], root: Path) -> str:
     )
 
 
-def _detection_table(published: Mapping[str, Any], root: Path) -> str:
+def _detection_table(published: Mapping[str, Any]) -> str:
     rows = []
     for facts in _detectors(published):
-        cfg = read_config(root / facts["config"])
+        cfg = _read(facts["config"])
         result = f"{facts['box_AP']} / {facts.get('mask_AP', '-')}"
-        columns = _computed_columns(*_dense_size(facts["config"], root)[:2], facts, "gflops_1280x800")
+        columns = _computed_columns(*_dense_size(facts["config"])[:2], facts, "gflops_1280x800")
         rows.append([Path(facts["config"]).stem, *columns, result, _recipe(cfg)])
     return (
         f"One image of 1280 x 800, or of 640 x 640 for RTMDet. {_COUNTED} As mmdet 2.x counted: backbone, pyramid, "
@@ -170,12 +176,12 @@ def _detection_table(published: Mapping[str, Any], root: Path) -> str:
     )
 
 
-def _segmentation_table(published: Mapping[str, Any], root: Path) -> str:
+def _segmentation_table(published: Mapping[str, Any]) -> str:
     rows = []
     for facts in _segmenters(published):
-        cfg = read_config(root / facts["config"])
+        cfg = _read(facts["config"])
         single, multi = facts.get("mIoU_ss", "-"), facts.get("mIoU_ms_flip", facts.get("mIoU_ms", "-"))
-        columns = _computed_columns(*_dense_size(facts["config"], root)[:2], facts, "gflops")
+        columns = _computed_columns(*_dense_size(facts["config"])[:2], facts, "gflops")
         rows.append([Path(facts["config"]).stem, *columns, f"{single} / {multi}", _recipe(cfg)])
     return (
         f"One image of 2048 x 512, or of 2560 x 640 where crops are 640. {_COUNTED} As mmseg 0.x counted: backbone and "
@@ -188,9 +194,9 @@ _DENSE_HEADER = ["config", "params (M)", "published", "difference", "GMACs", "pu
 
 
 @functools.cache
-def _dense_size(config: str, root: Path) -> tuple[float, float, tuple[int, int]]:
+def _dense_size(config: str) -> tuple[float, float, tuple[int, int]]:
     """Return millions of parameters and GMACs of a config's model, and the (height, width) that these are for."""
-    cfg = read_config(root / config)
+    cfg = _read(config)
     size = published_image_size(cfg)
     for key in ("init_cfg", "drop_path_rate"):  # models that differ in these alone are counted once
         cfg.model.backbone.pop(key, None)
@@ -233,11 +239,11 @@ def _segmenters(published: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     ]
 
 
-def _models_table(published: Mapping[str, Any], root: Path) -> str:
+def _models_table(published: Mapping[str, Any]) -> str:
     rows = []
     for facts in (*_detectors(published), *_segmenters(published)):
-        cfg = read_config(root / facts["config"])
-        params, gmacs, size = _dense_size(facts["config"], root)
+        cfg = _read(facts["config"])
+        params, gmacs, size = _dense_size(facts["config"])
         memory = f"{facts['train_memory_GB']}" if "train_memory_GB" in facts else "-"
         sizes = [f"{params:.0f}", f"{gmacs:.0f}", f"{size[1]} x {size[0]}"]
         weights = (cfg.model.backbone.get("init_cfg") or {}).get("checkpoint", "")
@@ -260,7 +266,7 @@ def _models_table(published: Mapping[str, Any], root: Path) -> str:
     )
 
 
-def _peers_table(published: Mapping[str, Any], root: Path) -> str:
+def _peers_table(published: Mapping[str, Any]) -> str:
     rows = []
     for facts in published["comparison"]:
         sizes = [_text(facts.get(key)) for key in ("params_M", "gflops", "latency_T4_ms")]
@@ -304,7 +310,7 @@ def _text(value: float | None) -> str:
     return "-" if value is None else f"{value}"
 
 
-TABLES: dict[str, Callable[[Mapping[str, Any], Path], str]] = {
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "archs": _archs_table,
     "roadmap": _roadmap_table,
     "detection": _detection_table,

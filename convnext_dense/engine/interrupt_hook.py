@@ -14,8 +14,9 @@ from mmengine.hooks import Hook
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
 from convnext_dense.engine.optimizers import is_between_steps, optim_wrappers
 from convnext_dense.engine.processes import length_of
-from convnext_dense.engine.signals import EXIT_CODES, shield_workers
+from convnext_dense.engine.workers import shield_workers
 from convnext_dense.registry import HOOKS
+from convnext_dense.signals import EXIT_CODES
 from convnext_dense.terminal import write_at_once
 
 # Seconds within which a repeated SIGINT counts as the same Ctrl-C: `timeout`, launchers and terminals all forward it.

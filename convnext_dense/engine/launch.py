@@ -42,9 +42,10 @@ from convnext_dense.engine.preparing import (
 from convnext_dense.engine.processes import check_batches
 from convnext_dense.engine.resuming import find_start
 from convnext_dense.engine.show_hook import ShowHook
-from convnext_dense.engine.signals import leaving_on_signals, shield_workers
+from convnext_dense.engine.workers import shield_workers
 from convnext_dense.engine.written_config import WrittenConfig, kept_unless_begun
 from convnext_dense.errors import UserError
+from convnext_dense.signals import leaving_on_signals
 
 
 @leaving_on_signals()

@@ -27,7 +27,7 @@ from convnext_dense.checkpoints.digests import find_digest
 from convnext_dense.checkpoints.downloads import cached_path
 from convnext_dense.checkpoints.licences import UNKNOWN, find_licence
 from convnext_dense.checkpoints.zoo import TASKS
-from convnext_dense.cli.zoo import build_model
+from convnext_dense.cli.zoo_entries import build_model
 from convnext_dense.description.documents import ZOO as PAGE
 from convnext_dense.description.documents import describe_zoo
 from convnext_dense.description.published import read_published

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from bright_detector import Bright
 
-from convnext_dense.cli import serve
+from convnext_dense.cli import server
 from convnext_dense.serving import page
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +40,7 @@ def test_arguments_reach_the_models_and_the_limits(monkeypatch, tmp_path, run_to
 
     for number in range(20):
         cv2.imwrite(str(tmp_path / f"{number:02}.png"), np.zeros((8, 8, 3), np.uint8))
-    monkeypatch.setattr(serve, "load_model", load)
+    monkeypatch.setattr(server, "load_model", load)
     monkeypatch.setattr(page, "add_page", add)
     monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: seen.update(address=sockets[0].getsockname()))
     port = free_port()
@@ -74,7 +74,7 @@ def test_arguments_reach_the_models_and_the_limits(monkeypatch, tmp_path, run_to
     ],
 )
 def test_models_have_short_names_that_tell_them_apart(named, names):
-    assert serve._short(named) == names
+    assert server._short(named) == names
 
 
 def test_a_port_in_use_is_said_before_a_model_is_loaded(run_tool):
@@ -106,13 +106,11 @@ SERVER = """
 import sys
 sys.path[:0] = {paths!r}
 from bright_detector import Bright
-from convnext_dense.cli import serve
-from convnext_dense.cli.command_line import run_command
+from convnext_dense.cli import main, server
 model = Bright()
 model.seconds = 0.3
-serve.load_model = lambda *names, **options: model
-sys.argv = ["serve.py", "c.py", "a.pth", "--port", "{port}"]
-run_command(serve.main)
+server.load_model = lambda *names, **options: model
+main.run("serve", ["c.py", "a.pth", "--port", "{port}"])
 """
 
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.checkpoints import Checkpoint, ZooEntry, convert_checkpoint, read_checkpoint, read_zoo
-from convnext_dense.cli.zoo import verify_entries
+from convnext_dense.cli.zoo_entries import verify_entries
 from convnext_dense.engine import train_model
 from convnext_dense.inference import predict
 from convnext_dense.models import ConvNeXt
@@ -74,7 +74,7 @@ def zoo(monkeypatch, tmp_path):
         values = dict(name="small", layout="official_dense", licence="CC0-1.0", source="random", sha256_prefix=digits)
         entry = ZooEntry(**{**values, "address": address, **row})
         monkeypatch.setattr("convnext_dense.checkpoints.zoo.read_zoo", lambda: {"small": entry})
-        monkeypatch.setattr("convnext_dense.cli.zoo.read_zoo", lambda: {"small": entry})
+        monkeypatch.setattr("convnext_dense.checkpoints.read_zoo", lambda: {"small": entry})
         return entry
 
     yield make
@@ -272,7 +272,7 @@ def test_verify_points_a_classifier_at_the_folder_and_counts_per_cent(monkeypatc
         seen.update(config=config, checkpoint=checkpoint, options=options)
         return {"accuracy/top1": 0.82}
 
-    monkeypatch.setattr("convnext_dense.cli.zoo.evaluate_model", evaluate)
+    monkeypatch.setattr("convnext_dense.cli.zoo_entries.evaluate_model", evaluate)
     name, published = next(
         (entry.name, entry.published["top-1"])
         for entry in read_zoo().values()

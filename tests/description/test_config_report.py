@@ -26,7 +26,7 @@ def maps_by_hand(height: int, width: int) -> list[list[str]]:
 
 
 def test_detector_is_described_with_what_was_published_beside_it():
-    text = describe_config(ROOT / "configs/detection/mask_rcnn_convnext_t_3x.py", ROOT)
+    text = describe_config(ROOT / "configs/detection/mask_rcnn_convnext_t_3x.py")
     assert list(rows_of(text, "feature map").values()) == maps_by_hand(800, 1280)
     scales = re.findall(r"^ +\d+ +([\d.]+) +\S+ +0.05 ", text, re.M)
     assert [float(scale) for scale in scales] == pytest.approx([0.95**depth for depth in range(7, -1, -1)], abs=5e-7)
@@ -45,7 +45,7 @@ def test_detector_is_described_with_what_was_published_beside_it():
 
 def test_segmenter_is_described_at_a_given_size_and_with_options():
     config = ROOT / "configs/segmentation/upernet_convnext_t_160k.py"
-    text = describe_config(config, ROOT, options={"model.backbone.drop_path_rate": 0.2}, image_size=(64, 128))
+    text = describe_config(config, options={"model.backbone.drop_path_rate": 0.2}, image_size=(64, 128))
     assert list(rows_of(text, "feature map").values()) == maps_by_hand(64, 128)
     assert "160000 iterations" in text  # arXiv 2201.03545, appendix A.3
     assert "drop path 0.2" in text  # the option; the config has 0.4
@@ -70,12 +70,12 @@ def test_step_of_the_roadmap_is_an_option_of_its_detector(monkeypatch, capsys):
 def test_config_without_backbone_is_refused(tmp_path):
     (tmp_path / "config.py").write_text("model = dict(type='Nothing')")
     with pytest.raises(ValueError, match=r"has no model\.backbone"):
-        describe_config(tmp_path / "config.py", ROOT)
+        describe_config(tmp_path / "config.py")
 
 
 def test_detector_with_queries_is_described_with_its_transformer_and_its_two_learning_rates():
     """detrex: the backbone learns at a tenth of 1e-4, and norms outside of it have no weight decay."""
-    text = describe_config(ROOT / "configs/detection/dino/dino_convnext_t_12e.py", ROOT, image_size=(64, 96))
+    text = describe_config(ROOT / "configs/detection/dino/dino_convnext_t_12e.py", image_size=(64, 96))
     sizes = rows_of(text, "part")
     # By hand: at 64 x 96 pixels the levels of strides 8 to 64 have 8 x 12 + 4 x 6 + 2 x 3 + 1 x 2 positions. Products
     # per position of an encoder layer: feed-forward, value and output of attention, offsets and weights of 8 heads,
@@ -94,11 +94,11 @@ def test_detector_with_queries_is_described_with_its_transformer_and_its_two_lea
 
 
 def test_detector_that_pads_its_images_is_described_at_their_size():
-    text = describe_config(ROOT / "configs/detection/rtmdet/rtmdet_l_convnext_b_100e.py", ROOT)
+    text = describe_config(ROOT / "configs/detection/rtmdet/rtmdet_l_convnext_b_100e.py")
     assert "GMACs 640 x 640" in text
     assert "one 640 x 640 image" in text
 
 
 def test_frozen_backbone_keeps_nothing_for_the_gradient():
-    text = describe_config(ROOT / "configs/segmentation/dinov3/linear_dinov3_convnext_t_40k.py", ROOT)
+    text = describe_config(ROOT / "configs/segmentation/dinov3/linear_dinov3_convnext_t_40k.py")
     assert rows_of(text, "part")["backbone"][2] == "0"

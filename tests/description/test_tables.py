@@ -23,7 +23,7 @@ KEPT_PICTURE = ROOT / "docs/roadmap.png"
 
 @functools.cache
 def table(name: str) -> str:
-    return build_table(name, ROOT)
+    return build_table(name)
 
 
 def rows(name: str) -> list[list[str]]:

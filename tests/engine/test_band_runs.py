@@ -16,7 +16,7 @@ from mmengine.logging import MMLogger
 from PIL import Image
 
 from convnext_dense.checkpoints import read_checkpoint
-from convnext_dense.cli.check_dataset import main
+from convnext_dense.cli.main import run
 from convnext_dense.data.band_files import read_bands
 from convnext_dense.engine import evaluate_model, train_model
 from convnext_dense.errors import UserError
@@ -200,7 +200,7 @@ def test_options_contradictions_and_rgb_are_told_apart(segmented, ade_folder, tm
 def check_dataset(monkeypatch, capsys, *args):
     monkeypatch.setattr(sys, "argv", ["check_dataset.py", *map(str, args)])
     with pytest.raises(SystemExit) as leaving:
-        main()
+        run("check-dataset")
     return leaving.value.code, capsys.readouterr().out
 
 

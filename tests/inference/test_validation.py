@@ -7,7 +7,7 @@ from bright_detector import Bright
 from mmengine.registry import init_default_scope
 from random_models import SHAPES, write_shapes_config, write_weights
 
-from convnext_dense.cli.serve import validation_images
+from convnext_dense.cli.server import validation_images
 from convnext_dense.errors import UserError
 from convnext_dense.inference import Predictor
 from convnext_dense.inference.validation import evaluation_of

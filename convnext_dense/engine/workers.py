@@ -1,36 +1,15 @@
-"""Handle the signals of batch systems, ``timeout`` and terminals outside of the hooks of a run."""
+"""Keep the worker processes of a run alive when a signal is sent to all of its processes."""
 
-import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-# Exit codes: EX_TEMPFAIL of sysexits.h, "try again later", or the shell's code for Ctrl-C.
-EXIT_CODES = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
-
-
-@contextlib.contextmanager
-def leaving_on_signals() -> Iterator[None]:
-    """Exit at once on a signal, with its exit code. Does nothing in threads other than the main one.
-
-    Raises:
-        SystemExit: A signal was received.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = {number: signal.signal(number, _leave) for number in EXIT_CODES}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+from convnext_dense.signals import EXIT_CODES
 
 
 def shield_workers(loader: Any) -> None:
@@ -70,7 +49,3 @@ def _leave_with_parent(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(EXIT_CODES[signal.Signals(number)])

@@ -1,0 +1,114 @@
+"""convnext-dense: commands by name, help at once, and choices that are those of the modules that know them."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convnext_dense.cli.command_line import FORMAT_NAMES, parser_of
+from convnext_dense.cli.main import COMMANDS, main
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments, cwd=None):
+    command = [sys.executable, "-m", "convnext_dense", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
+    )
+
+
+def test_the_overview_has_every_command():
+    done = start("--help")
+    assert done.returncode == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
+    assert len(done.stdout.splitlines()) <= 24
+    assert start().returncode == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_heavy(name):
+    code = (
+        "import sys\nfrom convnext_dense.cli.main import main\n"
+        f"try:\n    main([{name!r}, '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'torch', 'torchvision', 'timm', 'mmengine', 'mmcv', 'mmdet', 'mmseg', 'cv2'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"usage: convnext-dense {name} ")
+
+
+def test_help_takes_less_than_a_second_of_processor_time():
+    seconds = []
+    for _ in range(3):
+        before = os.times()
+        assert start("train", "--help").returncode == 0
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    assert min(seconds) < 1
+
+
+def test_wrong_commands_are_said():
+    done = start("trian")
+    assert done.returncode == 2
+    assert done.stderr == "Error: there is no command 'trian'. Did you mean train?\n"
+    assert "convnext-dense --help lists all" in start("xyzzy").stderr
+    assert start("--version").stdout.count(".") == 2
+
+
+def test_every_tool_is_a_command():
+    tools = {path.stem.replace("_", "-") for path in (ROOT / "tools").glob("*.py")}
+    assert tools - {"benchmark", "write-docs"} == set(COMMANDS)
+
+
+def test_choices_are_those_of_the_package():
+    from convnext_dense.checkpoints import WRITABLE
+    from convnext_dense.checkpoints.zoo import TASKS
+    from convnext_dense.cli import check_dataset, convert_checkpoint, describe, export, infer, serve, zoo
+    from convnext_dense.data import formats
+    from convnext_dense.data.checks import inspection
+    from convnext_dense.description import TABLES
+    from convnext_dense.export import quantising, tracing
+    from convnext_dense.inference import Tiles
+    from convnext_dense.serving.limits import Limits
+
+    assert list(FORMAT_NAMES) == formats.FORMAT_NAMES
+    assert list(convert_checkpoint.LAYOUTS) == list(WRITABLE)
+    assert list(describe.TABLE_NAMES) == list(TABLES)
+    assert zoo.TASKS == TASKS
+    assert (export.FORMATS, export.MAX_LOSS) == (tracing.FORMATS, quantising.MAX_LOSS)
+    assert check_dataset.NUM_OPENED == inspection.NUM_OPENED
+    assert Tiles.overlap == infer.OVERLAP
+    assert (
+        Limits.max_bytes,
+        Limits.max_pixels,
+        Limits.per_second,
+    ) == (serve.MAX_MB * 2**20, serve.MAX_PIXELS, serve.RATE)
+
+
+def test_a_command_ends_with_its_own_usage(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["report", "config.py"])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: convnext-dense report ")
+    assert "give CONFIG and CHECKPOINT, or --compare" in error
+
+
+def test_a_command_runs_anywhere_by_names(tmp_path):
+    done = start("describe", "finetune/mask_rcnn_atto", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("finetune/mask_rcnn_atto: MaskRCNN on convnext_dense.ConvNeXt")
+    done = start("describe", "mask_rcnn_convnext_t_3x", cwd=tmp_path)
+    assert "arXiv:2201.03545v2 Table 3" in done.stdout or "46.2" in done.stdout
+
+
+def test_options_are_mmengines():
+    parser = parser_of(importlib.import_module("convnext_dense.cli.test"))
+    args = parser.parse_args(["c.py", "w.pth", "--cfg-options", "a.b=[1,2]", "c=x", "+d=1e-3"])
+    assert args.cfg_options == {"a.b": [1, 2], "c": "x", "+d": 1e-3}
