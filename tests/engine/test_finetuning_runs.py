@@ -35,13 +35,13 @@ DATA = {"mask_rcnn_atto.py": OBJECTS, "upernet_atto.py": LABELS, "classifier_att
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Returns the folder of a run of two epochs of a config, made once. Tests must not change it."""
+    """Returns the folder of a run of one epoch of a config, made once. Tests must not change it."""
     folders = {}
 
     def get(config):
         if config not in folders:
             folders[config] = tmp_path_factory.mktemp(config.removesuffix(".py"))
-            options = dict(data=str(DATA[config]), choices=Choices(epochs=2), work_dir=str(folders[config]))
+            options = dict(data=str(DATA[config]), choices=Choices(epochs=1), work_dir=str(folders[config]))
             train_model(CONFIGS / config, QUIET, **options)
         return folders[config]
 
@@ -61,11 +61,11 @@ def test_config_takes_a_folder_and_nothing_else(trained, tmp_path, config):
     work_dir = trained(config)
     length, rate, evaluation, weights = lines_of(work_dir)
     batch = min(6, Config.fromfile(CONFIGS / config).train_dataloader.batch_size)
-    steps = round(2 * 6 / batch)
+    steps = -(-6 // batch)
     assert f"{steps} steps of {batch} images" in length
-    assert "of 6 images (2 epochs; --epochs N)" in length
+    assert "of 6 images (1 epochs; --epochs N)" in length
     assert "warm-up" in rate
-    assert "evaluations are too few to end the run early (--early-stop N)" in evaluation
+    assert "too few to end the run early (--early-stop N)" in evaluation
     assert "augmentation light" in weights
     checkpoint = work_dir / f"iter_{steps}.pth"
     assert checkpoint.is_file()
@@ -126,7 +126,7 @@ def test_early_stopping_ends_a_run_and_a_resumed_one_at_the_same_iteration(tmp_p
 
 @pytest.mark.slow
 def test_config_that_a_run_wrote_starts_the_same_run(tmp_path):
-    choices = Choices(epochs=2, augment="strong", early_stop=2)
+    choices = Choices(epochs=1, augment="strong", early_stop=2)
     train_model(CONFIGS / "upernet_atto.py", QUIET, data=str(LABELS), choices=choices, work_dir=str(tmp_path / "first"))
     train_model(tmp_path / "first/upernet_atto.py", QUIET, data=str(LABELS), work_dir=str(tmp_path / "second"))
     first, second = (lines_of(tmp_path / name) for name in ("first", "second"))
@@ -195,7 +195,7 @@ def test_resuming_with_other_images_is_refused_and_the_work_dir_keeps_its_config
         for file in sorted((tmp_path / "more" / folder).iterdir()):
             shutil.copy(file, file.with_name(f"again_{file.name}"))
     message = (
-        r"schedule than the config's: 6 training images then, 12 now; 2 epochs \(--epochs\) then, 3 now; .*--init-from"
+        r"schedule than the config's: 6 training images then, 12 now; 1 epochs \(--epochs\) then, 3 now; .*--init-from"
     )
     with pytest.raises(UserError, match=message):
         train_model(

@@ -77,8 +77,8 @@ def segmenter(tmp_path_factory):
     return small_model(
         tmp_path_factory.mktemp("segmenter") / "upernet.py",
         CONFIGS / "demo/upernet_convnext_atto_shapes.py",
-        f"model = dict(backbone=dict(arch={SMALL}), decode_head=dict(in_channels=[16, 24, 32, 48], channels=16, "
-        "pool_scales=(1, 3)), auxiliary_head=dict(in_channels=32, channels=16))\n",
+        f"model = dict(backbone=dict(arch={SMALL}, out_indices=(2, 3)), auxiliary_head=None, "
+        "decode_head=dict(in_channels=[32, 48], in_index=[0, 1], pool_scales=(1, 3), channels=16))\n",
         ("background", *SHAPES),
     )
 
