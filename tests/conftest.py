@@ -10,11 +10,13 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import config as mmengine_config
+from mmengine.dataset import base_dataset
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.visualization import Visualizer
 from PIL import Image
@@ -107,17 +109,24 @@ def pytest_pyfunc_call(pyfuncitem):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _imported_modules_are_no_garbage():
-    """Every data set of mmengine collects garbage, which takes half a second with all packages imported."""
+def _garbage_is_collected_once_per_module():
+    """What modules leave behind for good, such as imported packages, is not looked through again."""
     yield
     gc.collect()
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _unformatted_configs(monkeypatch):
-    """Configs are written as mmengine writes them, but yapf, which takes longer than a small training, is left out."""
-    monkeypatch.setattr(mmengine_config, "FormatCode", lambda text, **_: (text, True))
+@pytest.fixture(autouse=True, scope="session")
+def _quick_runs():
+    """Leave out what takes longer than a small training and changes no result.
+
+    Configs are written as mmengine writes them, but not formatted by yapf. Data sets of mmengine do not collect
+    garbage, which takes up to half a second with all packages imported.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mmengine_config, "FormatCode", lambda text, **_: (text, True))
+        patch.setattr(base_dataset, "gc", SimpleNamespace(collect=lambda: 0))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -57,8 +57,8 @@ def test_semantic_fpn_of_mmseg_builds_and_steps():
 
     cfg = stock_config(mmseg, "sem_fpn/fpn_r50_4xb4-160k_ade20k-512x512.py")
     cfg.model.neck.in_channels = CHANNELS
-    for head in [cfg.model.decode_head]:
-        head.norm_cfg = dict(type="BN")  # the stock config synchronises batch norm over GPUs
+    cfg.model.decode_head.norm_cfg = dict(type="BN")  # the stock config synchronises batch norm over GPUs
+    cfg.model.data_preprocessor.size = (64, 96)  # the stock config pads to 512 x 512
     model = MODELS.build(cfg.model)
     sample = SegDataSample(metainfo=dict(img_shape=(64, 96), ori_shape=(64, 96)))
     sample.gt_sem_seg = PixelData(data=torch.randint(0, 150, (1, 64, 96)))

@@ -1,5 +1,8 @@
 """The pipelines of mmdet and mmseg do to each of many channels what they do to three of the same image."""
 
+import copy
+import functools
+
 import numpy as np
 import pytest
 from mmengine.dataset import Compose
@@ -30,9 +33,14 @@ def images(channels, dtype):
     return image[..., :channels].astype(dtype)
 
 
+@functools.cache
+def config_of(path):
+    return read_config(path)
+
+
 def go_through(name, root, folder, image, loader, *, by_value):
     """Return what a config's pipeline and preprocessor make of an image."""
-    cfg = read_config(name if "::" in name else root / name)
+    cfg = copy.deepcopy(config_of(name if "::" in name else root / name))
     init_default_scope(cfg.default_scope)
     channels = image.shape[2]
     use_bands(cfg, channels)

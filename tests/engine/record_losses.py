@@ -1,11 +1,6 @@
-"""Train like tools/train.py and write the loss of every iteration, averaged over processes, as JSON.
-
-torchrun --nproc_per_node=2 tests/engine/record_losses.py JOB.json, where JOB.json holds the arguments of `train_model`
-and ``out``.
-"""
+"""Train like tools/train.py and write the loss of every iteration, averaged over processes, as JSON."""
 
 import json
-import sys
 from pathlib import Path
 
 import torch
@@ -38,8 +33,3 @@ def record_losses(out, config, options, **kwargs):
     """Trains and returns the losses."""
     hooks = [*options.get("+custom_hooks", []), dict(type="RecordLossesHook", out=str(out))]
     train_model(config, {**options, "+custom_hooks": hooks}, **kwargs)
-
-
-if __name__ == "__main__":
-    for job in json.loads(Path(sys.argv[1]).read_text()):
-        record_losses(**job, launcher="pytorch")

@@ -1,8 +1,9 @@
 """Train, resume, average and distribute the classifier, on the CPU."""
 
 import json
+import multiprocessing
 import os
-import subprocess
+import socket
 import sys
 from copy import deepcopy
 from pathlib import Path
@@ -76,19 +77,29 @@ def losses_of(folder, out, options, config=CONFIG, **kwargs):
 
 
 def launch(jobs, tmp_path):
-    """Runs jobs of record_losses.py in two processes."""
-    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, str(ROOT / "tests/engine/record_losses.py"), str(tmp_path / "jobs.json")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    """Runs jobs, arguments of ``record_losses``, in two processes with the variables that torchrun sets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=_run_as, args=(rank, port, jobs, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=300)
+        process.kill()
+    said = [(tmp_path / f"stderr_{rank}").read_text() for rank in range(2)]
+    assert [process.exitcode for process in processes] == [0, 0], said
     return [json.loads(Path(job["out"]).read_text()) for job in jobs]
+
+
+def _run_as(rank, port, jobs, tmp_path):
+    place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    os.environ.update({name: str(value) for name, value in place.items()})
+    sys.stderr = (tmp_path / f"stderr_{rank}").open("w")
+    for job in jobs:
+        MMLogger._instance_dict.clear()
+        record_losses(**deepcopy(job), launcher="pytorch")
 
 
 def test_losses_after_kill_and_resume_are_those_of_an_uninterrupted_run(folder, tmp_path):

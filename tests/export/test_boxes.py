@@ -20,8 +20,8 @@ def build(path):
     cfg.model.backbone.init_cfg = None
     cfg.model.update(init_cfg=None)
     if "rcnn" in cfg.model.test_cfg:  # few, to be quick
-        cfg.model.test_cfg.rpn.max_per_img = 40
-        cfg.model.test_cfg.rcnn.max_per_img = 20
+        cfg.model.test_cfg.rpn.max_per_img = 16
+        cfg.model.test_cfg.rcnn.max_per_img = 8
     model = MODELS.build(cfg.model).eval()
     for name, parameter in model.named_parameters():  # scores are to differ, and some to be above the thresholds
         if "fc_cls" in name:

@@ -77,19 +77,27 @@ def segmenter(tmp_path_factory):
     return small_model(
         tmp_path_factory.mktemp("segmenter") / "upernet.py",
         CONFIGS / "demo/upernet_convnext_atto_shapes.py",
-        f"model = dict(backbone=dict(arch={SMALL}), decode_head=dict(in_channels=[16, 24, 32, 48], channels=16), "
-        "auxiliary_head=dict(in_channels=32, channels=16))\n",
+        f"model = dict(backbone=dict(arch={SMALL}, out_indices=(2, 3)), auxiliary_head=None, "
+        "decode_head=dict(in_channels=[32, 48], in_index=[0, 1], pool_scales=(1, 3), channels=16))\n",
         ("background", *SHAPES),
     )
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    """A Mask R-CNN that keeps objects of any score: the weights are random."""
+    """A Mask R-CNN that keeps objects of any score: the weights are random.
+
+    Its pyramid has two maps: every map more takes torch many seconds to capture and to write.
+    """
+    pooled = "out_channels=32, featmap_strides=[16, 32]"
     return small_model(
         tmp_path_factory.mktemp("detector") / "mask_rcnn.py",
         CONFIGS / "demo/mask_rcnn_convnext_atto_shapes.py",
-        f"model = dict(backbone=dict(arch={SMALL}), neck=dict(in_channels=[16, 24, 32, 48]), "
+        f"model = dict(backbone=dict(arch={SMALL}, out_indices=(2, 3)), "
+        "neck=dict(in_channels=[32, 48], out_channels=32, num_outs=2), "
+        "rpn_head=dict(in_channels=32, feat_channels=32, anchor_generator=dict(strides=[16, 32])), "
+        f"roi_head=dict(bbox_roi_extractor=dict({pooled}), bbox_head=dict(in_channels=32, fc_out_channels=64), "
+        f"mask_roi_extractor=dict({pooled}), mask_head=dict(num_convs=1, in_channels=32, conv_out_channels=32)), "
         "test_cfg=dict(rpn=dict(max_per_img=30), rcnn=dict(score_thr=0.0, max_per_img=20)))\n",
         SHAPES,
     )
@@ -121,8 +129,14 @@ def test_a_classifier_in_every_format_gives_what_pytorch_gives(classifier, form,
     assert sorted(tmp_path.iterdir()) == [out]
 
 
-def test_an_exported_folder_is_used_like_a_model_in_pytorch(detector, images, tmp_path, run_tool):
-    export_model(*detector, tmp_path / "out", images=images)
+def test_a_detector_runs_without_the_package_and_is_used_like_a_model_in_pytorch(detector, images, tmp_path, run_tool):
+    code, out, err = run_tool("export.py", *detector, tmp_path / "out", "--images", *images)
+    assert code == 0, err
+    assert "overlap of masks 1" in out
+    assert {"RoiAlign", "NonMaxSuppression"} <= operators(tmp_path / "out") <= TENSORRT
+    command = [sys.executable, "-I", tmp_path / "out/runtime.py", tmp_path / "out", images[0].parent, "--out-dir"]
+    subprocess.run([*command, tmp_path / "alone"], check=True, cwd=tmp_path)
+    assert {path.stem for path in (tmp_path / "alone").iterdir()} == {path.stem for path in images}
     ours, exported = load_model(*detector, device="cpu"), load_model(tmp_path / "out")
     assert (exported.task, exported.class_names) == (ours.task, ours.class_names)
     for image in (images[0], np.asarray(Image.open(images[1]).convert("RGB"))[..., ::-1]):
@@ -160,17 +174,6 @@ def test_a_segmenter_takes_images_of_any_size(segmenter, images, tmp_path, run_t
         assert np.array_equal(given["palette"], wanted["palette"])
 
 
-def test_a_detector_fits_images_into_one_size_and_runs_without_the_package(detector, images, tmp_path, run_tool):
-    code, out, _ = run_tool("export.py", *detector, tmp_path / "out", "--size", 96, 64, "--images", *images)
-    assert code == 0
-    assert "overlap of masks 1" in out
-    assert {"RoiAlign", "NonMaxSuppression"} <= operators(tmp_path / "out") <= TENSORRT
-    command = [sys.executable, "-I", tmp_path / "out/runtime.py", tmp_path / "out", images[0].parent, "--out-dir"]
-    subprocess.run([*command, tmp_path / "pictures"], check=True, cwd=tmp_path)
-    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == {path.stem for path in images}
-    assert load_exported(tmp_path / "out").facts["input_size"] == [96, 64]
-
-
 def test_the_validation_data_is_that_of_a_folder_of_your_own(segmenter, two_class_folder, tmp_path, run_tool):
     config, _ = segmenter
     checkpoint = tmp_path / "two.pth"
@@ -181,7 +184,8 @@ def test_the_validation_data_is_that_of_a_folder_of_your_own(segmenter, two_clas
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": names}}}, checkpoint)
     code, out, err = run_tool(
-        "export.py", config, checkpoint, tmp_path / "out", "--data", two_class_folder, "--check-data"
+        *("export.py", config, checkpoint, tmp_path / "out", "--format", "torch"),
+        *("--data", two_class_folder, "--check-data"),
     )
     assert code == 0, err
     metric = next(line for line in out.splitlines() if line.startswith("mIoU: PyTorch "))
@@ -202,10 +206,15 @@ def test_the_validation_data_is_that_of_a_folder_of_your_own(segmenter, two_clas
     assert "--classes says how a folder is read that is given with --data DIR" in err
 
 
-def test_a_detector_that_finds_nothing_runs_as_a_program_of_torch(detector, images, tmp_path):
-    nothing = {"model.test_cfg.rcnn.score_thr": 0.999}
-    export_model(*detector, tmp_path / "out", form="torch", size=(96, 64), images=images, options=nothing)
-    (result,) = load_exported(tmp_path / "out").predict([images[0]])
+def test_a_detector_of_one_size_that_finds_nothing_runs_as_a_program_of_torch(detector, images, tmp_path, run_tool):
+    code, _, err = run_tool(
+        *("export.py", *detector, tmp_path / "out", "--format", "torch", "--size", 96, 64, "--images", *images),
+        *("--cfg-options", "model.test_cfg.rcnn.score_thr=0.999"),
+    )
+    assert code == 0, err
+    exported = load_exported(tmp_path / "out")
+    assert exported.facts["input_size"] == [96, 64]
+    (result,) = exported.predict([images[0]])
     assert result["boxes"].shape == (0, 4)
     assert result["masks"].shape == (0, *np.asarray(Image.open(images[0])).shape[:2])
 
@@ -367,7 +376,7 @@ def test_a_model_that_gives_other_results_is_not_written(classifier, tmp_path, m
 
     monkeypatch.setattr(exporting, "ExportedModel", Wrong)
     with pytest.raises(UserError, match=r"differs from PyTorch on .*3\.png: difference of scores is 0\.01.*Nothing"):
-        export_model(config, checkpoint, tmp_path / "out")
+        export_model(config, checkpoint, tmp_path / "out", form="torch")
     assert not list(tmp_path.iterdir())
 
 

@@ -132,7 +132,7 @@ def shape_crops(num_crops: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def crops():
-    return shape_crops(32, 48)
+    return shape_crops(16, 48)
 
 
 @each_step
