@@ -133,17 +133,21 @@ def test_iterations_are_counted_where_a_run_has_no_epochs(ade_folder, tmp_path):
 
 
 def test_batches_are_counted_where_gradients_are_accumulated(crops, tmp_path):
-    """24 images in batches of 4, two for each step of 8.
-
-    The fixed stem has 3*4*4*8 + 8 weights and a norm of 2*8; the block of 8 channels 7*7*8 + 8 (depthwise), 2*8 (norm),
-    8*32 + 32 and 32*8 + 8 (linear) and 8 (scale): 1,384 of 25,958.
-    """
-    options = {"effective_batch": 8, "train_cfg.max_epochs": 1, "+model.backbone.frozen_stages": 1}
-    shown = Terminal(train(crops, tmp_path, options=options))
+    """24 images in batches of 4, two for each step of 8."""
+    shown = Terminal(train(crops, tmp_path, options={"effective_batch": 8, "train_cfg.max_epochs": 1}))
     assert shown.code == 0, shown.text
     assert "Effective batch 8 = 1 process x 4 x 2." in shown.words
-    assert "25,958 parameters, 24,574 of them learnt." in shown.words
     assert all(shown.showed(f"Epoch 1/1, batch {number}/6") for number in range(7))
+
+
+def test_fixed_parameters_are_told_apart(crops, tmp_path):
+    """The stem has 3*4*4*8 + 8 weights and a norm of 2*8; the block of 8 channels 7*7*8 + 8 (depthwise), 2*8 (norm),
+    8*32 + 32 and 32*8 + 8 (linear) and 8 (scale): 1,384 of 25,958.
+    """
+    shown = Terminal(train(crops, tmp_path, options={"+model.backbone.frozen_stages": 1}))
+    assert "25,958 parameters, 24,574 of them learnt." in shown.words
+    assert "Error: frozen_stages=1 would keep" in shown.words  # random values
+    assert_is_given_back(shown)
 
 
 def test_resumed_run_goes_on_with_its_numbers_and_its_best_metric(crops, tmp_path):
