@@ -10,6 +10,8 @@ from benchmarks.kernels import faster_from, measure_kernels
 from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones, in_official_order
 from benchmarks.phases import PhaseTimer
 from benchmarks.run import run_task, summarise
+from benchmarks.run_overhead import summarise as summarise_overhead
+from benchmarks.run_overhead import time_methods
 from benchmarks.sizes import draw_sizes
 from benchmarks.timing import measure_in_turns, saved_megabytes
 from convnext_dense.kernels.choice import OPERATORS
@@ -136,3 +138,30 @@ def test_epochs_fill_the_seconds_by_the_difference_of_two_probes(monkeypatch, tm
     monkeypatch.setattr(small_data, "command", lambda *arguments: None)
     monkeypatch.setattr(small_data, "seconds_of_children", lambda: next(taken))
     assert small_data.fit_epochs("config.py", tmp_path, tmp_path, 20, 310.0) == 60
+
+
+def test_time_inside_a_hook_counts_once_with_what_it_calls(monkeypatch):
+    class Hook:
+        def after_train(self):
+            self.release()
+
+        def release(self):
+            return None
+
+    clock = iter([1.0, 2.0, 3.5, 10.0, 10.25])
+    monkeypatch.setattr("benchmarks.run_overhead.time.process_time", lambda: next(clock))
+    inside = []
+    time_methods(Hook, inside)
+    Hook().after_train()
+    Hook().release()
+    assert inside == [2.5, 0.25]
+
+
+def test_overhead_is_the_difference_of_medians_and_the_share_of_the_hooks():
+    """Medians 10 and 11 seconds are 10 % more; 0.1 of 11 and 0.2 of 10 seconds in hooks are 0.909 and 2 %."""
+    plain = [dict(processor_s=seconds, hooks_s=0.0) for seconds in (9.0, 10.0, 30.0)]
+    shown = [dict(processor_s=seconds, hooks_s=inside) for seconds, inside in ((11.0, 0.1), (11.0, 0.1), (10.0, 0.2))]
+    ways = summarise_overhead(dict(plain=plain, display=shown))["ways"]
+    assert ways["display"]["more_percent"] == 10.0
+    assert ways["display"]["hooks_percent"] == 0.909
+    assert ways["plain"]["processor_s"] == 10.0

@@ -1,5 +1,6 @@
 """Progress bars of commands, on terminals rendered by pyte."""
 
+import io
 import sys
 import time
 
@@ -36,7 +37,7 @@ def test_bytes_are_written_in_megabytes_and_the_rest_of_a_download_has_its_own_s
     progress = Progress("file", 4_000_000, is_bytes=True)
     progress.skip(1_000_000)
     progress.advance(2_000_000)
-    console = Console(width=60, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=60, record=True, file=io.StringIO())
     console.print(progress._render())
     text = console.export_text()
     assert "file 3.0 MB of 4.0 MB" in text
@@ -95,7 +96,7 @@ def test_long_path_can_be_copied_in_one_piece():
 
 def test_facts_stand_below_each_other():
     """Tab stops are every 10 columns: "loss 1.0" takes one and its gap a second, the long one three."""
-    console = Console(width=40, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=40, record=True, file=io.StringIO())
     console.print(FactLines([("loss", "1.0"), ("lr", "0.1"), ("a_long_name_of_one", "2.0"), ("", "3 left")]))
     lines = [line.rstrip() for line in console.export_text().splitlines()]
     assert lines == ["loss 1.0  lr 0.1", "a_long_name_of_one 2.0        3 left"]

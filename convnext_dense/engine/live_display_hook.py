@@ -72,7 +72,7 @@ class LiveDisplayHook(Hook):
         """Print the metrics above the display."""
         self._evaluated = None
         if metrics:
-            self._print_metrics(self._position(), metrics)
+            self._print_metrics(self._position(self._epoch + bool(self._batch)), metrics)
         self._display.draw(now=True)
 
     def before_test_epoch(self, runner: Any) -> None:
@@ -124,15 +124,15 @@ class LiveDisplayHook(Hook):
             text += more
         terminal.print_line(text)
 
-    def _position(self) -> str:
+    def _position(self, epoch: int) -> str:
         if self._runner.log_processor.by_epoch:
-            return f"Epoch {self._epoch + 1}/{self._runner.max_epochs}"
+            return f"Epoch {epoch}/{self._runner.max_epochs}"
         return f"Iteration {self._done}/{self._runner.max_iters}"
 
     def _render(self) -> RenderableType:
         lines: list[RenderableType] = []
         if self._is_training:
-            label = self._position()
+            label = self._position(min(self._epoch + 1, self._runner.max_epochs))
             if self._runner.log_processor.by_epoch:
                 label += f", batch {_counted(self._batch, self._batches)}"
             lines = [terminal.bar_line(label, self._done, self._runner.max_iters), self._facts()]

@@ -68,14 +68,21 @@ class NoiseHook(Hook):
     def __init__(self, kind):
         self.kind = kind
 
+    def _wait(self, runner):
+        Path(runner.work_dir, "reached").touch()
+        time.sleep(3)
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if self.kind == "key in evaluation" and batch_idx == 1:
+            self._wait(runner)
+
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if runner.iter != 2:
             return
         if self.kind == "error":
             raise RuntimeError("on purpose")
         if self.kind == "key":
-            Path(runner.work_dir, "reached").touch()
-            time.sleep(3)
+            self._wait(runner)
         if self.kind == "noise":
             print("printed")
             sys.stderr.write(warnings.formatwarning("of Python", UserWarning, "file.py", 1, "the_line()"))
@@ -118,6 +125,8 @@ def test_epochs_losses_and_the_best_metric_are_those_of_the_log(crops, tmp_path)
     for epoch, accuracy in enumerate(accuracies, start=1):
         assert f"Epoch {epoch}/2: accuracy/top1 {accuracy:.4f}" in shown.text
     assert shown.showed("Epoch 2/2, batch 6/6", f"best accuracy/top1 {max(accuracies):.4f}")
+    speed = float(re.findall(r"([\d.]+) images/s", shown.text)[-1])
+    assert speed == pytest.approx(4 / float(re.findall(r" time: (\S+)  data_time: \S+  grad_norm", log)[-1]), rel=0.02)
     assert "Epoch(train)" not in shown.text
     assert f"{tmp_path}/epoch_2.pth" in "".join(shown.text.splitlines())
 
@@ -133,17 +142,21 @@ def test_iterations_are_counted_where_a_run_has_no_epochs(ade_folder, tmp_path):
 
 
 def test_batches_are_counted_where_gradients_are_accumulated(crops, tmp_path):
-    """24 images in batches of 4, two for each step of 8.
-
-    The fixed stem has 3*4*4*8 + 8 weights and a norm of 2*8; the block of 8 channels 7*7*8 + 8 (depthwise), 2*8 (norm),
-    8*32 + 32 and 32*8 + 8 (linear) and 8 (scale): 1,384 of 25,958.
-    """
-    options = {"effective_batch": 8, "train_cfg.max_epochs": 1, "+model.backbone.frozen_stages": 1}
-    shown = Terminal(train(crops, tmp_path, options=options))
+    """24 images in batches of 4, two for each step of 8."""
+    shown = Terminal(train(crops, tmp_path, options={"effective_batch": 8, "train_cfg.max_epochs": 1}))
     assert shown.code == 0, shown.text
     assert "Effective batch 8 = 1 process x 4 x 2." in shown.words
-    assert "25,958 parameters, 24,574 of them learnt." in shown.words
     assert all(shown.showed(f"Epoch 1/1, batch {number}/6") for number in range(7))
+
+
+def test_fixed_parameters_are_told_apart(crops, tmp_path):
+    """The stem has 3*4*4*8 + 8 weights and a norm of 2*8; the block of 8 channels 7*7*8 + 8 (depthwise), 2*8 (norm),
+    8*32 + 32 and 32*8 + 8 (linear) and 8 (scale): 1,384 of 25,958.
+    """
+    shown = Terminal(train(crops, tmp_path, options={"+model.backbone.frozen_stages": 1}))
+    assert "25,958 parameters, 24,574 of them learnt." in shown.words
+    assert "Error: frozen_stages=1 would keep" in shown.words  # random values
+    assert_is_given_back(shown)
 
 
 def test_resumed_run_goes_on_with_its_numbers_and_its_best_metric(crops, tmp_path):
@@ -156,17 +169,21 @@ def test_resumed_run_goes_on_with_its_numbers_and_its_best_metric(crops, tmp_pat
     assert "The run goes on after iteration 6 of 12." in shown.text
 
 
-def test_ctrl_c_is_answered_at_once_and_the_terminal_is_given_back(crops, tmp_path):
+def press_ctrl_c(work_dir):
+    """Returns what presses it once the hook waits for it."""
     pressed = []
 
     def press(shown, master):
-        if not pressed and (tmp_path / "reached").exists():
+        if not pressed and (work_dir / "reached").exists():
             os.write(master, b"\x03")
-            pressed.append(len(shown.frames))
+            pressed.append(True)
 
+    return press
+
+
+def test_ctrl_c_is_answered_at_once_and_the_terminal_is_given_back(crops, tmp_path):
     options = {"+custom_hooks": [dict(type="NoiseHook", kind="key")]}
-    shown = Terminal(train(crops, tmp_path, options=options), react=press)
-    assert pressed
+    shown = Terminal(train(crops, tmp_path, options=options), react=press_ctrl_c(tmp_path))
     assert shown.code == 130, shown.text
     answer = "Saving after this iteration, then exiting. Press Ctrl-C again to exit at once."
     assert any(answer in frame and "the run ends" not in frame for frame in shown.frames)
@@ -174,6 +191,18 @@ def test_ctrl_c_is_answered_at_once_and_the_terminal_is_given_back(crops, tmp_pa
     assert "SIGINT: the run ends after iteration 3. Continue from" in shown.words
     assert "Traceback" not in shown.text
     assert_is_given_back(shown)
+
+
+def test_evaluation_that_was_interrupted_is_shown_as_that_of_its_epoch(crops, tmp_path):
+    options = {"+custom_hooks": [dict(type="NoiseHook", kind="key in evaluation")]}
+    shown = Terminal(train(crops, tmp_path, options=options), react=press_ctrl_c(tmp_path))
+    assert shown.code == 130, shown.text
+    assert "accuracy/top1" not in shown.text
+    shown = Terminal(train(crops, tmp_path, resume="auto"))
+    assert shown.code == 0, shown.text
+    assert shown.showed("Epoch 2/2, batch 0/6", "Validation 2/3")
+    assert shown.text.count("Epoch 1/2: accuracy/top1") == 1
+    assert shown.text.count("Epoch 2/2: accuracy/top1") == 1
 
 
 def test_error_stands_whole_on_the_terminal(crops, tmp_path):
@@ -244,7 +273,7 @@ def test_without_a_screen_there_are_plain_lines(where, crops, tmp_path, capfd):
     assert text.count("accuracy/top1: ") == 2
     assert "Training ImageClassifier on ConvNeXt" in text
     assert "batch 1/6" not in text
-    for only in ONLY_IN_THE_FILE:
+    for only in (*ONLY_IN_THE_FILE, '"FileClient" will be deprecated'):
         assert only.strip() not in text
         assert only in log_of(tmp_path)
 
