@@ -25,6 +25,7 @@ if not torch.cuda.is_available():
 from convnext_dense.data.shapes.ade import write_ade
 from convnext_dense.data.shapes.coco import write_coco
 from convnext_dense.engine.signals import EXIT_CODES
+from convnext_dense.reports.curves_hook import CurvesHook
 
 TOOLS = Path(__file__).parents[1] / "tools"
 
@@ -118,6 +119,23 @@ def _imported_modules_are_no_garbage():
 def _unformatted_configs(monkeypatch):
     """Configs are written as mmengine writes them, but yapf, which takes longer than a small training, is left out."""
     monkeypatch.setattr(mmengine_config, "FormatCode", lambda text, **_: (text, True))
+
+
+_draw_curves = CurvesHook._draw
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _undrawn_curves():
+    """Drawing the curves of a run takes longer than a small training."""
+    CurvesHook._draw = lambda *_, **__: None
+    yield
+    CurvesHook._draw = _draw_curves
+
+
+@pytest.fixture
+def drawn_curves(monkeypatch):
+    """Runs of this test draw their curves."""
+    monkeypatch.setattr(CurvesHook, "_draw", _draw_curves)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from mmengine.dist import is_distributed
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.formats import FORMAT_NAMES
 from convnext_dense.engine.signals import EXIT_CODES
+from convnext_dense.engine.trackers import TRACKER_NAMES
 from convnext_dense.errors import UserError
 from convnext_dense.plug import take_step
 
@@ -33,6 +34,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", metavar="D", help="folder for logs and checkpoints (default: work_dirs/CONFIG)")
     parser.add_argument(
         "--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes are started"
+    )
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        choices=TRACKER_NAMES,
+        default=[],
+        metavar="NAME",
+        help=f"experiment trackers that get the run too: {', '.join(TRACKER_NAMES)}",
     )
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 

@@ -32,4 +32,5 @@ def main() -> None:
         show_dir=args.show_dir,
         out=args.out,
         launcher=args.launcher,
+        log=args.log,
     )

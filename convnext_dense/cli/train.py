@@ -65,6 +65,7 @@ def main() -> None:
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
         launcher=args.launcher,
+        log=args.log,
     )
 
 

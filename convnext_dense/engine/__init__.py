@@ -12,8 +12,11 @@ from convnext_dense.engine.local_checkpoints import read_local_checkpoint
 from convnext_dense.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from convnext_dense.engine.named_images_hook import NamedImagesHook
 from convnext_dense.engine.nonfinite_hook import NonFiniteHook
+from convnext_dense.engine.pictures_hook import PicturesHook
 from convnext_dense.engine.show_hook import ShowHook
 from convnext_dense.engine.single_value_hook import SingleValueHook
+from convnext_dense.engine.trackers import WandbVisBackend
+from convnext_dense.engine.validation_hook import ValidationHook
 
 __all__ = [
     "CheckpointGuardHook",
@@ -25,9 +28,12 @@ __all__ = [
     "IterBasedTrainLoop",
     "NamedImagesHook",
     "NonFiniteHook",
+    "PicturesHook",
     "PositionedBatchSampler",
     "ShowHook",
     "SingleValueHook",
+    "ValidationHook",
+    "WandbVisBackend",
     "evaluate_model",
     "read_config",
     "read_local_checkpoint",
