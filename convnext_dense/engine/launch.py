@@ -228,8 +228,7 @@ def _build_runner(
 ) -> Runner | FlexibleRunner:
     """Build the runner with more hooks, and write the notes into its log.
 
-    The work dir and checkpoints get ``recipe`` with launcher and ``resume`` reset, so that a run with it starts from the
-    beginning.
+    The work dir and checkpoints get ``recipe`` with launcher and ``resume`` reset, so that a run with it starts anew.
     """
     if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
         seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
