@@ -17,14 +17,14 @@ class CurvesHook(Hook):
     """Writes ``curves.png`` and ``report.html`` into the work dir at every evaluation and at the end.
 
     Of a run whose evaluations follow each other so fast that this would take more than a hundredth of its time, it
-    leaves some out, but never the end. A fault is a warning, and nothing more is drawn after it.
+    leaves some out, but never the end; the first drawing, in which packages are imported, does not count. A fault is a warning, and nothing more is drawn after it.
     """
 
     priority = "LOWEST"  # after the log and the checkpoints are written
 
     def __init__(self) -> None:
         self._start: float | None = None  # of the training
-        self._spent = 0.0  # seconds
+        self._spent = 0.0  # seconds, after the first drawing
         self._drawn_at = -1  # iteration
         self._where = ""
         self._is_broken = False
@@ -57,6 +57,7 @@ class CurvesHook(Hook):
             runner.logger.warning(f"The curves of this run are not drawn: {type(error).__name__}: {error}")
             self._is_broken, self._where = True, ""
             return
-        self._spent += time.monotonic() - before
+        if self._where:
+            self._spent += time.monotonic() - before
         self._drawn_at = runner.iter
         self._where = f"Curves: {report.page or report.curves}. {report.hint}".strip()

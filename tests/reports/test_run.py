@@ -296,8 +296,8 @@ def test_evaluations_in_quick_succession_are_left_out_and_the_end_is_drawn(logge
     assert drawn[-1] == 460.0  # nothing has happened since the last evaluation
     clock[0], runner.iter = 470.0, 6
     hook.after_train(runner)
-    # After the first, 2 s are a hundredth of 200 s, and 4 s after the second of 400 s.
-    assert drawn == [50.0, 250.0, 460.0, 470.0]
+    # The first does not count. After the second, 2 s are a hundredth of 200 s, and after the third, 4 s of 400 s.
+    assert drawn == [50.0, 100.0, 250.0, 460.0, 470.0]
     assert runner.logger == [("info", "Curves: report.html.")] * 2
 
 
