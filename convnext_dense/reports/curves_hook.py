@@ -17,7 +17,8 @@ class CurvesHook(Hook):
     """Writes ``curves.png`` and ``report.html`` into the work dir at every evaluation and at the end.
 
     Of a run whose evaluations follow each other so fast that this would take more than a hundredth of its time, it
-    leaves some out, but never the end; the first drawing, in which packages are imported, does not count. A fault is a warning, and nothing more is drawn after it.
+    leaves some out, but never the end; the first drawing, in which packages are imported, does not count. A fault is a
+    warning, and nothing more is drawn after it.
     """
 
     priority = "LOWEST"  # after the log and the checkpoints are written

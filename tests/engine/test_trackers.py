@@ -165,6 +165,7 @@ def test_a_resumed_run_is_a_run_of_the_same_experiment_that_goes_on_at_its_itera
     assert [event.step for event in events_of(run, 1).Scalars("train/loss")] == [5, 6]
 
 
+@pytest.mark.slow
 def test_mlflow_continues_the_run_that_the_environment_names(run, folder, monkeypatch):
     client, (_, second) = mlflow_of(run)
     monkeypatch.setenv("MLFLOW_RUN_ID", second.info.run_id)
@@ -193,6 +194,7 @@ def test_a_test_sends_its_metrics_and_eight_pictures(run, folder, tmp_path):
     assert len(events.Tags()["images"]) == 8
 
 
+@pytest.mark.slow
 def test_segmenters_send_pictures(tmp_path):
     folder = tmp_path / "ade"
     write_ade(folder, 4, num_val=9, image_size=(64, 64), seed=1)
@@ -243,6 +245,7 @@ def test_classifiers_send_pictures_of_the_images_of_their_labels(tmp_path):
         assert (picture[:100].mean() > 128) == (place < 4)
 
 
+@pytest.mark.slow
 def test_one_of_several_processes_logs(tmp_path):
     write_classes(tmp_path / "own")
     job = dict(
@@ -336,6 +339,7 @@ def test_an_unknown_tracker_is_named():
         train_model(DETECTOR, log=["excel"])
 
 
+@pytest.mark.slow
 def test_a_fault_in_drawing_is_a_warning_and_the_run_goes_on(folder, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise ValueError("no colour left")
@@ -348,6 +352,7 @@ def test_a_fault_in_drawing_is_a_warning_and_the_run_goes_on(folder, tmp_path, m
     assert len(events_of(tmp_path).Scalars("val/coco/bbox_mAP")) == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_keeps_what_it_sent(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("convnext_dense.evaluation.coco_metric.CocoMetric.compute_metrics", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
