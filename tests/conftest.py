@@ -26,6 +26,7 @@ if not torch.cuda.is_available():
 
 from convnext_dense.data.shapes.ade import write_ade
 from convnext_dense.data.shapes.coco import write_coco
+from convnext_dense.reports.curves_hook import CurvesHook
 from convnext_dense.signals import EXIT_CODES
 
 TOOLS = Path(__file__).parents[1] / "tools"
@@ -127,6 +128,23 @@ def _quick_runs():
         patch.setattr(mmengine_config, "FormatCode", lambda text, **_: (text, True))
         patch.setattr(base_dataset, "gc", SimpleNamespace(collect=lambda: 0))
         yield
+
+
+_draw_curves = CurvesHook._draw
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _undrawn_curves():
+    """Drawing the curves of a run takes longer than a small training."""
+    CurvesHook._draw = lambda *_, **__: None
+    yield
+    CurvesHook._draw = _draw_curves
+
+
+@pytest.fixture
+def drawn_curves(monkeypatch):
+    """Runs of this test draw their curves."""
+    monkeypatch.setattr(CurvesHook, "_draw", _draw_curves)
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,8 @@ FORMAT_NAMES = (
     "yolo",
 )
 
+TRACKER_NAMES = ("tensorboard", "wandb", "mlflow", "clearml", "neptune", "dvclive", "aim")
+
 
 def parser_of(command: ModuleType, prog: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of a command's module; ``args.fail`` of what it parses ends with the usage and a sentence."""
@@ -63,6 +65,14 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work-dir", metavar="D", help="folder for logs and checkpoints (default: work_dirs/CONFIG)")
     parser.add_argument(
         "--launcher", choices=["none", "pytorch", "slurm"], default="none", help="how processes are started"
+    )
+    parser.add_argument(
+        "--log",
+        nargs="+",
+        choices=TRACKER_NAMES,
+        default=[],
+        metavar="NAME",
+        help=f"experiment trackers that get the run too: {', '.join(TRACKER_NAMES)}",
     )
     parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 

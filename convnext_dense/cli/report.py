@@ -1,5 +1,6 @@
 """Write what a trained model gets right and wrong: python tools/report.py CONFIG CHECKPOINT.
 
+Or with the work dir of a training alone, how it went: python tools/report.py WORK_DIR
 Or compare runs: python tools/report.py --compare RUN1 RUN2 ...
 """
 
@@ -13,11 +14,14 @@ from convnext_dense.cli.command_line import (
     add_options_argument,
     data_folder,
 )
+from convnext_dense.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``."""
-    parser.add_argument("config", nargs="?", help="path of the config")
+    parser.add_argument(
+        "config", nargs="?", metavar="CONFIG|WORK_DIR", help="path or name of the config, or the work dir of a training"
+    )
     parser.add_argument("checkpoint", nargs="?", help="path, address or zoo:NAME of the weights")
     parser.add_argument(
         "--compare",
@@ -36,8 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the report."""
-    if (args.checkpoint is None) == (args.compare is None) or (args.compare and args.config):
-        args.fail("give CONFIG and CHECKPOINT, or --compare and two runs or more")
+    if (args.config is None) == (args.compare is None):
+        args.fail("give CONFIG and CHECKPOINT, a WORK_DIR, or --compare and two runs or more")
+    if args.config and args.checkpoint is None:
+        _report_run(Path(args.config))
+        return
     from convnext_dense.reports.reporting import compare_reports, report_on
 
     arguments: dict[str, Any] = dict(
@@ -51,3 +58,14 @@ def run(args: argparse.Namespace) -> None:
     predictions = f", the predictions in {report.predictions}" if report.predictions else ""
     print(f"The numbers are in {report.numbers}{predictions}")
     print(report.page)
+
+
+def _report_run(work_dir: Path) -> None:
+    from convnext_dense.reports.run_page import report_run
+
+    if not work_dir.is_dir():
+        raise UserError(f"{work_dir} is no work dir of a training; to report on a model, give its CHECKPOINT too.")
+    run = report_run(work_dir)
+    print(f"{run.curves}{f'. {run.hint}' if run.hint else ''}")
+    if run.page:
+        print(run.page)

@@ -35,4 +35,5 @@ def run(args: argparse.Namespace) -> None:
         show_dir=args.show_dir,
         out=args.out,
         launcher=args.launcher,
+        log=args.log,
     )

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> None:
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
         launcher=args.launcher,
+        log=args.log,
     )
 
 

@@ -13,9 +13,12 @@ from convnext_dense.engine.local_checkpoints import read_local_checkpoint
 from convnext_dense.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from convnext_dense.engine.named_images_hook import NamedImagesHook
 from convnext_dense.engine.nonfinite_hook import NonFiniteHook
+from convnext_dense.engine.pictures_hook import PicturesHook
 from convnext_dense.engine.show_hook import ShowHook
 from convnext_dense.engine.single_value_hook import SingleValueHook
 from convnext_dense.engine.summary_hook import SummaryHook
+from convnext_dense.engine.trackers import WandbVisBackend
+from convnext_dense.engine.validation_hook import ValidationHook
 
 __all__ = [
     "CheckpointGuardHook",
@@ -28,10 +31,13 @@ __all__ = [
     "LiveDisplayHook",
     "NamedImagesHook",
     "NonFiniteHook",
+    "PicturesHook",
     "PositionedBatchSampler",
     "ShowHook",
     "SingleValueHook",
     "SummaryHook",
+    "ValidationHook",
+    "WandbVisBackend",
     "evaluate_model",
     "read_config",
     "read_local_checkpoint",

@@ -42,10 +42,14 @@ from convnext_dense.engine.preparing import (
 from convnext_dense.engine.processes import check_batches
 from convnext_dense.engine.resuming import find_start
 from convnext_dense.engine.show_hook import ShowHook
+from convnext_dense.engine.trackers import add_trackers, closed_on_errors, require_trackers
 from convnext_dense.engine.workers import shield_workers
 from convnext_dense.engine.written_config import WrittenConfig, kept_unless_begun
 from convnext_dense.errors import UserError
 from convnext_dense.signals import leaving_on_signals
+
+# Of every training; they are no part of the config that is written into the work dir.
+_TRAINING_HOOKS = [dict(type=f"convnext_dense.{name}") for name in ("ValidationHook", "CurvesHook")]
 
 
 @leaving_on_signals()
@@ -64,6 +68,7 @@ def train_model(
     amp: bool = False,
     auto_scale_lr: bool = False,
     launcher: str = "none",
+    log: Sequence[str] = (),
 ) -> None:
     """Train a model.
 
@@ -83,11 +88,14 @@ def train_model(
         amp: Whether to train in mixed precision if the device supports it.
         auto_scale_lr: Whether to scale the learning rate to the actual batch size, by the config's base batch size.
         launcher: ``'none'``, ``'pytorch'`` or ``'slurm'``.
+        log: Names of experiment trackers that get the run too, of ``TRACKER_NAMES``.
 
     Raises:
-        UserError: The config, the data or a checkpoint has an error; the message says what to do.
+        UserError: The config, the data or a checkpoint has an error, or a tracker is missing; the message says what to
+            do.
         SystemExit: A signal ended the run, see ``InterruptHook``; nothing is saved before the first iteration.
     """
+    require_trackers(log)
     if auto_scale_lr:
         check_flag(options, "auto_scale_lr.enable", True, "--auto-scale-lr")
     cfg, notes = read_run(
@@ -111,11 +119,17 @@ def train_model(
         Checkpoint(checkpoint)  # fail on a missing or damaged file now, not after reading the data
     notes += prepare(cfg, training_preparations(amp=amp, auto_scale_lr=auto_scale_lr, resumed=goes_on))
 
+    recipe = copy.deepcopy(cfg)
     running = RunningHook()
+    hooks = [*_TRAINING_HOOKS, *add_trackers(cfg, log, "val"), running]
     with kept_unless_begun(cfg, lambda: running.is_running):
-        runner = _build_runner(cfg, notes, load_from=checkpoint, resume=goes_on)
-        runner.register_hook(running)
-        with _released(runner), name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
+        runner = _build_runner(cfg, notes, hooks, recipe=recipe, load_from=checkpoint, resume=goes_on)
+        with (
+            _released(runner),
+            name_config_faults(cfg, running),
+            name_run_faults(cfg.work_dir),
+            closed_on_errors(runner),
+        ):
             runner.train()
     if is_main_process():
         best = getattr(checkpoint_hook_of(runner), "best_ckpt_path", None)
@@ -139,6 +153,7 @@ def evaluate_model(
     show_dir: str | None = None,
     out: str | None = None,
     launcher: str = "none",
+    log: Sequence[str] = (),
 ) -> dict[str, float]:
     """Evaluate a checkpoint on the config's test split.
 
@@ -157,10 +172,12 @@ def evaluate_model(
         out: Where to write predictions. Detection: ``NAME.json`` gives ``NAME.bbox.json`` and ``NAME.segm.json`` in
             COCO's result format. Segmentation: a folder for one label image per image, with the labels of the data set.
         launcher: As for ``train_model``.
+        log: As for ``train_model``.
 
     Returns:
         The metrics by name.
     """
+    require_trackers(log)
     _check_test_options(options, checkpoint)
     checkpoint = str(fetch(checkpoint))
     opened = Checkpoint(checkpoint)
@@ -184,18 +201,21 @@ def evaluate_model(
     recipe = copy.deepcopy(cfg)
     if tta:
         use_tta(cfg, config)
-    show = None if show_dir is None else _show_hook(cfg, show_dir, config)
+    hooks: list[Any] = [] if show_dir is None else [_show_hook(cfg, show_dir, config)]
     if out is not None:
         write_predictions_to(cfg, out, options)
+    running = RunningHook()
+    hooks += [*add_trackers(cfg, log, "test"), running]
     tested = f"the test data of {config}"
     check_is_written(cfg, tested if data is None else f"the {splits['test']} split of {DataFolder.of(data).path}")
 
-    runner = _build_runner(cfg, notes, recipe=recipe, load_from=checkpoint, resume=False)
-    if show is not None:
-        runner.register_hook(show)
-    running = RunningHook()
-    runner.register_hook(running)
-    with _released(runner), name_config_faults(cfg, running), name_run_faults(cfg.work_dir):
+    runner = _build_runner(cfg, notes, hooks, recipe=recipe, load_from=checkpoint, resume=False)
+    with (
+        _released(runner),
+        name_config_faults(cfg, running),
+        name_run_faults(cfg.work_dir),
+        closed_on_errors(runner),
+    ):
         check_batches(runner.test_loop.dataloader, "test_dataloader")
         shield_workers(runner.test_loop.dataloader)
         metrics = runner.test()
@@ -214,12 +234,11 @@ def _check_test_options(options: Mapping[str, Any] | None, checkpoint: str) -> N
 
 
 def _build_runner(
-    cfg: Config, notes: list[str], *, load_from: str | None, resume: bool, recipe: Config | None = None
+    cfg: Config, notes: list[str], hooks: Sequence[Any], *, recipe: Config, load_from: str | None, resume: bool
 ) -> Runner | FlexibleRunner:
-    """Build the runner, and write the notes into its log.
+    """Build the runner with more hooks, and write the notes into its log.
 
-    The work dir and checkpoints get ``recipe``, by default ``cfg``, with launcher and ``resume`` reset, so that a run
-    with it starts from the beginning.
+    The work dir and checkpoints get ``recipe`` with launcher and ``resume`` reset, so that a run with it starts anew.
     """
     if cfg.launcher == "pytorch" and get_device() == "cpu" and not is_distributed():
         seconds = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
@@ -227,15 +246,15 @@ def _build_runner(
         # mmengine's own initialization sets a CUDA device with every backend
         torch.distributed.init_process_group("gloo", timeout=timeout)
     with name_config_faults(cfg):
-        recipe = WrittenConfig.of(recipe or cfg)
+        recipe = WrittenConfig.of(recipe)
         recipe.update(launcher="none", resume=False)
         kind = FlexibleRunner if cfg.get("strategy") else Runner
         parts = {name: copy.deepcopy(cfg[name]) for name in inspect.signature(kind).parameters if name in cfg}
         runner = kind(**{**parts, "load_from": load_from, "resume": resume, "cfg": recipe})
-    runner.register_hook(dict(type="convnext_dense.NamedImagesHook"))
-    runner.register_hook(dict(type="convnext_dense.SummaryHook"))
-    if is_main_process() and terminal.is_live():
-        runner.register_hook(dict(type="convnext_dense.LiveDisplayHook"))
+    shown = [dict(type="convnext_dense.LiveDisplayHook")] if is_main_process() and terminal.is_live() else []
+    names = ("NamedImagesHook", "SummaryHook")
+    for hook in (*(dict(type=f"convnext_dense.{name}") for name in names), *shown, *hooks):
+        runner.register_hook(hook)
     if hasattr(runner, "model"):
         check_widths(runner.model, cfg)
     for note in notes:

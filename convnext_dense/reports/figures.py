@@ -8,6 +8,8 @@ import numpy as np
 _WIDTH, _HEIGHT = 560, 340  # pixels
 _BINS = 40
 MAX_NAMES = 150  # of classes in one figure
+_LEGEND: dict[str, Any] = dict(label_text_font_size="11px", ncols=4, margin=2, location="left", border_line_color=None)
+_FEW_POINTS = 25  # of a curve, which are marked
 _BLUE, _GREY = "#3366aa", "#999999"
 
 
@@ -179,4 +181,52 @@ def reliability(rows: Sequence[Mapping[str, float]]) -> Any:
     points = plot.scatter("score", "precision", source=source, color=_BLUE, size=8)
     tips = [("score", "@score{0.00}"), ("precision", "@precision{0.00}"), ("objects", "@objects")]
     plot.add_tools(HoverTool(renderers=[points], tooltips=tips))
+    return plot
+
+
+def lines(
+    title: str,
+    curves: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    *,
+    y: str,
+    end: float,
+    is_log: bool = False,
+    epoch_length: float | None = None,
+    starts: Sequence[float] = (),
+) -> Any:
+    """Draw curves over the iterations of a run, each with its name; a click on a name hides its curve.
+
+    Args:
+        title: The heading.
+        curves: Name, iterations and values of each.
+        y: What the values are.
+        end: The last iteration to show.
+        is_log: Whether to show them on a logarithmic scale.
+        epoch_length: Iterations of an epoch, to say the epoch under the pointer.
+        starts: Iterations after which the run was resumed.
+    """
+    from bokeh.models import ColumnDataSource, HoverTool
+    from bokeh.models.annotations import Legend, LegendItem, Span
+    from bokeh.palettes import Category10, turbo
+
+    scale = "log" if is_log else "linear"
+    plot = _figure(title, "iteration", y, y_axis_type=scale, x_range=(0, 1.02 * end), max_width=900, height=420)
+    colours = Category10[10] if len(curves) <= 10 else turbo(len(curves) + 2)[1:-1]
+    items, drawn = [], []
+    for (name, xs, ys), colour in zip(curves, colours, strict=False):
+        columns = dict(x=list(xs), y=list(ys))
+        if epoch_length:
+            columns["epoch"] = [number / epoch_length for number in xs]
+        source = ColumnDataSource(columns)
+        line = plot.line("x", "y", source=source, color=colour, line_width=2, alpha=0.9, name=name)
+        is_sparse = len(xs) <= _FEW_POINTS
+        points = [plot.scatter("x", "y", source=source, color=colour, size=6)] if is_sparse else []
+        items.append(LegendItem(label=name, renderers=[line, *points]))
+        drawn.append(line)
+    for start in starts:
+        plot.add_layout(Span(location=start, dimension="height", line_color=_GREY, line_dash="dotted"))
+    if len(items) > 1:
+        plot.add_layout(Legend(items=items, click_policy="hide", **_LEGEND), "below")
+    tips = [("", "$name"), ("iteration", "@x{0,0}"), *([("epoch", "@epoch{0.0}")] if epoch_length else [])]
+    plot.add_tools(HoverTool(renderers=drawn, tooltips=[*tips, (y, "@y{0.00000}")]))
     return plot

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convnext_dense.cli.command_line import FORMAT_NAMES, parser_of
+from convnext_dense.cli.command_line import FORMAT_NAMES, TRACKER_NAMES, parser_of
 from convnext_dense.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[2]
@@ -73,11 +73,13 @@ def test_choices_are_those_of_the_package():
     from convnext_dense.data import formats
     from convnext_dense.data.checks import inspection
     from convnext_dense.description import TABLES
+    from convnext_dense.engine import trackers
     from convnext_dense.export import quantising, tracing
     from convnext_dense.inference import Tiles
     from convnext_dense.serving.limits import Limits
 
     assert list(FORMAT_NAMES) == formats.FORMAT_NAMES
+    assert TRACKER_NAMES == trackers.TRACKER_NAMES
     assert list(convert_checkpoint.LAYOUTS) == list(WRITABLE)
     assert list(describe.TABLE_NAMES) == list(TABLES)
     assert zoo.TASKS == TASKS
@@ -93,11 +95,11 @@ def test_choices_are_those_of_the_package():
 
 def test_a_command_ends_with_its_own_usage(capsys):
     with pytest.raises(SystemExit) as end:
-        main(["report", "config.py"])
+        main(["report"])
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("usage: convnext-dense report ")
-    assert "give CONFIG and CHECKPOINT, or --compare" in error
+    assert "give CONFIG and CHECKPOINT, a WORK_DIR, or --compare" in error
 
 
 def test_a_command_runs_anywhere_by_names(tmp_path):

@@ -198,8 +198,9 @@ def test_a_classifier_and_the_comparison_of_two_runs(tmp_path, run_tool):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["config.py"], "give CONFIG and CHECKPOINT, or --compare"),
-        (["config.py", "weights.pth", "--compare", "a", "b"], "give CONFIG and CHECKPOINT, or --compare"),
+        ([], "give CONFIG and CHECKPOINT, a WORK_DIR, or --compare"),
+        (["config.py"], "config.py is no work dir of a training; to report on a model, give its CHECKPOINT too"),
+        (["config.py", "weights.pth", "--compare", "a", "b"], "give CONFIG and CHECKPOINT, a WORK_DIR, or --compare"),
         (["--compare", "a"], "needs two runs or more"),
         (["--compare", "nowhere", "nothing"], "nowhere has no report and no run"),
     ],
