@@ -6,6 +6,9 @@ or more, and lets configs be named by their packages. It imports neither torch n
 changed when they are imported, and does not touch a compiled mmcv.
 """
 
+from importlib import import_module
+from typing import Any
+
 from convnext_dense.openmmlab import (
     allow_mmengine_checkpoints,
     keep_a_pixel_on_resizing,
@@ -13,9 +16,20 @@ from convnext_dense.openmmlab import (
     serve_mmcv_ops,
 )
 
+_COMMANDS = ("train", "test", "report")
+
 __version__ = "0.1.0"
 
 serve_mmcv_ops()
 keep_a_pixel_on_resizing()
 allow_mmengine_checkpoints()
 name_shipped_configs()
+
+
+def __getattr__(name: str) -> Any:
+    """Import what notebooks use when it is asked for: ``train``, ``test``, ``report`` and ``load_model``."""
+    if name in _COMMANDS:
+        return getattr(import_module("convnext_dense.commands"), name)
+    if name == "load_model":
+        return import_module("convnext_dense.inference").load_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

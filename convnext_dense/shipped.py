@@ -13,6 +13,11 @@ PACKAGES = (OURS, "mmdet", "mmseg")
 CONFIGS = Path(__file__).parent / ".mim" / "configs"
 
 
+def shipped_name(config: str) -> str:
+    """Return the name of one of our configs, which tables name as ``configs/...``."""
+    return f"{OURS}::{config.removeprefix('configs/')}"
+
+
 def find_config(name: str | os.PathLike) -> Path:
     """Return the file of a config.
 

@@ -23,6 +23,8 @@ COMMANDS = {
     "zoo": "list, show, fetch or verify public weights",
     "convert-checkpoint": "convert a checkpoint to another layout",
     "make-shapes": "draw the data of the demos",
+    "demo": "train, test and use a small model on drawn data",
+    "completion": "print the completion of a shell",
 }
 _OTHER_NAMES = {"check": "check-dataset", "convert": "convert-checkpoint"}
 

@@ -5,8 +5,6 @@ CONFIG is a file, or a config that mmdet or mmseg ships, such as mmdet::retinane
 """
 
 import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from convnext_dense.cli.command_line import (
     add_road_arguments,
@@ -15,9 +13,6 @@ from convnext_dense.cli.command_line import (
     data_folder,
     set_local_rank,
 )
-
-if TYPE_CHECKING:
-    from mmengine.config import Config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,26 +45,31 @@ def run(args: argparse.Namespace) -> None:
         args.fail("--backbone-weights needs --backbone")
     if args.backbone and (args.step or args.regime):
         args.fail("--step and --regime change the config's own backbone, which --backbone replaces: leave one out")
-    from convnext_dense.config.finetuning import Choices
-    from convnext_dense.engine import train_model
+    from convnext_dense.commands import train
 
     set_local_rank(args.local_rank)
-    change = _plug(args.backbone, args.backbone_weights) if args.backbone else change_step(args)
-    train_model(
+    road = change_step(args)
+    train(
         args.config,
-        args.cfg_options,
-        change=change,
         data=data_folder(args),
-        channels=args.channels,
-        bands=args.bands,
-        choices=Choices(args.epochs, args.batch, args.early_stop, args.freeze, args.augment),
-        work_dir=args.work_dir,
+        backbone=args.backbone,
+        backbone_weights=args.backbone_weights,
         init_from=args.init_from,
         resume=args.resume,
+        epochs=args.epochs,
+        batch=args.batch,
+        early_stop=args.early_stop,
+        freeze=args.freeze,
+        augment=args.augment,
+        options=args.cfg_options,
+        channels=args.channels,
+        bands=args.bands,
+        work_dir=args.work_dir,
         amp=args.amp,
         auto_scale_lr=args.auto_scale_lr,
         launcher=args.launcher,
         log=args.log,
+        **({} if road is None else dict(change=road)),
     )
 
 
@@ -94,17 +94,3 @@ def _batch(value: str) -> int | str:
     if not value.isdecimal() or int(value) < 1:
         raise argparse.ArgumentTypeError(f"'{value}' must be a number of images, or auto")
     return int(value)
-
-
-def _plug(backbone: str, weights: str | None) -> "Callable[[Config], Config]":
-    from convnext_dense.plug import default_weights, diff_configs, has_weights, parse_backbone, plug_backbone
-
-    arch, kwargs = parse_backbone(backbone)
-
-    def change(cfg: "Config") -> "Config":
-        needs_weights = weights is None and "finetune" in cfg and has_weights(cfg.model)
-        plugged = plug_backbone(cfg, arch, default_weights(backbone) if needs_weights else weights, **kwargs)
-        print(diff_configs(cfg, plugged))
-        return plugged
-
-    return change

@@ -16,6 +16,7 @@ from convnext_dense.description.zoo_table import describe_numbers
 from convnext_dense.engine import evaluate_model
 from convnext_dense.errors import UserError
 from convnext_dense.models import ConvNeXt, IsotropicConvNeXt
+from convnext_dense.shipped import shipped_name
 
 # Published metric -> metric of a test, and what makes a percentage of it.
 _METRICS = {
@@ -68,7 +69,7 @@ def fetch_entry(entry: ZooEntry) -> str:
 def build_model(entry: ZooEntry) -> torch.nn.Module:
     """Build the model that the weights of an entry fill, on the meta device."""
     if entry.config is not None:
-        return build_on_meta(read_config(entry.config))
+        return build_on_meta(read_config(shipped_name(entry.config)))
     kwargs: dict[str, Any] = dict(entry.backbone)
     kind = IsotropicConvNeXt if kwargs.pop("type", None) == "IsotropicConvNeXt" else ConvNeXt
     with torch.device("meta"):
@@ -95,7 +96,7 @@ def verify_entries(
     for entry in entries:
         folder = {} if data is None else _DATA_OPTIONS[entry.task](data)
         measured = evaluate_model(
-            str(entry.config),
+            shipped_name(str(entry.config)),
             f"{PREFIX}{entry.name}",
             {**folder, **(options or {})},
             work_dir=str(Path(work_dir, entry.name)),

@@ -21,7 +21,7 @@ from convnext_dense.description.markdown import format_difference, format_table
 from convnext_dense.description.published import read_published
 from convnext_dense.models import ConvNeXt, IsotropicConvNeXt, RoadmapNet
 from convnext_dense.models.roadmap import REGIMES, STEPS
-from convnext_dense.shipped import OURS
+from convnext_dense.shipped import shipped_name
 
 NUM_CLASSES = 1000
 _NOT_MEASURED = "not measured"
@@ -36,7 +36,7 @@ def build_table(name: str) -> str:
 
 def _read(config: str) -> Config:
     """Return a config of the published values, which name it as ``configs/...``."""
-    return read_config(f"{OURS}::{config.removeprefix('configs/')}")
+    return read_config(shipped_name(config))
 
 
 def classifier_params(backbone: Any) -> float:

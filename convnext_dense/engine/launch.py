@@ -7,7 +7,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -52,6 +53,20 @@ from convnext_dense.signals import leaving_on_signals
 _TRAINING_HOOKS = [dict(type=f"convnext_dense.{name}") for name in ("ValidationHook", "CurvesHook")]
 
 
+class Training(NamedTuple):
+    """What a training left.
+
+    Attributes:
+        config: Path of the config that was trained, with the options of the run.
+        checkpoint: Path of the best checkpoint; of the last one where none is the best; None where none was written.
+        work_dir: Folder of checkpoints, logs and curves.
+    """
+
+    config: Path
+    checkpoint: Path | None
+    work_dir: Path
+
+
 @leaving_on_signals()
 def train_model(
     config: str | os.PathLike,
@@ -69,7 +84,7 @@ def train_model(
     auto_scale_lr: bool = False,
     launcher: str = "none",
     log: Sequence[str] = (),
-) -> None:
+) -> Training:
     """Train a model.
 
     Args:
@@ -131,12 +146,14 @@ def train_model(
             closed_on_errors(runner),
         ):
             runner.train()
+    best, last = getattr(checkpoint_hook_of(runner), "best_ckpt_path", None), find_latest_checkpoint(cfg.work_dir)
     if is_main_process():
-        best = getattr(checkpoint_hook_of(runner), "best_ckpt_path", None)
         runner.logger.info(
-            f"{f'Best checkpoint: {best}. ' if best else ''}Last checkpoint: {find_latest_checkpoint(cfg.work_dir)}. "
-            f"Log: {runner.log_dir}"
+            f"{f'Best checkpoint: {best}. ' if best else ''}Last checkpoint: {last}. Log: {runner.log_dir}"
         )
+    return Training(
+        Path(cfg.work_dir, Path(cfg.filename).name), Path(best or last) if best or last else None, Path(cfg.work_dir)
+    )
 
 
 def evaluate_model(

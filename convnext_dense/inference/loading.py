@@ -12,8 +12,7 @@ from convnext_dense.errors import UserError
 from convnext_dense.inference.exported import ExportedPredictor
 from convnext_dense.inference.model import LoadedModel
 from convnext_dense.inference.predictor import Predictor
-
-_ROOT = Path(__file__).parents[2]  # of the checkout, where the configs are
+from convnext_dense.shipped import shipped_name
 
 
 def load_model(
@@ -42,7 +41,7 @@ def load_model(
         entry = find_entry(name.removeprefix(PREFIX))
         if entry.config is None:
             raise UserError(f"{name} is a backbone, not a detector or a segmenter: give a config and its checkpoint.")
-        return Predictor(_ROOT / entry.config, name, options=options, device=device)
+        return Predictor(shipped_name(entry.config), name, options=options, device=device)
     if is_whole(name):
         if options or device:
             raise UserError(f"{name} is an exported model, which has neither options nor a device.")

@@ -63,7 +63,7 @@ def test_wrong_commands_are_said():
 
 def test_every_tool_is_a_command():
     tools = {path.stem.replace("_", "-") for path in (ROOT / "tools").glob("*.py")}
-    assert tools - {"benchmark", "write-docs"} == set(COMMANDS)
+    assert tools - {"benchmark", "write-docs"} == set(COMMANDS) - {"demo", "completion"}
 
 
 def test_choices_are_those_of_the_package():
@@ -114,3 +114,58 @@ def test_options_are_mmengines():
     parser = parser_of(importlib.import_module("convnext_dense.cli.test"))
     args = parser.parse_args(["c.py", "w.pth", "--cfg-options", "a.b=[1,2]", "c=x", "+d=1e-3"])
     assert args.cfg_options == {"a.b": [1, 2], "c": "x", "+d": 1e-3}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_every_command_and_option(shell):
+    done = start("completion", shell)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert name in done.stdout
+    for option in ("--cfg-options", "--early-stop", "--int8", "--compare"):
+        assert option in done.stdout
+
+
+def test_bash_completes(tmp_path):
+    script = tmp_path / "completion.bash"
+    script.write_text(start("completion", "bash").stdout)
+    code = f"""source {script}
+        COMP_WORDS=(convnext-dense tr); COMP_CWORD=1; _shtab_convnext_dense convnext-dense tr convnext-dense
+        echo "${{COMPREPLY[@]}}" """
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["train"], done.stderr
+
+
+STEPS = {
+    (): ["make-shapes", "make-shapes", "train", "test", "train", "test", "infer"],
+    ("--segmentation",): ["make-shapes", "train", "test", "infer"],
+}
+
+
+@pytest.mark.parametrize("arguments", STEPS)
+def test_the_demo_does_its_steps_in_order(arguments, tmp_path, monkeypatch, capsys):
+    started = []
+
+    def start_instead(command):
+        started.append(list(command))
+        if command[0] == "train":
+            folder = tmp_path / "work_dirs" / command[1].removeprefix("demo/")
+            folder.mkdir(parents=True)
+            (folder / "last_checkpoint").write_text("work_dirs/last.pth")
+        if command[0] == "infer":
+            assert command[2] == "work_dirs/last.pth"
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convnext_dense.cli.demo._start", start_instead)
+    main(["demo", *arguments])
+    assert [command[0] for command in started] == STEPS[arguments]
+    out = capsys.readouterr().out
+    assert "== 1/" in out
+    assert "== Done. Checkpoint: work_dirs/last.pth" in out
+
+
+def test_a_failed_step_ends_the_demo_with_its_code(tmp_path):
+    (tmp_path / "data").write_text("a file where a folder is needed")
+    done = start("demo", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "== 2/" not in done.stdout

@@ -1,0 +1,42 @@
+"""Print what makes a shell complete commands and their options.
+
+bash:  convnext-dense completion bash > ~/.local/share/bash-completion/completions/convnext-dense
+zsh:   convnext-dense completion zsh > FOLDER_OF_FPATH/_convnext-dense
+"""
+
+import argparse
+import importlib
+
+from convnext_dense.errors import UserError
+
+SHELLS = ("bash", "zsh")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of ``run``."""
+    parser.add_argument("shell", choices=SHELLS)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the script.
+
+    Raises:
+        UserError: shtab is not installed.
+    """
+    try:
+        import shtab
+    except ImportError as error:
+        raise UserError("Completion needs shtab: pip install 'convnext-dense[completion]'.") from error
+    print(shtab.complete(whole_parser(), shell=args.shell))
+
+
+def whole_parser() -> argparse.ArgumentParser:
+    """Return one parser of all commands."""
+    from convnext_dense.cli.main import COMMANDS
+
+    parser = argparse.ArgumentParser(prog="convnext-dense")
+    commands = parser.add_subparsers()
+    for name, text in COMMANDS.items():
+        command = importlib.import_module(f"convnext_dense.cli.{name.replace('-', '_')}")
+        command.add_arguments(commands.add_parser(name, help=text))
+    return parser
