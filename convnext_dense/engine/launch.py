@@ -139,21 +139,19 @@ def train_model(
     hooks = [*_TRAINING_HOOKS, *add_trackers(cfg, log, "val"), running]
     with kept_unless_begun(cfg, lambda: running.is_running):
         runner = _build_runner(cfg, notes, hooks, recipe=recipe, load_from=checkpoint, resume=goes_on)
-        with (
-            _released(runner),
-            name_config_faults(cfg, running),
-            name_run_faults(cfg.work_dir),
-            closed_on_errors(runner),
-        ):
+        with _ending_well(runner, cfg, running):
             runner.train()
+    return _say_what_is_left(runner, cfg)
+
+
+def _say_what_is_left(runner: Runner | FlexibleRunner, cfg: Config) -> Training:
     best, last = getattr(checkpoint_hook_of(runner), "best_ckpt_path", None), find_latest_checkpoint(cfg.work_dir)
     if is_main_process():
         runner.logger.info(
             f"{f'Best checkpoint: {best}. ' if best else ''}Last checkpoint: {last}. Log: {runner.log_dir}"
         )
-    return Training(
-        Path(cfg.work_dir, Path(cfg.filename).name), Path(best or last) if best or last else None, Path(cfg.work_dir)
-    )
+    checkpoint = Path(best or last) if best or last else None
+    return Training(Path(cfg.work_dir, Path(cfg.filename).name), checkpoint, Path(cfg.work_dir))
 
 
 def evaluate_model(
@@ -227,12 +225,7 @@ def evaluate_model(
     check_is_written(cfg, tested if data is None else f"the {splits['test']} split of {DataFolder.of(data).path}")
 
     runner = _build_runner(cfg, notes, hooks, recipe=recipe, load_from=checkpoint, resume=False)
-    with (
-        _released(runner),
-        name_config_faults(cfg, running),
-        name_run_faults(cfg.work_dir),
-        closed_on_errors(runner),
-    ):
+    with _ending_well(runner, cfg, running):
         check_batches(runner.test_loop.dataloader, "test_dataloader")
         shield_workers(runner.test_loop.dataloader)
         metrics = runner.test()
@@ -284,10 +277,11 @@ def _build_runner(
 
 
 @contextlib.contextmanager
-def _released(runner: Runner | FlexibleRunner) -> Iterator[None]:
-    """Give signals and the terminal back at the end of the block, also after an error."""
+def _ending_well(runner: Runner | FlexibleRunner, cfg: Config, running: RunningHook) -> Iterator[None]:
+    """Name faults of a run, and give signals and the terminal back at its end, also after an error."""
     try:
-        yield
+        with name_config_faults(cfg, running), name_run_faults(cfg.work_dir), closed_on_errors(runner):
+            yield
     finally:
         for hook in runner.hooks:
             if isinstance(hook, InterruptHook | LiveDisplayHook):
