@@ -11,7 +11,7 @@ export OMP_NUM_THREADS ?= 1
 # Two single-threaded processes, to fit a small machine.
 PYTEST_OPTIONS ?= --numprocesses 2 --dist worksteal
 
-.PHONY: setup demo demo-segmentation test test-onedl check
+.PHONY: setup demo demo-segmentation test test-onedl docs check
 
 setup: $(INSTALLED)
 
@@ -44,6 +44,11 @@ test: $(INSTALLED)
 # The same tests with the forks, which are imported under the same names.
 test-onedl: $(ONEDL)/installed
 	$(ONEDL)/bin/python -m pytest $(PYTEST_OPTIONS)
+
+# The site, in site/; the commands page and the tables are those of python tools/write_docs.py.
+docs: $(INSTALLED)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
 Run: make demo, or python tools/train.py configs/demo/mask_rcnn_convnext_atto_shapes.py
 Batch: 1 process x 4 images; sized for two CPU cores
 Source: our own; there is no published counterpart
-Results here: see README.md
+Results here: see docs/demo.md
 """
 
 _base_ = [

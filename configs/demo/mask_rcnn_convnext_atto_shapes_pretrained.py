@@ -4,7 +4,7 @@ Run: make demo, or after configs/demo/pretrain_convnext_atto_shapes.py
      python tools/train.py configs/demo/mask_rcnn_convnext_atto_shapes_pretrained.py
 Batch: 1 process x 4 images; sized for two CPU cores
 Source: our own; there is no published counterpart
-Results here: see README.md
+Results here: see docs/demo.md
 """
 
 _base_ = "mask_rcnn_convnext_atto_shapes.py"

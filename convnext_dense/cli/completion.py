@@ -38,5 +38,8 @@ def whole_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers()
     for name, text in COMMANDS.items():
         command = importlib.import_module(f"convnext_dense.cli.{name.replace('-', '_')}")
-        command.add_arguments(commands.add_parser(name, help=text))
+        formatter = argparse.RawDescriptionHelpFormatter
+        command.add_arguments(
+            commands.add_parser(name, help=text, description=command.__doc__, formatter_class=formatter)
+        )
     return parser

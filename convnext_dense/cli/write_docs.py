@@ -1,10 +1,14 @@
-"""Update the computed tables in docs/, docs/roadmap.png and docs/bad_inputs.md.
+"""Update the computed tables in docs/, docs/roadmap.png, docs/bad_inputs.md and docs/commands.md.
 
 python tools/write_docs.py
 """
 
 import argparse
+import os
 from pathlib import Path
+from unittest import mock
+
+COMMANDS_PAGE = "docs/commands.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,5 +19,22 @@ def run(args: argparse.Namespace) -> None:
     """Write the documents and print their paths."""
     from convnext_dense.description.documents import write_documents
 
-    for path in write_documents(Path(__file__).parents[2]):
+    root = Path(__file__).parents[2]
+    for path in write_documents(root):
         print(path)
+    (root / COMMANDS_PAGE).write_text(commands_page(), encoding="utf-8")
+    print(root / COMMANDS_PAGE)
+
+
+def commands_page() -> str:
+    """Return what the commands' own help says, as Markdown."""
+    from convnext_dense.cli.completion import whole_parser
+    from convnext_dense.cli.main import COMMANDS
+
+    parser = whole_parser()
+    commands = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    parts = ["# Commands", "What `convnext-dense COMMAND --help` prints; `tools/COMMAND.py` takes the same arguments."]
+    with mock.patch.dict(os.environ, COLUMNS="100"):
+        for name, text in COMMANDS.items():
+            parts.append(f"## {name}\n\n{text[0].upper()}{text[1:]}.\n\n```text\n{commands[name].format_help()}```")
+    return "\n\n".join(parts) + "\n"
