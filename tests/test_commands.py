@@ -42,5 +42,5 @@ def test_what_contradicts_itself_is_said():
 
 
 def test_other_names_are_no_attributes():
-    with pytest.raises(AttributeError, match="module 'convnext_dense' has no attribute 'trian'"):
-        _ = convnext_dense.trian
+    with pytest.raises(AttributeError, match="module 'convnext_dense' has no attribute 'trainn'"):
+        _ = convnext_dense.trainn

@@ -32,9 +32,9 @@ def test_every_option_is_on_the_page_of_commands():
     """If this fails, run python tools/write_docs.py."""
     sections = dict(section.split("\n", 1) for section in (ROOT / "docs/commands.md").read_text().split("\n## ")[1:])
     assert list(sections) == list(COMMANDS)
-    commands = whole_parser()._subparsers._group_actions[0].choices
+    _, parsers = whole_parser()
     for name, section in sections.items():
-        for action in commands[name]._actions:
+        for action in parsers[name]._actions:
             for option in action.option_strings:
                 if action.help != "==SUPPRESS==":
                     assert option in section, (name, option)

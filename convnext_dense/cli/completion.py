@@ -27,19 +27,20 @@ def run(args: argparse.Namespace) -> None:
         import shtab
     except ImportError as error:
         raise UserError("Completion needs shtab: pip install 'convnext-dense[completion]'.") from error
-    print(shtab.complete(whole_parser(), shell=args.shell))
+    print(shtab.complete(whole_parser()[0], shell=args.shell))
 
 
-def whole_parser() -> argparse.ArgumentParser:
-    """Return one parser of all commands."""
+def whole_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return one parser of all commands, and that of each command."""
     from convnext_dense.cli.main import COMMANDS
 
     parser = argparse.ArgumentParser(prog="convnext-dense")
     commands = parser.add_subparsers()
+    parsers = {}
     for name, text in COMMANDS.items():
         command = importlib.import_module(f"convnext_dense.cli.{name.replace('-', '_')}")
-        formatter = argparse.RawDescriptionHelpFormatter
-        command.add_arguments(
-            commands.add_parser(name, help=text, description=command.__doc__, formatter_class=formatter)
+        parsers[name] = commands.add_parser(
+            name, help=text, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
         )
-    return parser
+        command.add_arguments(parsers[name])
+    return parser, parsers

@@ -31,10 +31,9 @@ def commands_page() -> str:
     from convnext_dense.cli.completion import whole_parser
     from convnext_dense.cli.main import COMMANDS
 
-    parser = whole_parser()
-    commands = parser._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    _, parsers = whole_parser()
     parts = ["# Commands", "What `convnext-dense COMMAND --help` prints; `tools/COMMAND.py` takes the same arguments."]
     with mock.patch.dict(os.environ, COLUMNS="100"):
         for name, text in COMMANDS.items():
-            parts.append(f"## {name}\n\n{text[0].upper()}{text[1:]}.\n\n```text\n{commands[name].format_help()}```")
+            parts.append(f"## {name}\n\n{text[0].upper()}{text[1:]}.\n\n```text\n{parsers[name].format_help()}```")
     return "\n\n".join(parts) + "\n"

@@ -54,9 +54,9 @@ def test_help_takes_less_than_a_second_of_processor_time():
 
 
 def test_wrong_commands_are_said():
-    done = start("trian")
+    done = start("trainn")
     assert done.returncode == 2
-    assert done.stderr == "Error: there is no command 'trian'. Did you mean train?\n"
+    assert done.stderr == "Error: there is no command 'trainn'. Did you mean train?\n"
     assert "convnext-dense --help lists all" in start("xyzzy").stderr
     assert start("--version").stdout.count(".") == 2
 
