@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from mmengine.config import Config
 
+from convnext_dense.checkpoints import read_zoo
 from convnext_dense.config.reading import read_config
+from convnext_dense.description.metafiles import metafile
 from convnext_dense.errors import UserError
 from convnext_dense.shipped import CONFIGS, find_config
 
@@ -124,3 +127,18 @@ def test_importing_the_package_imports_none_of_what_it_changes():
         "        ", ""
     )
     subprocess.run([sys.executable, "-c", other_order], check=True)
+
+
+def test_mim_finds_every_config_with_its_numbers_and_weights():
+    """By mmengine's own reader of metafiles. If files differ, run python tools/write_docs.py."""
+    from mmengine.config.utils import _get_cfg_metainfo
+
+    for entry in read_zoo().values():
+        if entry.config is None:
+            continue
+        found = _get_cfg_metainfo(str(ROOT / "convnext_dense"), entry.config.removeprefix("configs/"))
+        first = next(other for other in read_zoo().values() if other.config == entry.config)
+        assert found["Weights"] == first.address
+        assert [one["Metrics"] for one in found["Results"]] == ([first.published] if first.published else [])
+        assert (CONFIGS.parent / found["Config"]).is_file()
+    assert yaml.safe_load((ROOT / "configs/detection/metafile.yml").read_text()) == metafile("detection")

@@ -1,10 +1,11 @@
-"""Write the computed parts of the documentation: tables between markers, the roadmap picture, bad inputs, the zoo."""
+"""Write what is computed for readers: tables between markers, the roadmap picture, bad inputs, the zoo, metafiles."""
 
 from pathlib import Path
 
 from convnext_dense.checkpoints import read_zoo
 from convnext_dense.checkpoints.zoo import TASKS
 from convnext_dense.description.markdown import format_table
+from convnext_dense.description.metafiles import write_metafiles
 from convnext_dense.description.picture import draw_roadmap
 from convnext_dense.description.published import read_bad_inputs, read_published
 from convnext_dense.description.tables import build_table, roadmap_gmacs
@@ -51,7 +52,7 @@ def write_documents(root: Path) -> list[Path]:
     bad_inputs.write_text(describe_bad_inputs(), encoding="utf-8")
     zoo = root / ZOO
     zoo.write_text(describe_zoo(), encoding="utf-8")
-    return [picture, bad_inputs, zoo, *(root / document for document in DOCUMENTS)]
+    return [picture, bad_inputs, zoo, *write_metafiles(root), *(root / document for document in DOCUMENTS)]
 
 
 def describe_bad_inputs() -> str:
