@@ -33,7 +33,8 @@ def find_config(name: str | os.PathLike) -> Path:
         return find_shipped(name)
     if Path(name).is_file():
         return Path(name)
-    wanted = Path(name.removesuffix(".py")).parts
+    is_place = name.startswith(("./", "../", "/", "~"))  # of a file, which is not there
+    wanted = () if is_place else Path(name.removesuffix(".py")).parts
     wanted = wanted[1:] if wanted[:1] == ("configs",) else wanted
     ours = {path: path.with_suffix("").parts for path in _paths(CONFIGS)}
     found = [path for path, parts in ours.items() if wanted and parts[-len(wanted) :] == wanted]

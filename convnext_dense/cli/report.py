@@ -43,6 +43,10 @@ def run(args: argparse.Namespace) -> None:
     if (args.config is None) == (args.compare is None):
         args.fail("give CONFIG and CHECKPOINT, a WORK_DIR, or --compare and two runs or more")
     if args.config and args.checkpoint is None:
+        if args.data or args.out_dir or args.device or args.cfg_options:
+            args.fail(
+                "a WORK_DIR alone says how the training went: the other arguments are for a CONFIG and CHECKPOINT"
+            )
         _report_run(Path(args.config))
         return
     from convnext_dense.reports.reporting import compare_reports, report_on

@@ -2,19 +2,24 @@
 
 import copy
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 
-from convnext_dense.config.datasets import evaluators, quote
+from convnext_dense.config.datasets import evaluators
+from convnext_dense.config.option_pairs import fit_loaders
 from convnext_dense.data.data_folder import DataFolder
-from convnext_dense.data.own.tasks import use_folder
+from convnext_dense.data.own.tasks import check_data, use_folder
+from convnext_dense.engine.preparing import check_classes, prepare
 from convnext_dense.errors import UserError, first_line
 from convnext_dense.inference.predictor import Predictor
 
@@ -35,23 +40,30 @@ def evaluation_of(
         UserError: The folder does not have the layout of the model's task, or the data of the config is not there, or
             of other classes.
     """
+    cfg = copy.deepcopy(predictor.cfg)
+    init_default_scope(cfg.get("default_scope", "mmengine"))  # another model may have been loaded since
     if data is not None:
-        cfg = copy.deepcopy(predictor.cfg)
         use_folder(cfg, data, predictor.class_names, splits={"test": "val"}, work_dir=work_dir)
-        return Evaluation(cfg, predictor.class_names, loader="test")
+    elif cfg.get("val_dataloader") is not None:
+        cfg.test_dataloader, cfg.test_evaluator = (
+            copy.deepcopy(cfg[f"val_{part}"]) for part in ("dataloader", "evaluator")
+        )
+    names = predictor.class_names
+    checks = [
+        partial(check_classes, checkpoint="The model", trained=names),
+        partial(fit_loaders, loaders=("test",)),
+        partial(check_data, loaders=("test",)),
+    ]
     try:
-        evaluation = Evaluation(predictor.cfg, predictor.class_names)
+        for note in prepare(cfg, checks):
+            print_log(note)
+        return Evaluation(cfg, names, loader="test")
     except (UserError, FileNotFoundError) as error:
+        if data is not None or not re.search("No such file|does not exist|has no image", str(error)):
+            raise
         raise UserError(
             f"The validation data of the config is not there ({first_line(error)}): name yours with --data DIR."
         ) from error
-    labelled = evaluation.dataset.metainfo.get("classes")
-    if labelled and list(labelled) != list(predictor.class_names):
-        raise UserError(
-            f"The model was trained on the classes {quote(predictor.class_names)}, but the validation data of the "
-            f"config has {quote(labelled)}: name the folder that it was trained on with --data DIR."
-        )
-    return evaluation
 
 
 class Evaluation:
@@ -84,7 +96,7 @@ class Evaluation:
             self.paths = [Path(path) for path, _ in samples]
         absent = next((path for path in self.paths if not path.is_file()), None)
         if absent is not None or not self.paths:
-            raise UserError(f"The validation data of the config has no image {absent}.")
+            raise UserError(f"The validation data has no image {absent}.")
 
     def measure(self, results: Iterable[Result]) -> dict[str, float]:
         """Return the metrics of one result per image, in the order of ``paths``."""

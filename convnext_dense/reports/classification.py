@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from convnext_dense.errors import UserError
 from convnext_dense.reports.measured import (
     NUM_WORST,
     calibration,
@@ -43,10 +44,14 @@ class Scored(NamedTuple):
 
 def score_images(labels: Sequence[int], results: Iterable[Any]) -> Scored:
     """Compare results, which have all C classes, with the labels of their images; the first of equal classes wins."""
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for label, found in zip(labels, results, strict=True):
         probs = np.zeros(len(found.class_names))
         probs[found.labels] = found.scores
+        if not np.isfinite(probs).all():
+            raise UserError(
+                f"What the model gives for image {len(rows) + 1} is no number (NaN): its weights are not whole."
+            )
         rank = (probs > probs[label]).sum() + (probs[:label] == probs[label]).sum()
         best = int(probs.argmax())
         rows.append((label, rank, probs[label], best, probs[best]))

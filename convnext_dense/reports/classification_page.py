@@ -9,7 +9,7 @@ import numpy as np
 from convnext_dense.inference import LoadedModel
 from convnext_dense.reports import figures
 from convnext_dense.reports.classification import SURE
-from convnext_dense.reports.measured import findings_of_counts, listed
+from convnext_dense.reports.measured import counted, findings_of_counts, listed
 from convnext_dense.reports.page import Section, as_picture, number
 from convnext_dense.visualization import enlarge
 
@@ -34,7 +34,8 @@ def findings(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what stands out, in words, the most important first."""
     for pair in report["pairs"][:2]:
         share = pair["images"] / pair["of"]
-        yield f"{pair['label']} is taken for {pair['found']} {pair['images']} times, {share:.0%} of its images."
+        often = counted(pair["images"], "time")
+        yield f"{pair['label']} is taken for {pair['found']} {often}, {share:.0%} of its images."
     known = sorted((row for row in report["by_class"] if row["recall"] is not None), key=lambda row: row["recall"])
     mean = report["means"]["class_accuracy"]
     if low := [row for row in known if row["recall"] < mean][:3]:

@@ -8,18 +8,20 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
 from convnext_dense.errors import UserError
 from convnext_dense.reports.measured import listed
-from convnext_dense.reports.resampling import Values, metrics_of
+from convnext_dense.reports.resampling import Values, images_with_classes, metrics_of
 
 REPORT, NUMBERS, BY_IMAGE, PREDICTIONS = "report.html", "report.json", "by_image.npz", "predictions.json"
 _NUM_SAMPLES = 1000
 _FEWEST = 200
 _WORK = 5_000_000  # found objects of all samples; of large data sets, fewer samples are drawn
 _INTERVAL = (2.5, 97.5)  # percent
+FEWEST_IMAGES = 10  # below which no difference is told from chance
 
 
 class Run(NamedTuple):
@@ -44,16 +46,19 @@ def read_run(folder: str | os.PathLike) -> Run:
     Raises:
         UserError: There is none in the folder, or it is not whole.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     try:
         numbers = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
         with np.load(folder / BY_IMAGE) as file:
             kept = dict(file)
         name = folder.parent.name if folder.name == "report" else folder.name
+        absent = {"task", "classes", "model"} - numbers.keys()
+        if absent or "names" not in kept:
+            raise ValueError(f"{', '.join(sorted(absent)) or 'names'} is missing")
         return Run(name, folder, numbers, kept)
     except FileNotFoundError as error:
         raise UserError(f"{folder} has no report: {Path(error.filename).name} is missing.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile) as error:
         raise UserError(f"The report in {folder} cannot be read ({error}): make it again.") from error
 
 
@@ -71,7 +76,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     names = runs[0].kept["names"].tolist()
     weights = _samples(runs, len(names))
     values = [metrics_of(_in_order(run, runs[0]), weights) for run in runs]
-    classes = runs[0].numbers["classes"]
+    classes, counts = runs[0].numbers["classes"], images_with_classes(runs[0].kept)
     return dict(
         task=runs[0].numbers["task"],
         images=len(names),
@@ -80,10 +85,12 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
             dict(name=name, folder=str(run.folder), **run.numbers["model"])
             for name, run in zip(_names(runs), runs, strict=True)
         ],
-        metrics=_rows([of_set for of_set, _ in values]),
+        metrics=_rows([of_set for of_set, _ in values], len(names)),
         by_class={
             metric: [
-                dict({"class": name}, **_row([of_class[metric][:, label] for _, of_class in values]))
+                dict(
+                    {"class": name}, **_row([of_class[metric][:, label] for _, of_class in values], int(counts[label]))
+                )
                 for label, name in enumerate(classes)
             ]
             for metric in values[0][1]
@@ -160,23 +167,31 @@ def _samples(runs: Sequence[Run], number: int) -> np.ndarray:
     return np.concatenate([np.ones((1, number), drawn.dtype), drawn])
 
 
-def _rows(values: Sequence[Values]) -> list[dict[str, Any]]:
+def _rows(values: Sequence[Values], number: int) -> list[dict[str, Any]]:
     shared = [metric for metric in values[0] if all(metric in of_run for of_run in values)]
-    return [dict(metric=metric, **_row([of_run[metric] for of_run in values])) for metric in shared]
+    return [dict(metric=metric, **_row([of_run[metric] for of_run in values], number)) for metric in shared]
 
 
-def _row(values: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Return a metric of every run, from its values of all images and of samples: (B,) per run."""
-    return dict(
-        values=[_value(of_run) for of_run in values],
-        differences=[None if place == 0 else _value(of_run - values[0]) for place, of_run in enumerate(values)],
-    )
+def _row(values: Sequence[np.ndarray], number: int) -> dict[str, Any]:
+    """Return a metric of every run.
+
+    Args:
+        values: (B,) per run: of all images, and of samples.
+        number: Images that it is about.
+    """
+    differences = [None if place == 0 else _value(of_run - values[0], number) for place, of_run in enumerate(values)]
+    return dict(images=number, values=[_value(of_run, number) for of_run in values], differences=differences)
 
 
-def _value(of_samples: np.ndarray) -> dict[str, Any] | None:
-    """Return the value of all images, its interval, and whether that is on one side of zero."""
+def _value(of_samples: np.ndarray, number: int) -> dict[str, Any] | None:
+    """Return the value of all images, its interval, and whether that is on one side of zero; never of few images."""
     known = of_samples[1:][np.isfinite(of_samples[1:])]
     if not np.isfinite(of_samples[0]) or not len(known):
         return None
     low, high = np.percentile(known, _INTERVAL).tolist()
-    return dict(value=float(of_samples[0]), low=low, high=high, more_than_chance=low > 0 or high < 0)
+    return dict(
+        value=float(of_samples[0]),
+        low=low,
+        high=high,
+        more_than_chance=number >= FEWEST_IMAGES and (low > 0 or high < 0),
+    )

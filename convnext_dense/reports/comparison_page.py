@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from convnext_dense.reports import figures
-from convnext_dense.reports.comparing import Run
+from convnext_dense.reports.comparing import FEWEST_IMAGES, Run
 from convnext_dense.reports.page import Section, number
 
 _MAIN = ("mask AP", "box AP", "mIoU", "top-1")
@@ -32,7 +32,9 @@ def findings(comparison: Mapping[str, Any]) -> Iterator[str]:
     for name, change in zip(names[1:], row["differences"][1:], strict=True):
         if change is None:
             continue
-        if change["more_than_chance"]:
+        if comparison["images"] < FEWEST_IMAGES:
+            yield f"Too few images to tell {name} from {names[0]}: {comparison['images']}, fewer than {FEWEST_IMAGES}."
+        elif change["more_than_chance"]:
             way = "better" if change["value"] > 0 else "worse"
             yield f"{name} is {way} than {names[0]}: {row['metric']} {_signed(change)}, more than chance."
         else:
@@ -40,10 +42,6 @@ def findings(comparison: Mapping[str, Any]) -> Iterator[str]:
                 f"{name} and {names[0]} do not differ for certain: {row['metric']} {_signed(change)}, {_CHANCE} with "
                 f"{comparison['images']:,} images."
             )
-    speeds = [run.get("processor_ms_per_image") for run in comparison["runs"]]
-    for name, speed in zip(names[1:], speeds[1:], strict=True):
-        if speed and speeds[0] and not 0.9 < speed / speeds[0] < 1.1:
-            yield f"{name} takes {speed / speeds[0]:.2f} times the processor time of {names[0]}."
 
 
 def _signed(change: Mapping[str, Any]) -> str:
@@ -76,7 +74,10 @@ def _changes(row: Mapping[str, Any]) -> list[str]:
 def _classes(comparison: Mapping[str, Any]) -> Iterator[Section]:
     names = [run["name"] for run in comparison["runs"]]
     header = ["class", *names, *(f"{name} - {names[0]}" for name in names[1:])]
-    note = "One in twenty classes differs more than chance by chance alone."
+    note = (
+        "One in twenty classes differs more than chance by chance alone; of classes in fewer than "
+        f"{FEWEST_IMAGES} images, no difference is told from chance."
+    )
     for metric, rows in comparison["by_class"].items():
         cells = [
             [row["class"], *(number(value and value["value"]) for value in row["values"]), *_changes(row)]
@@ -100,7 +101,7 @@ def _curves(comparison: Mapping[str, Any], runs: Sequence[Run]) -> Section:
     for label in sorted(range(len(rows)), key=lambda label: -gaps[label])[:_NUM_CURVES]:
         name = rows[label]["class"]
         curves = [run.numbers["curves"][run.numbers["classes"].index(name)] for run in runs]
-        across, up = ([curve[key] for curve in curves] for key in ("recall", "precision"))
+        across, up = figures.from_zero(curves)
         plots.append(figures.curves(name, names, across, up, x="recall", y="precision"))
     return Section("Precision and recall", note="Boxes at an IoU of 0.5, the classes that differ most.", figures=plots)
 

@@ -58,10 +58,10 @@ def measure_objects(data: ObjectData, found: Found, results: Sequence[Mapping[st
         results: The same in COCO's format.
     """
     num_classes = len(data.class_names)
-    kinds = ["bbox"] + (["segm"] if data.has_masks and found.rles is not None else [])
+    has_masks = found.rles is not None and data.truth.num_without_mask < len(data.truth.objects)
     tables = {
-        kind: data.truth.evaluate(results, kind, iou_thrs=THRESHOLDS, limits=_LIMITS) if results else None
-        for kind in kinds
+        kind: data.truth.evaluate(results, kind, iou_thrs=THRESHOLDS, limits=_LIMITS)
+        for kind in ("bbox", *(["segm"] if has_masks else []))
     }
     matches = match(data.labelled, found)
     given = points(matches, num_classes)
@@ -94,10 +94,8 @@ def measure_objects(data: ObjectData, found: Found, results: Sequence[Mapping[st
     return report, matches
 
 
-def _twelve(table: Figures | None) -> dict[str, float | None]:
+def _twelve(table: Figures) -> dict[str, float | None]:
     """Return COCO's twelve numbers; None where there is no object of that size."""
-    if table is None:
-        return dict.fromkeys(TWELVE, 0.0)
     return {name: _or_none(table[item]) for name, item in TWELVE.items()}
 
 
@@ -105,14 +103,14 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) or value < 0 else float(value)
 
 
-def _by_class(data: ObjectData, given: Points, tables: Mapping[str, Figures | None]) -> list[dict[str, Any]]:
+def _by_class(data: ObjectData, given: Points, tables: Mapping[str, Figures]) -> list[dict[str, Any]]:
     rows = []
     for label, name in enumerate(data.class_names):
         of_class = given.labels == label
         row: dict[str, Any] = {"class": name, "objects": int(given.totals[label]), "found": int(of_class.sum())}
         for kind, table in tables.items():
             for item in ("AP", "AP50", "APs", "APm", "APl"):
-                value = 0.0 if table is None else table.of_item(TWELVE[item], label)
+                value = table.of_item(TWELVE[item], label)
                 row[f"{kind} {item}"] = _or_none(value)
         best = best_score(given.scores[of_class], given.is_true[of_class], int(given.totals[label]))
         row["best score"], row["F1"] = (best.score, best.f1) if best else (None, None)

@@ -1,5 +1,7 @@
 """A detector's report as sections of a page."""
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from convnext_dense.inference import LoadedModel
 from convnext_dense.reports import figures
 from convnext_dense.reports.gathering import ObjectData
 from convnext_dense.reports.matching import NOTHING, Matches
-from convnext_dense.reports.measured import findings_of_counts, off_diagonal
+from convnext_dense.reports.measured import counted, findings_of_counts, off_diagonal
 from convnext_dense.reports.page import Picture, Section, as_picture, number
 from convnext_dense.visualization import beside, draw_objects, enlarge, found_objects, write_caption
 
@@ -67,6 +69,8 @@ def sections_of(report: Mapping[str, Any], matches: Matches, data: ObjectData, m
 
 def findings(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what stands out, in words, the most important first."""
+    if not report["found"]:
+        yield "The model finds nothing: look at its training, and at the score threshold of the config (test_cfg)."
     lost = sorted(report["errors"], key=lambda row: -row["cost"])
     total = sum(row["cost"] for row in lost)
     for row in lost[:2]:
@@ -85,16 +89,19 @@ def findings(report: Mapping[str, Any]) -> Iterator[str]:
         names = report["confusion"]["names"]
         share = off[row, column] / max(np.array(report["confusion"]["counts"])[row].sum(), 1)
         times = off[row, column]
-        yield f"{names[row]} is taken for {names[column]} {times} times, {share:.0%} of all {names[row]} objects."
+        often = counted(int(times), "time")
+        yield f"{names[row]} is taken for {names[column]} {often}, {share:.0%} of all {names[row]} objects."
     best = report["best_score"]
     if best:
         yield (
-            f"Use a score threshold of {best['score']:.2f}: there, {best['precision']:.0%} of what is found is right, "
-            f"and {best['recall']:.0%} of all objects are found (F1 {best['f1']:.3f})."
+            f"Use a score threshold of {math.floor(1000 * best['score']) / 1000:.3f}: there, {best['precision']:.0%} of "
+            f"what is found is right, and {best['recall']:.0%} of all objects are found (F1 {best['f1']:.3f})."
         )
     yield from findings_of_counts(report["by_class"], "objects", _FEW, "objects")
     if report["suspects"]:
-        yield f"{len(report['suspects'])} labels are worth a look: the model is sure that they are wrong."
+        kinds = Counter(row["kind"] for row in report["suspects"])
+        parts = ", ".join(f"{number} of {_SUSPECTS[kind]!r}" for kind, number in kinds.items())
+        yield f"Where model and labels contradict each other most, both are worth a look: {parts}."
 
 
 def _precision(report: Mapping[str, Any]) -> Section:
@@ -123,7 +130,8 @@ def _curves(report: Mapping[str, Any]) -> Section:
     f1 = [
         [2 * p * r / max(p + r, 1e-12) for p, r in zip(one["precision"], one["recall"], strict=True)] for one in curves
     ]
-    recalls, precisions, scores = ([one[key] for one in curves] for key in ("recall", "precision", "score"))
+    scores = [one["score"] for one in curves]
+    recalls, precisions = figures.from_zero(curves)
     which = "class" if len(shown) == len(order) else f"class of the {len(shown)} with most objects"
     note = f"Boxes at an IoU of 0.5, a line per {which}."
     plots = [
@@ -195,7 +203,7 @@ def _found(matches: Matches, data: ObjectData, image: int, zoom: float, score: f
     places = np.flatnonzero((found.images == image) & (found.scores >= score))
     texts = [
         f"{data.class_names[found.labels[place]]} {found.scores[place]:.2f}"
-        + ("" if matches.kinds[place] == NOTHING else " x")
+        + ("" if matches.kinds[place] == NOTHING or matches.is_ignored[place] else " x")
         for place in places
     ]
     return found_objects(found.boxes[places], found.labels[places].tolist(), texts, None, zoom=zoom)
@@ -205,7 +213,9 @@ def _suspects(report: Mapping[str, Any], model: LoadedModel) -> Iterator[Section
     for kind, title in _SUSPECTS.items():
         rows = [row for row in report["suspects"] if row["kind"] == kind]
         if rows:
-            note = "Labels that the model contradicts, the most certain first. White: the label; orange: the model."
+            note = (
+                "Labels that the model contradicts, the strongest first, at most twenty. White: label; orange: model."
+            )
             yield Section(title, note=note, pictures=[_suspect(row, model) for row in rows])
 
 

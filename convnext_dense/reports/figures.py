@@ -27,6 +27,12 @@ def _figure(title: str, x: str, y: str, **options: Any) -> Any:
     return plot
 
 
+def from_zero(curves: Sequence[Mapping[str, Sequence[float]]]) -> tuple[list[list[float]], list[list[float]]]:
+    """Return the recalls and the precisions of curves, which begin at a recall of 0."""
+    recalls = [[0.0, *curve["recall"]] if curve["recall"] else [] for curve in curves]
+    return recalls, [[*curve["precision"][:1], *curve["precision"]] for curve in curves]
+
+
 def curves(
     title: str,
     names: Sequence[str],

@@ -13,6 +13,7 @@ import numpy as np
 from mmengine.evaluator import Evaluator
 
 from convnext_dense.data.checks.coco_masks import encode_mask
+from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_evaluation import Truth, category_ids
 from convnext_dense.inference import Detections
 from convnext_dense.inference.validation import Evaluation
@@ -28,7 +29,7 @@ class ObjectData:
         paths: Of the images.
         ids: Of the images in the annotations.
         labelled: Their objects.
-        areas: (m,) areas of the objects in pixels: of the mask where there is one, else of the box.
+        areas: (m,) areas of the objects in pixels, as the annotations have them.
         annotations: Content of the annotation file, in COCO's format.
     """
 
@@ -56,31 +57,35 @@ class ObjectData:
 
 
 def read_objects(evaluation: Evaluation, class_names: Sequence[str]) -> ObjectData:
-    """Return the labelled objects of a detector's data set."""
+    """Return the labelled objects of a detector's data set: those that its metric counts."""
     infos = [evaluation.dataset.get_data_info(number) for number in range(len(evaluation.dataset))]
-    images, labels, boxes, crowds, rles = [], [], [], [], []
-    for number, info in enumerate(infos):
-        for item in info["instances"]:
-            images.append(number)
-            labels.append(item["bbox_label"])
-            boxes.append(item["bbox"])
-            crowds.append(bool(item.get("ignore_flag")))
-            mask = item.get("mask")
-            rles.append(encode_mask(mask, info["height"], info["width"]) if mask else None)
-    corners = np.array(boxes, np.float64).reshape(-1, 4)
-    has_masks = bool(rles) and all(rle is not None for rle in rles)
+    content = _annotation_file(evaluation) or _as_coco(class_names, infos)
+    places = {info["img_id"]: number for number, info in enumerate(infos)}
+    labels = {number: label for label, number in enumerate(category_ids(content["categories"], class_names))}
+    objects = [
+        item
+        for item in content["annotations"]
+        if item["image_id"] in places and item["category_id"] in labels and item.get("bbox")
+    ]
+    objects.sort(key=lambda item: places[item["image_id"]])
+    boxes = np.array([item["bbox"] for item in objects], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    images = np.array([places[item["image_id"]] for item in objects], int)
+    rles = [
+        encode_mask(item["segmentation"], infos[image]["height"], infos[image]["width"])
+        if item.get("segmentation")
+        else None
+        for item, image in zip(objects, images.tolist(), strict=True)
+    ]
     labelled = Labelled(
-        np.array(images, int), np.array(labels, int), corners, np.array(crowds, bool), rles if has_masks else None
+        images,
+        np.array([labels[item["category_id"]] for item in objects], int),
+        boxes,
+        np.array([bool(item.get("iscrowd")) for item in objects], bool),
+        rles if rles and all(rle is not None for rle in rles) else None,
     )
-    areas = (corners[:, 2:] - corners[:, :2]).prod(axis=1)
-    if has_masks:
-        from pycocotools import mask as masks
-
-        areas = np.array([masks.area(rle) for rle in rles], np.float64)  # of a list, it takes no more than 255
-    ids = [info["img_id"] for info in infos]
-    sizes = [(int(info["height"]), int(info["width"])) for info in infos]
-    annotations = _annotation_file(evaluation) or _as_coco(class_names, ids, sizes, labelled, areas)
-    return ObjectData(class_names, evaluation.paths, ids, labelled, areas, annotations)
+    areas = np.array([item.get("area") or 0.0 for item in objects], np.float64)
+    return ObjectData(class_names, evaluation.paths, [info["img_id"] for info in infos], labelled, areas, content)
 
 
 def _annotation_file(evaluation: Evaluation) -> Mapping[str, Any] | None:
@@ -92,24 +97,22 @@ def _annotation_file(evaluation: Evaluation) -> Mapping[str, Any] | None:
     return None
 
 
-def _as_coco(
-    class_names: Sequence[str],
-    ids: Sequence[Any],
-    sizes: Sequence[tuple[int, int]],
-    labelled: Labelled,
-    areas: np.ndarray,
-) -> dict[str, Any]:
-    objects = []
-    for number, (image, label, box, is_crowd) in enumerate(
-        zip(labelled.images, labelled.labels, labelled.boxes, labelled.is_crowd, strict=True)
-    ):
-        item = dict(id=number + 1, image_id=ids[image], category_id=int(label) + 1, iscrowd=int(is_crowd))
-        item |= dict(bbox=[*box[:2].tolist(), *(box[2:] - box[:2]).tolist()], area=float(areas[number]))
-        if labelled.rles is not None:
-            item["segmentation"] = labelled.rles[number]
-        objects.append(item)
+def _as_coco(class_names: Sequence[str], infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the objects of a data set in COCO's format."""
+    from pycocotools import mask as masks
+
+    objects: list[dict[str, Any]] = []
+    for info in infos:
+        for item in info["instances"]:
+            x1, y1, x2, y2 = item["bbox"]
+            one = dict(id=len(objects) + 1, image_id=info["img_id"], category_id=int(item["bbox_label"]) + 1)
+            one |= dict(bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1))
+            if item.get("mask"):
+                one["segmentation"] = encode_mask(item["mask"], info["height"], info["width"])
+                one["area"] = float(masks.area(one["segmentation"]))
+            objects.append(one | dict(iscrowd=int(bool(item.get("ignore_flag")))))
     return dict(
-        images=[dict(id=one, height=size[0], width=size[1]) for one, size in zip(ids, sizes, strict=True)],
+        images=[dict(id=info["img_id"], height=int(info["height"]), width=int(info["width"])) for info in infos],
         categories=[dict(id=label + 1, name=name) for label, name in enumerate(class_names)],
         annotations=objects,
     )
@@ -121,6 +124,10 @@ def gather(results: Iterable[Detections]) -> Found:
     rles: list[Any] = []
     has_masks = True
     for number, found in enumerate(results):
+        if not np.isfinite(found.scores).all() or not np.isfinite(found.boxes).all():
+            raise UserError(
+                f"What the model gives for image {number + 1} is no number (NaN): its weights are not whole."
+            )
         images.append(np.full(len(found.scores), number))
         labels.append(found.labels)
         boxes.append(found.boxes.astype(np.float64))

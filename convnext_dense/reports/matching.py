@@ -113,7 +113,7 @@ def match(
     by_mask: bool = False,
     iou: float = IOU,
     background_iou: float = BACKGROUND_IOU,
-    max_per_image: int = MAX_PER_IMAGE,
+    max_per_image: int | None = None,
 ) -> Matches:
     """Pair each found object, the highest score first, with the labelled one of its class that overlaps it most.
 
@@ -123,11 +123,11 @@ def match(
         by_mask: Whether overlap is that of masks; otherwise of boxes.
         iou: Overlap of a pair, at least.
         background_iou: Of what is in the background, at most.
-        max_per_image: Found objects of an image that count, those with the highest scores.
+        max_per_image: Found objects of an image that count, those with the highest scores; None for all.
     """
     order = np.lexsort((np.arange(len(found.scores)), -found.scores, found.images))
     rank = np.arange(len(order)) - np.searchsorted(found.images[order], found.images[order])
-    found = found.take(order[rank < max_per_image])
+    found = found.take(order if max_per_image is None else order[rank < max_per_image])
     n, m = len(found.scores), len(labelled.labels)
     kinds, is_ignored = np.full(n, BACKGROUND), np.zeros(n, bool)
     partners, ious = np.full(n, -1), np.zeros(n)
@@ -152,7 +152,7 @@ def match(
         nearest = np.where(has_mate, mates, nearest)
         partners[ours] = np.where(nearest >= 0, truths[nearest], -1)
         ious[ours] = np.where(nearest >= 0, overlaps[np.arange(len(ours)), nearest], 0.0)
-    is_corrected = _corrected(found, kinds, partners, is_found)
+    is_corrected = _corrected(found, np.where(is_ignored, BACKGROUND, kinds), partners, is_found)
     is_missed = ~is_found & ~labelled.is_crowd
     is_missed[partners[is_corrected]] = False
     return Matches(labelled, found, kinds, is_ignored, partners, is_corrected, ious, is_found, is_missed)
@@ -342,9 +342,8 @@ def class_precisions(given: Points) -> np.ndarray:
 
 
 def mean_precision(given: Points) -> float:
-    """Return the mean of the classes' average precisions; 0 where nothing is labelled."""
-    precisions = class_precisions(given)
-    return float(np.nanmean(precisions)) if (given.totals > 0).any() else 0.0
+    """Return the mean of the classes' average precisions; 1 where there is nothing to find."""
+    return float(np.nanmean(class_precisions(given))) if given.totals.any() else 1.0
 
 
 def error_costs(matches: Matches, num_classes: int) -> dict[int, float]:

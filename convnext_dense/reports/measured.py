@@ -50,6 +50,11 @@ def findings_of_counts(rows: Sequence[Mapping[str, Any]], key: str, few: int, wh
     return said + ([f"Not in these images at all: {listed(absent)}."] if absent else [])
 
 
+def counted(number: int, what: str) -> str:
+    """Return a number of things, such as ``1 time`` and ``2 times``."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def listed(names: Sequence[str], limit: int = 10) -> str:
     """Return names side by side, and how many more there are."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

@@ -220,6 +220,6 @@ def error_rows(matches: Matches, costs: dict[int, float]) -> list[dict[str, Any]
     """Return one row per kind of error: its name, how many there are, and what they cost."""
     rows = []
     for kind, name in KINDS.items():
-        number = matches.is_missed.sum() if kind == MISSED else (matches.kinds == kind).sum()
-        rows.append(dict(error=name, number=int(number), cost=costs[kind]))
+        wrong = matches.is_missed if kind == MISSED else (matches.kinds == kind) & ~matches.is_ignored
+        rows.append(dict(error=name, number=int(wrong.sum()), cost=costs[kind]))
     return rows

@@ -14,7 +14,6 @@ from convnext_dense.evaluation.iou_metric import class_shares
 from convnext_dense.inference.validation import Evaluation
 
 DILATION_RATIO = 0.02  # of an image's diagonal: the width of a boundary (boundary IoU, arXiv 2103.16562, section 4)
-NEAR = 3  # pixels from a boundary, at most, of an error that is near it
 
 
 class ImagePixels(NamedTuple):
@@ -53,7 +52,7 @@ def count_image(truth: np.ndarray, found: np.ndarray, num_classes: int, *, ignor
     both = labelled & seen & (truth == found)
     edges = [np.bincount(labels[at], minlength=num_classes + 1) for labels, at in ((truth, labelled), (found, seen))]
     shared = np.bincount(truth[both], minlength=num_classes + 1)
-    is_near = boundary(truth, NEAR, with_border=False) & counts
+    is_near = boundary(truth, width, with_border=False) & counts
     is_wrong = (truth != found) & counts
     near = [(is_wrong & is_near).sum(), is_wrong.sum(), is_near.sum(), counts.sum()]
     union = edges[0] + edges[1] - shared

@@ -1,5 +1,6 @@
 """Makes the report of a trained model, and compares reports."""
 
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,9 +72,14 @@ def report_on(
     predictor = Predictor(config, checkpoint, options=options, device=device)
     predictor.num_best = len(predictor.class_names)
     out_dir = Path(out_dir)
+    with names_unwritable(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
     evaluation = evaluation_of(predictor, data, work_dir=out_dir)
     facts = dict(
-        config=os.fspath(config), checkpoint=os.fspath(checkpoint), parameters=count_parameters(predictor.model)
+        config=os.fspath(config),
+        checkpoint=os.fspath(checkpoint),
+        parameters=count_parameters(predictor.model),
+        on=_on(dict(data=data, options=options)),
     )
     results = predictor.iterate(evaluation.paths, batch_size=batch_size)
     return write_report(out_dir, predictor, evaluation, results, facts)
@@ -212,7 +218,7 @@ def compare_reports(folders: Sequence[str | os.PathLike], out_dir: str | os.Path
 
 
 def _report_of(folder: Path, arguments: Mapping[str, Any]) -> Path:
-    """Return the folder of a run's report, which is made unless it is there and newer than the checkpoint.
+    """Return the folder of a run's report, which is made unless one of its checkpoint on the same data is there.
 
     Raises:
         UserError: The folder has neither report nor run.
@@ -220,14 +226,41 @@ def _report_of(folder: Path, arguments: Mapping[str, Any]) -> Path:
     if (folder / NUMBERS).is_file():
         return folder
     configs, made = sorted(folder.glob("*.py")), folder / "report"
-    best = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
-    checkpoint = str(best[-1]) if best else find_latest_checkpoint(str(folder)) if folder.is_dir() else None
-    if (made / NUMBERS).is_file() and (
-        checkpoint is None or Path(checkpoint).stat().st_mtime <= (made / NUMBERS).stat().st_mtime
-    ):
+    checkpoint = _checkpoint_of(folder)
+    if checkpoint is None and (made / NUMBERS).is_file():
         return made
-    if len(configs) != 1 or checkpoint is None:
+    if checkpoint is None or not configs:
         raise UserError(f"{folder} has no report and no run: there is no {NUMBERS}, and no config with a checkpoint.")
-    print_log(f"Making the report on {checkpoint} in {made}")
-    report_on(configs[0], checkpoint, made, **arguments)
+    if len(configs) > 1:
+        names = ", ".join(config.name for config in configs)
+        raise UserError(
+            f"{folder} has several configs ({names}): make the report by tools/report.py CONFIG CHECKPOINT."
+        )
+    if not _is_of(made / NUMBERS, checkpoint, arguments):
+        print_log(f"Making the report on {checkpoint} in {made}")
+        report_on(configs[0], checkpoint, made, **arguments)
     return made
+
+
+def _checkpoint_of(folder: Path) -> Path | None:
+    """Return the best checkpoint of a run, or the last one that is there."""
+    best = sorted(folder.glob("best_*.pth"), key=lambda path: path.stat().st_mtime)
+    last = None if best or not folder.is_dir() else find_latest_checkpoint(str(folder))
+    if last is not None and not Path(last).is_file():  # the folder was moved
+        last = str(folder / Path(last).name)
+    return best[-1] if best else Path(last) if last is not None and Path(last).is_file() else None
+
+
+def _is_of(numbers: Path, checkpoint: Path, arguments: Mapping[str, Any]) -> bool:
+    """Whether there is a report of the checkpoint, as it is now, on the same data."""
+    try:
+        facts = json.loads(numbers.read_text(encoding="utf-8"))["model"]
+        is_newer = checkpoint.stat().st_mtime <= numbers.stat().st_mtime
+        return is_newer and Path(facts["checkpoint"]).samefile(checkpoint) and facts["on"] == _on(arguments)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _on(arguments: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return what the results of a checkpoint depend on, as JSON has it."""
+    return {key: None if arguments.get(key) is None else repr(arguments[key]) for key in ("data", "options")}

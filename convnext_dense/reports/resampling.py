@@ -42,6 +42,15 @@ def keep_classes(scored: Scored, num_classes: int) -> dict[str, np.ndarray]:
     return dict(labels=scored.labels, ranks=scored.ranks, num_classes=np.array(num_classes))
 
 
+def images_with_classes(kept: Arrays) -> np.ndarray:
+    """Return the (C,) numbers of images with each class in their labels."""
+    if "pixels" in kept:
+        return (kept["pixels"][:, 2] > 0).sum(axis=0)
+    if "ranks" in kept:
+        return np.bincount(kept["labels"], minlength=int(kept["num_classes"]))
+    return (kept["totals"] > 0).sum(axis=0)
+
+
 def metrics_of(kept: Arrays, weights: np.ndarray) -> tuple[Values, Values]:
     """Return metrics of samples.
 

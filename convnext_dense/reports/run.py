@@ -106,7 +106,8 @@ class Run:
     def times(self) -> list[Curve]:
         """Return seconds of a training iteration: waiting for data, and the rest; and of a batch of an evaluation."""
         whole, data = (self._curve(self.training, name) for name in ("time", "data_time"))
-        step = [total - waiting for total, waiting in zip(whole.ys, data.ys, strict=True)]
+        waited = dict(zip(data.xs, data.ys, strict=True))
+        step = [total - waited.get(at, 0.0) for at, total in zip(whole.xs, whole.ys, strict=True)]
         parts = [data._replace(name="data"), Curve("step", whole.xs, step)]
         parts.append(self._curve(self.evaluations, "time")._replace(name="validation batch"))
         return [part for part in parts if not all(map(math.isnan, part.ys))]
@@ -180,10 +181,12 @@ def read_run(work_dir: Path) -> Run:
 
 def _rows(file: Path) -> Iterator[Row]:
     """Yield the rows of a log as numbers by name; one that is being written is left out."""
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
+            continue
+        if not isinstance(row, dict):
             continue
         numbers = {key: value for key, value in row.items() if isinstance(value, int | float)}
         # A log with a hierarchy names the phase of every value.

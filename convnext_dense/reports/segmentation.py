@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from convnext_dense.reports.measured import NUM_WORST, mean_or_none, or_none
-from convnext_dense.reports.pixels import NEAR, PixelCounts, boundary_iou, image_costs, shares
+from convnext_dense.reports.pixels import DILATION_RATIO, PixelCounts, boundary_iou, image_costs, shares
 
 _NAMES = {"IoU": "IoU", "Acc": "accuracy", "Precision": "precision", "Dice": "Dice", "boundary": "boundary IoU"}
 
@@ -41,7 +41,7 @@ def measure_pixels(counts: PixelCounts, class_names: Sequence[str], paths: Seque
             for label, name in enumerate(class_names)
         ],
         confusion=dict(names=list(class_names), counts=counts.confusion[:-1].tolist()),
-        near_boundary=dict(distance=NEAR, wrong_and_near=near_wrong, wrong=wrong, near=near),
+        near_boundary=dict(distance=DILATION_RATIO, wrong_and_near=near_wrong, wrong=wrong, near=near),
         worst_images=[
             dict(image=str(paths[place]), cost=float(costs[place]), wrong=_wrong(counts.images[place]))
             for place in worst
