@@ -93,8 +93,9 @@ def findings(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"{names[row]} is taken for {names[column]} {often}, {share:.0%} of all {names[row]} objects."
     best = report["best_score"]
     if best:
+        threshold = math.floor(1000 * best["score"]) / 1000  # not above the object that sets it
         yield (
-            f"Use a score threshold of {math.floor(1000 * best['score']) / 1000:.3f}: there, {best['precision']:.0%} of "
+            f"Use a score threshold of {threshold:.3f}: there, {best['precision']:.0%} of "
             f"what is found is right, and {best['recall']:.0%} of all objects are found (F1 {best['f1']:.3f})."
         )
     yield from findings_of_counts(report["by_class"], "objects", _FEW, "objects")

@@ -12,6 +12,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
+from convnext_dense.errors import UserError
 from convnext_dense.reports.classification import measure_classes, score_images
 from convnext_dense.reports.classification_page import findings
 
@@ -117,3 +118,10 @@ def test_the_matrix_of_very_many_classes_is_left_out():
     assert numbers["confusion"] is None
     assert numbers["pairs"] == [dict(label="3", found="7", images=1, of=1)]
     assert numbers["means"]["top1"] == 0.5
+
+
+def test_a_model_that_gives_no_numbers_is_told():
+    probs = np.full((2, 8), 1 / 8)
+    probs[1] = np.nan
+    with pytest.raises(UserError, match="gives for image 2 is no number"):
+        score_images([0, 0], results(probs))

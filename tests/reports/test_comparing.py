@@ -127,7 +127,7 @@ def test_a_difference_is_told_from_chance(tmp_path):
     said = list(findings(comparison))
     assert said[0].startswith("second is better than first: top-1 +0.")
     assert said[1].startswith("third and first do not differ for certain")
-    assert said[2] == "second takes 3.00 times the processor time of first."
+    assert len(said) == 2
     backwards = compare(runs[1::-1])
     assert next(iter(findings(backwards))).startswith("first is worse than second: top-1 -0.")
 
@@ -170,6 +170,22 @@ def test_objects_in_another_order_are_the_same(tmp_path):
     assert comparison["metrics"][0]["values"][0]["value"] > 0.1
 
 
+def test_few_images_prove_nothing(tmp_path):
+    worse, better = np.ones(9, int), np.zeros(9, int)
+    runs = [classifier(tmp_path / name, ranks) for name, ranks in (("worse", worse), ("better", better))]
+    comparison = compare(runs)
+    assert comparison["metrics"][0]["differences"][1] == dict(value=1.0, low=1.0, high=1.0, more_than_chance=False)
+    assert list(findings(comparison)) == ["Too few images to tell better from worse: 9, fewer than 10."]
+    # of 30 images, 5 have the second class
+    labels = np.array([0] * 25 + [1] * 5)
+    runs = [
+        classifier(tmp_path / f"{name}_30", np.full(30, rank), labels=labels) for name, rank in (("a", 1), ("b", 0))
+    ]
+    rows = compare(runs)["by_class"]["recall"]
+    assert [row["images"] for row in rows] == [25, 5]
+    assert [row["differences"][1]["more_than_chance"] for row in rows] == [True, False]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -193,6 +209,11 @@ def test_reports_that_cannot_be_read_are_said(tmp_path):
     (tmp_path / "run" / "by_image.npz").write_bytes(b"PK")
     with pytest.raises(UserError, match="cannot be read"):
         read_run(tmp_path / "run")
+    for content in ("[]", "{}", '{"task": "classification", "classes": []}', "{"):
+        (tmp_path / "run" / "report.json").write_text(content)
+        with pytest.raises(UserError, match="cannot be read"):
+            read_run(tmp_path / "run")
+    (tmp_path / "run" / "report.json").write_text("{}")
     (tmp_path / "run" / "by_image.npz").unlink()
     with pytest.raises(UserError, match=r"by_image\.npz is missing"):
         read_run(tmp_path / "run")

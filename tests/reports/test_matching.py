@@ -8,7 +8,8 @@ import pytest
 from made_up import made_up
 
 from convnext_dense.reports import matching
-from convnext_dense.reports.matching import KINDS, error_costs, match, mean_precision, points
+from convnext_dense.reports.matching import KINDS, Found, Labelled, error_costs, match, mean_precision, points
+from convnext_dense.reports.objects import error_rows
 
 TIDE_NAMES = dict(Cls=1, Loc=2, Both=3, Dupe=4, Bkg=5, Miss=6)
 
@@ -60,3 +61,28 @@ def test_errors_cost_what_tidecv_says(seed, iou, monkeypatch):
         matching.MISSED: int(matches.is_missed.sum())
     }
     assert ours == counts
+
+
+def test_objects_beyond_a_hundred_of_an_image_count():
+    number = 130
+    corners = np.stack([np.arange(number) * 12.0, np.zeros(number)], axis=1)
+    boxes = np.hstack([corners, corners + 10])
+    images, labels = np.zeros(number, int), np.zeros(number, int)
+    matches = match(
+        Labelled(images, labels, boxes, np.zeros(number, bool)),
+        Found(images, labels, boxes, np.linspace(1, 0.5, number)),
+    )
+    assert matches.is_true.sum() == number
+    assert not matches.is_missed.any()
+
+
+def test_what_lies_in_a_crowd_is_no_error_and_corrects_none():
+    """A crowd of a, in it a labelled b, and a found a where b is: it counts neither way, and b is missed."""
+    boxes = np.array([[0.0, 0, 100, 100], [10, 10, 30, 30]])
+    labelled = Labelled(np.zeros(2, int), np.array([0, 1]), boxes, np.array([True, False]))
+    found = Found(np.zeros(1, int), np.zeros(1, int), boxes[1:], np.array([0.9]))
+    matches = match(labelled, found)
+    assert matches.is_ignored.tolist() == [True]
+    assert matches.is_missed.tolist() == [False, True]
+    rows = {row["error"]: row["number"] for row in error_rows(matches, error_costs(matches, 2))}
+    assert rows == dict.fromkeys(rows, 0) | dict(missed=1)

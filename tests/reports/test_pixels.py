@@ -163,7 +163,9 @@ def test_errors_at_outlines_are_said():
     found = np.zeros_like(truth)
     found[14:46, 16:48] = 1
     said = list(findings(measure_pixels(counted([truth], [found]), NAMES, ["a.jpg"])))
-    assert any(line.startswith("100% of wrong pixels are within 3 pixels of a boundary") for line in said)
+    assert any(
+        line.startswith("100% of wrong pixels are within 2% of the image's diagonal of a boundary") for line in said
+    )
     assert "Not in these images at all: land, boat." in said
     assert "Too few images to judge, fewer than 5: sky, sea." in said
 

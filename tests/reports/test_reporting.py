@@ -242,6 +242,7 @@ def report_of(**changes):
         best_score=None,
         by_class=[{"class": "cat", "objects": 10}, {"class": "dog", "objects": 10}],
         suspects=[],
+        found=9,
     )
     return report | changes
 
@@ -257,9 +258,9 @@ def test_what_stands_out_is_said_in_words():
                 errors=errors,
                 missed_by_size=dict(small=0.25, medium=0.01, large=0.0),
                 confusion=dict(names=["cat", "dog", "background"], counts=[[5, 4, 1], [0, 8, 2], [0, 0, 0]]),
-                best_score=dict(score=0.42, f1=0.8, precision=0.9, recall=0.7),
+                best_score=dict(score=0.4188, f1=0.8, precision=0.9, recall=0.7),
                 by_class=[{"class": "cat", "objects": 9}, {"class": "dog", "objects": 0}],
-                suspects=[{}] * 3,
+                suspects=[dict(kind="class")] * 2 + [dict(kind="box")],
             )
         )
     )
@@ -267,9 +268,28 @@ def test_what_stands_out_is_said_in_words():
     assert said[1].startswith("25% of what errors cost comes from things that are not there")
     assert "small ones cost most (0.250 of AP50): try a larger image size" in said[2]
     assert said[3] == "cat is taken for dog 4 times, 40% of all cat objects."
-    assert "threshold of 0.42: there, 90% of what is found is right, and 70%" in said[4]
+    assert "threshold of 0.418: there, 90% of what is found is right, and 70%" in said[4]
     assert said[5:] == [
         "Too few objects to judge, fewer than 10: cat.",
         "Not in these images at all: dog.",
-        "3 labels are worth a look: the model is sure that they are wrong.",
+        "Where model and labels contradict each other most, both are worth a look: 2 of 'Another class?', 1 of "
+        "'Another box?'.",
     ]
+
+
+def test_a_model_that_finds_nothing_is_told(made, tmp_path):
+    from convnext_dense.reports.reporting import report_on
+
+    config, weights, _ = made
+    report = report_on(config, weights, tmp_path / "out", device="cpu", options={"model.test_cfg.rcnn.score_thr": 1.5})
+    numbers = json.loads(report.numbers.read_text())
+    assert numbers["found"] == 0
+    costs = {row["error"]: row["cost"] for row in numbers["errors"]}
+    assert costs == dict.fromkeys(costs, 0.0) | dict(missed=1.0)
+    assert (numbers["ap"]["bbox"]["AP"], numbers["ap"]["bbox"]["APl"]) == (0.0, None)  # no object is large
+    assert next(detection_page.findings(numbers)).startswith("The model finds nothing")
+
+
+def test_curves_begin_at_a_recall_of_zero():
+    curves = [dict(recall=[0.5, 1.0], precision=[0.9, 0.7]), dict(recall=[], precision=[])]
+    assert figures.from_zero(curves) == ([[0.0, 0.5, 1.0], []], [[0.9, 0.9, 0.7], []])
