@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from made_up import made_up
+from pycocotools import mask as masks
 
 from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_evaluation import Truth
@@ -12,7 +13,7 @@ from convnext_dense.reports.comparing import compare, read_run
 from convnext_dense.reports.comparison_page import findings
 from convnext_dense.reports.detection import THRESHOLDS, TWELVE
 from convnext_dense.reports.gathering import ObjectData
-from convnext_dense.reports.matching import match_at
+from convnext_dense.reports.matching import Found, Labelled, match_at
 from convnext_dense.reports.resampling import keep_classes, keep_objects, keep_pixels, metrics_of
 
 NAMES = ["a", "b", "c", "d"]
@@ -23,7 +24,7 @@ def as_data(labelled, number):
     return ObjectData(NAMES, [f"{image}.jpg" for image in range(number)], list(range(number)), labelled, areas, {})
 
 
-def coco_ap(labelled, found, copies):
+def coco_ap(labelled, found, copies, kind="bbox"):
     """COCO's AP and AP50, and the AP of every class, with each image as often as ``copies`` says."""
     images, objects, results = [], [], []
     for image, times in enumerate(copies):
@@ -34,14 +35,16 @@ def coco_ap(labelled, found, copies):
                 x1, y1, x2, y2 = labelled.boxes[place].tolist()
                 box = [x1, y1, x2 - x1, y2 - y1]
                 item = dict(id=len(objects) + 1, image_id=number, category_id=int(labelled.labels[place]), bbox=box)
+                item |= dict(segmentation=labelled.rles[place]) if labelled.rles else {}
                 objects.append(item | dict(area=box[2] * box[3], iscrowd=int(labelled.is_crowd[place])))
             for place in np.flatnonzero(found.images == image):
                 x1, y1, x2, y2 = found.boxes[place].tolist()
                 item = dict(image_id=number, category_id=int(found.labels[place]), score=float(found.scores[place]))
+                item |= dict(segmentation=found.rles[place]) if found.rles else {}
                 results.append(item | dict(bbox=[x1, y1, x2 - x1, y2 - y1]))
     categories = [dict(id=label, name=name) for label, name in enumerate(NAMES)]
     truth = Truth(dict(images=images, annotations=objects, categories=categories), range(4))
-    table = truth.evaluate(results, "bbox", iou_thrs=THRESHOLDS, limits=(1, 10, 100))
+    table = truth.evaluate(results, kind, iou_thrs=THRESHOLDS, limits=(1, 10, 100))
     return [table[TWELVE["AP"]], table[TWELVE["AP50"]]], [table.of_item(TWELVE["AP"], label) for label in range(4)]
 
 
@@ -59,6 +62,28 @@ def test_ap_of_a_sample_is_that_of_coco_with_copied_images(seed):
         classes = np.nan_to_num(of_class["box AP"][sample], nan=-1)
         np.testing.assert_allclose(classes, by_class, atol=1e-9)
     assert 0.1 < of_set["box AP"][0] < 0.9
+
+
+def triangles(boxes):
+    """Masks of half of each box."""
+    shapes = [[[x1, y1, x2, y1, x1, y2]] for x1, y1, x2, y2 in boxes.tolist()]
+    return [masks.merge(masks.frPyObjects(shape, 500, 500)) for shape in shapes]
+
+
+def test_mask_ap_is_that_of_coco():
+    labelled, found = (one._replace(rles=triangles(one.boxes)) for one in made_up(25, seed=5))
+    of_set, of_class = metrics_of(keep_objects(as_data(labelled, 25), found), np.ones((1, 25), int))
+    expected, by_class = coco_ap(labelled, found, [1] * 25, "segm")
+    np.testing.assert_allclose([of_set["mask AP"][0], of_set["mask AP50"][0]], expected, atol=1e-9)
+    np.testing.assert_allclose(of_class["mask AP"][0], by_class, atol=1e-9)
+    assert abs(of_set["mask AP"][0] - of_set["box AP"][0]) > 0.01
+
+
+def test_what_a_crowd_covers_by_just_the_overlap_does_not_count():
+    """COCO's rule: half of the found object lies in the crowd."""
+    labelled = Labelled(np.array([0]), np.array([0]), np.array([[0.0, 0, 20, 10]]), np.array([True]))
+    found = Found(np.array([0]), np.array([0]), np.array([[10.0, 0, 30, 10]]), np.array([0.9]))
+    assert match_at(labelled, found, [0.45, 0.5, 0.55], by_mask=False).counts.tolist() == [[False, False, True]]
 
 
 def test_no_more_objects_of_a_class_count_than_coco_counts():
