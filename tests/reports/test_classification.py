@@ -70,6 +70,12 @@ def test_the_first_of_equal_classes_wins():
     assert scored.best.tolist() == [0, 0, 0]
 
 
+def test_the_fifth_of_the_most_probable_classes_is_in_the_top_5():
+    probs = np.tile(np.arange(8, 0, -1) / 36, (3, 1))
+    means = measured(np.array([0, 4, 5]), probs)["means"]
+    assert (means["top1"], means["top5"]) == (1 / 3, 2 / 3)
+
+
 def test_swapped_labels_have_the_highest_losses():
     labels, probs = made_up(sharpness=8.0)
     swapped = np.random.default_rng(1).choice(len(labels), 10, replace=False)
@@ -78,6 +84,7 @@ def test_swapped_labels_have_the_highest_losses():
     shown = {row["image"] for row in numbers["worst_images"]}
     assert len(shown & {f"{place}.jpg" for place in swapped}) >= 9
     losses = [row["loss"] for row in numbers["worst_images"]]
+    assert len(losses) == 20
     assert losses == sorted(losses, reverse=True)
     assert numbers["worst_images"][0]["label"] != numbers["worst_images"][0]["model"]
     best = probs.argmax(axis=1)
@@ -92,7 +99,9 @@ def test_a_planted_confusion_comes_first():
     probs[is_c] = np.roll(probs[is_c], 3, axis=1)  # c is taken for f
     numbers = measured(labels, probs)
     assert (numbers["pairs"][0]["label"], numbers["pairs"][0]["found"]) == ("c", "f")
+    assert numbers["pairs"][0]["of"] == is_c.sum() != (labels == 5).sum()
     assert next(findings(numbers)).startswith("c is taken for f")
+    assert sum("is taken for" in line for line in findings(numbers)) == min(len(numbers["pairs"]), 2)
     assert any(line.startswith("Least often recognised: c (") for line in findings(numbers))
     assert list(findings(numbers))[-1] == "Not in these images at all: h."
 

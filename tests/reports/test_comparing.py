@@ -9,6 +9,7 @@ from pycocotools import mask as masks
 
 from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_evaluation import Truth
+from convnext_dense.reports import comparing
 from convnext_dense.reports.comparing import compare, read_run
 from convnext_dense.reports.comparison_page import findings
 from convnext_dense.reports.detection import THRESHOLDS, TWELVE
@@ -98,9 +99,9 @@ def test_no_more_objects_of_a_class_count_than_coco_counts():
 
 
 def test_means_of_pixels_and_classes_by_hand():
-    pixels = np.array([[[8, 2], [10, 2], [8, 4]], [[1, 0], [1, 3], [4, 0]]])  # right, found, labelled
+    pixels = np.array([[[8, 2], [11, 2], [8, 4]], [[1, 0], [1, 3], [4, 0]]])  # right, found, labelled
     of_set, of_class = metrics_of(keep_pixels(pixels), np.array([[1, 1], [2, 0], [0, 1]]))
-    ious = [[9 / (11 + 12 - 9), 2 / (5 + 4 - 2)], [8 / 10, 2 / 4], [1 / 4, 0 / 3]]
+    ious = [[9 / (12 + 12 - 9), 2 / (5 + 4 - 2)], [8 / 11, 2 / 4], [1 / 4, 0 / 3]]
     np.testing.assert_allclose(of_class["IoU"], ious)
     np.testing.assert_allclose(of_set["mIoU"], np.mean(ious, axis=1))
     np.testing.assert_allclose(of_set["aAcc"], [11 / 16, 10 / 12, 1 / 4])
@@ -126,9 +127,8 @@ def classifier(folder, ranks, *, order=None, labels=None, **more):
     order = np.arange(number) if order is None else order
     labels = np.arange(number) % 2 if labels is None else labels
     names = np.array([f"{place}.jpg" for place in range(number)])[order]
-    return write_run(
-        folder, dict(labels=labels[order], ranks=np.asarray(ranks)[order], num_classes=np.array(2)), names, **more
-    )
+    kept = dict(labels=labels[order], ranks=np.asarray(ranks)[order], num_classes=np.array(max(labels) + 1))
+    return write_run(folder, kept, names, **more)
 
 
 def test_a_difference_is_told_from_chance(tmp_path):
@@ -159,13 +159,13 @@ def test_a_difference_is_told_from_chance(tmp_path):
 
 def test_images_and_classes_in_another_order_are_the_same(tmp_path):
     rng = np.random.default_rng(0)
-    ranks, labels = rng.integers(0, 3, 40), rng.integers(0, 2, 40)
+    ranks, labels = rng.integers(0, 3, 40), rng.integers(0, 3, 40)
     order = rng.permutation(40)
-    first = classifier(tmp_path / "first", ranks, labels=labels)
-    other = classifier(tmp_path / "other", ranks, labels=1 - labels, order=order, classes=("b", "a"))
+    first = classifier(tmp_path / "first", ranks, labels=labels, classes="abc")
+    other = classifier(tmp_path / "other", ranks, labels=(labels + 2) % 3, order=order, classes="bca")
     comparison = compare([first, other])
     rows = comparison["metrics"] + comparison["by_class"]["recall"]
-    assert len(rows) == 5
+    assert len(rows) == 6
     for row in rows:
         assert row["values"][0] == row["values"][1]
         assert row["differences"][1] == dict(value=0.0, low=0.0, high=0.0, more_than_chance=False)
@@ -193,6 +193,53 @@ def test_objects_in_another_order_are_the_same(tmp_path):
         assert row["values"][0] == pytest.approx(row["values"][1])
         assert row["differences"][1]["value"] == pytest.approx(0)
     assert comparison["metrics"][0]["values"][0]["value"] > 0.1
+
+
+def test_pixels_in_another_order_are_the_same_and_other_labels_are_said(tmp_path):
+    pixels = np.random.default_rng(0).integers(1, 100, (10, 3, 3))
+    pixels[:, 1:] += pixels[:, :1]  # no less is found, and labelled, than is right
+    names = np.array([f"{place}.jpg" for place in range(10)])
+    order = np.random.default_rng(1).permutation(10)
+    facts = dict(task="segmentation")
+    first = write_run(tmp_path / "first", keep_pixels(pixels), names, classes="abc", **facts)
+    moved = pixels[order][:, :, [1, 2, 0]]
+    other = write_run(tmp_path / "other", keep_pixels(moved), names[order], classes="bca", **facts)
+    comparison = compare([first, other])
+    rows = comparison["metrics"] + comparison["by_class"]["IoU"]
+    assert len(rows) == 6
+    for row in rows:
+        assert row["differences"][1] == dict(value=0.0, low=0.0, high=0.0, more_than_chance=False)
+    moved[0, 2] += 1
+    third = write_run(tmp_path / "third", keep_pixels(moved), names[order], classes="bca", **facts)
+    with pytest.raises(UserError, match="the same images with other labels"):
+        compare([first, third])
+
+
+def test_objects_with_other_labels_are_said(tmp_path):
+    labelled, found = made_up(20, seed=3)
+    kept = keep_objects(as_data(labelled, 20), found)
+    names = [f"{place}.jpg" for place in range(20)]
+    runs = []
+    for name, totals in (("first", kept["totals"]), ("other", kept["totals"] + 1)):
+        runs.append(write_run(tmp_path / name, kept | dict(totals=totals), names, task="detection", classes=NAMES))
+    with pytest.raises(UserError, match="the same images with other labels"):
+        compare(runs)
+
+
+@pytest.mark.parametrize(("work", "samples"), [(300, 300), (1, 200), (10**6, 1000)])
+def test_of_many_objects_there_are_fewer_samples(work, samples, tmp_path, monkeypatch):
+    labelled, found = made_up(5, seed=3)
+    kept = keep_objects(as_data(labelled, 5), found)
+    monkeypatch.setattr(comparing, "_WORK", work * len(kept["box_scores"]))
+    run = write_run(tmp_path / "run", kept, list("01234"), task="detection", classes=NAMES)
+    assert compare([run, run])["samples"] == samples
+
+
+def test_an_image_that_is_there_twice_is_said(tmp_path):
+    first = classifier(tmp_path / "first", np.zeros(10, int))
+    other = classifier(tmp_path / "other", np.zeros(10, int), order=np.array([*range(10), 9]))
+    with pytest.raises(UserError, match="different images"):
+        compare([first, other])
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_a_run_that_was_not_resumed_starts_anew(tmp_path):
     run = read_run(tmp_path)
     assert places(run.losses()[0]) == [(15, 3.0)]
     assert run.metrics() == []
+    assert ([folder.name for folder in run.folders], run.starts) == (["20260102_000000"], [0])
 
 
 def test_evaluations_that_count_epochs_stand_at_the_end_of_theirs(tmp_path):
