@@ -58,8 +58,8 @@ def test_pixels_of_an_image_by_hand():
     one = count_image(truth, found, 4, ignored=255)
     assert one.confusion.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
     assert one.unlabelled == 1
-    assert one.near[1] == 3  # two mistakes, and the pixel whose label is no class
-    assert one.near[3] == 7
+    # Two mistakes, and the pixel whose label is no class; no known pixel is far from a boundary.
+    assert one.near.tolist() == [3, 3, 7, 7]
     truth[1, 3] = -1
     assert (count_image(truth, found, 4, ignored=255).confusion == one.confusion).all()
 
@@ -170,6 +170,7 @@ def test_a_planted_confusion_is_the_first_of_the_mistakes():
     assert f"Lowest IoU: {names}; the mean is {mean:.2f}." in said
     assert numbers["worst_images"][0]["image"] == "20.jpg"
     assert numbers["worst_images"][0]["wrong"] == 1
+    assert len(numbers["worst_images"]) == 11  # the others are right
     assert any("whole regions are given a wrong class" in line for line in said)
     assert {row["image"] for row in numbers["worst_images"]} >= {f"{place}.jpg" for place in range(10)}
 
