@@ -1,6 +1,7 @@
 """Metrics of samples are those of COCO's evaluation of as many copies of the images; differences are found or not."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from pycocotools import mask as masks
 
 from convnext_dense.errors import UserError
 from convnext_dense.evaluation.coco_evaluation import Truth
-from convnext_dense.reports import comparing
+from convnext_dense.reports import comparing, comparison_page
 from convnext_dense.reports.comparing import compare, read_run
-from convnext_dense.reports.comparison_page import findings
+from convnext_dense.reports.comparison_page import _curves, _metrics, findings
 from convnext_dense.reports.detection import THRESHOLDS, TWELVE
 from convnext_dense.reports.gathering import ObjectData
 from convnext_dense.reports.matching import Found, Labelled, match_at
@@ -292,3 +293,47 @@ def test_a_model_without_masks_is_compared_by_its_boxes(tmp_path):
     assert [row["metric"] for row in comparison["metrics"]] == ["box AP", "box AP50"]
     assert list(comparison["by_class"]) == ["box AP"]
     assert [row["metric"] for row in compare([first, first])["metrics"]][2:] == ["mask AP", "mask AP50"]
+
+
+def comparison_of(*changes, metric="top-1", speeds=(10.0, 10.9)):
+    """Numbers of two runs; ``changes`` are value, low, high and whether that is more than chance, or None."""
+    keys = ("value", "low", "high", "more_than_chance")
+    runs = [dict(name=name, processor_ms_per_image=speed) for name, speed in zip(("old", "new"), speeds, strict=True)]
+    rows = [
+        dict(metric=metric, values=[None, None], differences=[None, change and dict(zip(keys, change, strict=True))])
+        for change in changes
+    ]
+    return dict(runs=runs, metrics=rows, images=1000, samples=1000)
+
+
+def test_small_differences_of_time_and_metrics_without_a_value_are_not_said():
+    assert list(findings(comparison_of(None))) == []
+    assert list(findings(comparison_of(None, speeds=(10.0, 11.1)))) == [
+        "new takes 1.11 times the processor time of old."
+    ]
+
+
+def test_differences_beyond_chance_have_a_star():
+    section = _metrics(comparison_of((0.1, 0.05, 0.15, True), (0.1, -0.05, 0.25, False), None))
+    shown = [row[-1] for row in section.rows]
+    assert shown == ["+0.100 (+0.050 to +0.150) *", "+0.100 (-0.050 to +0.250)", "-"]
+
+
+def test_masks_are_spoken_of_before_boxes():
+    comparison = comparison_of((0.1, 0.05, 0.15, True), metric="box AP")
+    comparison["metrics"] += comparison_of((-0.1, -0.15, -0.05, True), metric="mask AP")["metrics"]
+    assert list(findings(comparison)) == ["new is worse than old: mask AP -0.100 (-0.150 to -0.050), more than chance."]
+
+
+def test_curves_are_those_of_the_classes_that_differ_most(tmp_path, monkeypatch):
+    """The second run has its classes in another order."""
+    monkeypatch.setattr(comparison_page, "_NUM_CURVES", 1)
+    rows = [dict({"class": name}, differences=[None, dict(value=value)]) for name, value in (("a", 0.1), ("b", -0.3))]
+    comparison = dict(runs=[dict(name="old"), dict(name="new")], by_class={"box AP": rows})
+    runs = [
+        SimpleNamespace(numbers=dict(classes=classes, curves=[dict(recall=[ord(c)], precision=[1]) for c in classes]))
+        for classes in ("ab", "ba")
+    ]
+    (plot,) = _curves(comparison, runs).figures
+    assert plot.title.text == "b"
+    assert [line.data_source.data["x"] for line in plot.renderers] == [[ord("b")]] * 2
