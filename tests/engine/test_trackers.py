@@ -306,17 +306,51 @@ def test_the_environment_of_a_tracker_goes_first(monkeypatch):
     assert "project" not in wandb.init_kwargs
 
 
+def backend_of(name, tmp_path, **more):
+    """The backend of a tracker in the config of a run, without what is its type."""
+    cfg = config_with()
+    cfg.work_dir = str(tmp_path / "run")
+    cfg.merge_from_dict(more)
+    (hook,) = add_trackers(cfg, [name], "val")
+    assert hook["score_thr"] == 0.3
+    return {key: value for key, value in cfg.visualizer.vis_backends[0].items() if key != "type"}
+
+
+def test_trackers_get_the_name_of_the_run_and_no_checkpoints_or_code(tmp_path, monkeypatch):
+    for key in [key for key in os.environ if key.startswith(("WANDB_", "MLFLOW_", "NEPTUNE_"))]:
+        monkeypatch.delenv(key)
+    name = Path(__file__).stem
+    started = dict(project_name=name, task_name="run", reuse_last_task_id=False)
+    assert backend_of("clearml", tmp_path) == dict(init_kwargs=started, artifact_suffix=(".py",))
+    started = dict(save_dvc_exp=False, cache_images=False)
+    assert backend_of("dvclive", tmp_path) == dict(init_kwargs=started, artifact_suffix=())
+    assert backend_of("neptune", tmp_path) == dict(init_kwargs=dict(name=name, mode="offline"))
+    monkeypatch.setenv("NEPTUNE_PROJECT", "ours")
+    assert backend_of("neptune", tmp_path) == dict(init_kwargs=dict(name=name))
+    assert backend_of("mlflow", tmp_path)["artifact_suffix"] == ()
+    axes = {axis["name"]: axis["step_metric"] for axis in backend_of("wandb", tmp_path)["define_metric_cfg"]}
+    assert axes == {"train/*": "iter", "val/*": "val/iter", "predictions/*": "val/iter"}
+
+
+def test_a_log_of_ones_own_stays_as_it_is():
+    cfg = config_with()
+    cfg.default_hooks, cfg.log_processor = dict(logger=None), dict(type="OwnLogProcessor")
+    add_trackers(cfg, ["tensorboard"], "val")
+    assert cfg.default_hooks.logger is None
+    assert cfg.log_processor == dict(type="OwnLogProcessor")
+
+
 def test_weights_and_biases_gets_the_config_and_no_code(monkeypatch, tmp_path):
     sent = {}
     fake = SimpleNamespace(
         init=lambda **kwargs: sent.update(start=kwargs),
         define_metric=lambda *args, **kwargs: None,
-        config=SimpleNamespace(update=lambda values, **_: sent.update(config=values)),
+        config=SimpleNamespace(update=lambda values, **more: sent.update(config=values, **more)),
         run=None,  # whose log_code would upload the current folder
     )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     WandbVisBackend(str(tmp_path), init_kwargs=dict(project="x")).add_config(Config(dict(a=1)))
-    assert sent["config"] == dict(a=1)
+    assert (sent["config"], sent["allow_val_change"]) == (dict(a=1), True)
     assert sent["start"] == dict(project="x", dir=str(tmp_path))
 
 

@@ -101,7 +101,6 @@ def test_a_planted_confusion_comes_first():
     assert (numbers["pairs"][0]["label"], numbers["pairs"][0]["found"]) == ("c", "f")
     assert numbers["pairs"][0]["of"] == is_c.sum() != (labels == 5).sum()
     assert next(findings(numbers)).startswith("c is taken for f")
-    assert sum("is taken for" in line for line in findings(numbers)) == min(len(numbers["pairs"]), 2)
     assert any(line.startswith("Least often recognised: c (") for line in findings(numbers))
     assert list(findings(numbers))[-1] == "Not in these images at all: h."
 
@@ -109,7 +108,9 @@ def test_a_planted_confusion_comes_first():
 def test_scores_that_are_too_sure_are_said():
     labels, probs = made_up(sharpness=1.5)
     surer = probs**4 / (probs**4).sum(axis=1, keepdims=True)
-    said = [line for line in findings(measured(labels, surer)) if "surer than it is right" in line]
+    said = list(findings(measured(labels, surer)))
+    assert sum("is taken for" in line for line in said) == 2
+    said = [line for line in said if "surer than it is right" in line]
     best = surer.argmax(axis=1)
     gap = surer.max(axis=1).mean() - (best == labels).mean()
     assert said == [
@@ -126,3 +127,23 @@ def test_the_matrix_of_very_many_classes_is_left_out():
     assert numbers["confusion"] is None
     assert numbers["pairs"] == [dict(label="3", found="7", images=1, of=1)]
     assert numbers["means"]["top1"] == 0.5
+
+
+def test_an_image_of_no_probability_and_one_of_just_enough():
+    """The loss of a label that is impossible is finite; 0.95 for another class is sure."""
+    probs = np.zeros((2, 8))
+    probs[0, :2] = 0.0, 1.0
+    probs[1, :2] = 0.05, 0.95
+    numbers = measured(np.array([0, 0]), probs)
+    first, second = numbers["worst_images"]
+    assert (first["label_score"], first["score"], first["loss"]) == (0, 1, pytest.approx(-np.log(1e-12)))
+    assert (second["label_score"], second["score"], second["loss"]) == (0.05, 0.95, pytest.approx(-np.log(0.05)))
+    assert numbers["sure_and_wrong"] == 2
+
+
+def test_scores_that_are_as_sure_as_right_are_not_spoken_of():
+    """Of 50 images with a score of 0.98, one is wrong."""
+    probs = np.zeros((50, 8))
+    probs[:, :2] = 0.98, 0.02
+    said = findings(measured(np.array([0] * 49 + [1]), probs))
+    assert not any("than it is right" in line for line in said)

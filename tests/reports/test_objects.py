@@ -292,8 +292,8 @@ def test_sizes_are_those_of_coco(area, size):
 
 
 def test_a_class_without_missed_objects_is_whole():
-    """One of two classes is never found: without its object, there were nothing wrong with it."""
-    matches = scene([("a", 0), ("b", 1)], [("a", 0, 0.9)])
+    """One class has a precision of 1/2, the other one is never found: without its object, it would have 1."""
+    matches = scene([("a", 0), ("b", 1)], [("far", 0, 0.95), ("a", 0, 0.9)])
     assert size_shares(matches, 2, np.array([10, 10])) == dict(small=0.5, medium=0, large=0)
 
 
