@@ -243,15 +243,15 @@ def test_the_page_has_the_files_the_evaluations_and_what_changed(logged):
 
 def test_the_page_of_a_long_run_has_the_last_fifty_evaluations(tmp_path):
     """60 evaluations, one after each epoch of 2 iterations; a metric of at most 1 is a share."""
-    rows = [(step(2 * epoch, 1.0, epoch=epoch), dict(mAP=1.0, step=epoch)) for epoch in range(1, 61)]
+    rows = [(step(2 * epoch, 1.0, epoch=epoch), dict(mAP=1.0, low=0.5, step=epoch)) for epoch in range(1, 61)]
     write(tmp_path, "20260101_000000", [row for pair in rows for row in pair])
     text = report_run(tmp_path).page.read_text()
     table = text.partition("Evaluations</h2>")[2].partition("</table>")[0]
     assert "The 10 evaluations before these are in the curves." in table
     cells = [cell.partition("</td>")[0] for cell in table.split("<td>")[1:]]
-    assert len(cells) == 3 * 50
-    assert cells[:3] == ["120", "60.0", "1.0000"]
-    assert cells[-3:-1] == ["22", "11.0"]
+    assert len(cells) == 4 * 50
+    assert cells[:4] == ["120", "60.0", "1.0000", "0.5000"]
+    assert cells[-4:-2] == ["22", "11.0"]
     assert "Metrics above 1" not in text
 
 
