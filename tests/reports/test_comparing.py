@@ -308,6 +308,9 @@ def comparison_of(*changes, metric="top-1", speeds=(10.0, 10.9)):
 
 def test_small_differences_of_time_and_metrics_without_a_value_are_not_said():
     assert list(findings(comparison_of(None))) == []
+    assert list(findings(comparison_of(None, speeds=(10.0, 8.9)))) == [
+        "new takes 0.89 times the processor time of old."
+    ]
     assert list(findings(comparison_of(None, speeds=(10.0, 11.1)))) == [
         "new takes 1.11 times the processor time of old."
     ]

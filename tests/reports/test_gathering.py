@@ -54,25 +54,25 @@ def test_masks_are_kept_where_all_results_have_them():
 
 
 def test_a_report_by_hand():
-    """A dog of 800 pixels, found with 0.9; above it something that is no dog, and a dog in a crowd."""
+    """A dog of 800 pixels, found with 0.9; above and below it something that is no dog, and a dog in a crowd."""
     dog, crowd = [10, 20, 30, 60], [40, 0, 60, 20]
     data = data_of(dict(bbox=dog, bbox_label=1), dict(bbox=crowd, bbox_label=1, ignore_flag=1))
-    results = [found(([0, 60, 8, 68], 1, 0.95), (dog, 1, 0.9), (crowd, 1, 0.8))]
+    results = [found(([0, 60, 8, 68], 1, 0.95), (dog, 1, 0.9), (crowd, 1, 0.8), ([0, 70, 8, 78], 1, 0.6))]
     predictions = to_coco_results(results, data)
-    assert [sorted(item) for item in predictions] == [["bbox", "category_id", "image_id", "score"]] * 3
-    assert [(item["image_id"], item["category_id"]) for item in predictions] == [(7, 2)] * 3
+    assert [sorted(item) for item in predictions] == [["bbox", "category_id", "image_id", "score"]] * 4
+    assert [(item["image_id"], item["category_id"]) for item in predictions] == [(7, 2)] * 4
     numbers, _ = measure_objects(data, gather(results), predictions)
-    assert (numbers["objects"], numbers["crowds"], numbers["found"]) == (1, 1, 3)
+    assert (numbers["objects"], numbers["crowds"], numbers["found"]) == (1, 1, 4)
     assert numbers["ap"]["bbox"]["AP50"] == pytest.approx(0.5)
     assert (numbers["ap"]["bbox"]["APs"], numbers["ap"]["bbox"]["APm"]) == (pytest.approx(0.5), None)
     cat, dogs = numbers["curves"]
     assert cat == dict(score=[], precision=[], recall=[])
-    assert dogs == dict(score=[0.95, 0.9], precision=[0, 0.5], recall=[0, 1])
+    assert dogs == dict(score=[0.95, 0.9, 0.6], precision=[0, 0.5, 0.33333], recall=[0, 1, 1])
     assert numbers["best_score"]["score"] == pytest.approx(0.9)
     assert numbers["confusion"]["score"] == numbers["best_score"]["score"]
     assert numbers["confusion"]["counts"] == [[0, 0, 0], [0, 1, 0], [0, 1, 0]]
     (worst,) = numbers["worst_images"]
-    assert worst == dict(image="a.jpg", cost=pytest.approx(0.5), errors=dict(background=1))
+    assert worst == dict(image="a.jpg", cost=pytest.approx(0.5), errors=dict(background=2))
 
 
 def test_images_without_any_object_have_a_report():
