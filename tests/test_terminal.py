@@ -3,6 +3,7 @@
 import io
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,9 @@ from terminals import Terminal
 
 from convnext_dense import terminal
 from convnext_dense.errors import UserError
-from convnext_dense.terminal import FactLines, Progress, print_line, track
+from convnext_dense.terminal import Display, FactLines, Progress, print_line, track
+
+SECONDS = terminal._SECONDS
 
 
 @pytest.fixture(autouse=True)
@@ -100,3 +103,33 @@ def test_facts_stand_below_each_other():
     console.print(FactLines([("loss", "1.0"), ("lr", "0.1"), ("a_long_name_of_one", "2.0"), ("", "3 left")]))
     lines = [line.rstrip() for line in console.export_text().splitlines()]
     assert lines == ["loss 1.0  lr 0.1", "a_long_name_of_one 2.0        3 left"]
+
+
+def test_facts_may_end_at_the_edge():
+    """Four facts of 8 columns and a gap of 2 between them are 38 columns."""
+    console = Console(width=38, record=True, file=io.StringIO())
+    console.print(FactLines([("", "12345678")] * 4))
+    assert console.export_text().rstrip() == "  ".join(["12345678"] * 4)
+
+
+def test_a_display_is_drawn_twice_a_second_or_at_once(monkeypatch):
+    clock, drawn = [100.0], []
+    display = Display(str)
+    monkeypatch.setattr(terminal, "_SECONDS", SECONDS)
+    monkeypatch.setattr(terminal, "_displays", [display])
+    monkeypatch.setattr(terminal, "console", lambda: SimpleNamespace(print=lambda *_: drawn.append(clock[0])))
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    display.draw(now=True)
+    for clock[0] in (100.25, 100.5, 100.75, 101.0, 101.25):
+        display.draw()
+    display.draw(now=True)
+    assert drawn == [100.0, 100.5, 101.0, 101.25]
+
+
+def test_items_may_be_of_unknown_number_or_more_than_was_said():
+    assert list(track(iter("abc"), "letters")) == ["a", "b", "c"]
+    progress = Progress("letters", 2)
+    progress.advance(3)
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(progress._render())
+    assert "0:00:00 left" in console.export_text()

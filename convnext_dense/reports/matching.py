@@ -221,9 +221,8 @@ def _judge(
 
 def _corrected(found: Found, kinds: np.ndarray, partners: np.ndarray, is_found: np.ndarray) -> np.ndarray:
     """Return which errors, corrected, would be the partner of an object that has none: the first of the best."""
-    can_be = np.isin(kinds, (CLASSIFICATION, LOCALISATION)) & (partners >= 0)
-    can_be &= ~is_found[partners]
-    places = np.flatnonzero(can_be)
+    places = np.flatnonzero(np.isin(kinds, (CLASSIFICATION, LOCALISATION)) & (partners >= 0))
+    places = places[~is_found[partners[places]]]
     places = places[np.lexsort((places, -found.scores[places]))]
     _, first = np.unique(partners[places], return_index=True)
     is_corrected = np.zeros(len(kinds), bool)

@@ -3,13 +3,14 @@
 What is read from every format and exporter is held against the original in test_formats.py.
 """
 
-import importlib
 import os
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from test_formats import LABELS, ROOT
+
+from convnext_dense.cli import main
 
 CONFIGS = Path(__file__).parents[2] / "configs/demo"
 # Models and loaders as small as they can be: what is tested is the way of the data.
@@ -38,14 +39,13 @@ def run(monkeypatch, capsys, tmp_path):
 
     def run(name, *arguments):
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        main = importlib.import_module(f"convnext_dense.cli.{name}").main
+        run_command = partial(main.run, name.replace("_", "-"), list(map(str, arguments)))
         if name == "check_dataset":
             with pytest.raises(SystemExit) as leaving:
-                main()
+                run_command()
             assert leaving.value.code == 0, capsys.readouterr().out
         else:
-            main()
+            run_command()
         return capsys.readouterr().out
 
     return run

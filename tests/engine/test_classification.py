@@ -1,10 +1,6 @@
 """Train, resume, average and distribute the classifier, on the CPU."""
 
 import json
-import multiprocessing
-import os
-import socket
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -16,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from PIL import Image
-from record_losses import record_losses
+from record_losses import launch, record_losses
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.config.batch import accumulate_to_effective_batch
@@ -74,32 +70,6 @@ def train_model(config, options, **kwargs):
 def losses_of(folder, out, options, config=CONFIG, **kwargs):
     record_losses(out, str(config), deepcopy(options), data=str(folder), work_dir=str(out.with_suffix("")), **kwargs)
     return json.loads(out.read_text())
-
-
-def launch(jobs, tmp_path):
-    """Runs jobs, arguments of ``record_losses``, in two processes with the variables that torchrun sets."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")
-    processes = [fork.Process(target=_run_as, args=(rank, port, jobs, tmp_path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=300)
-        process.kill()
-    said = [(tmp_path / f"stderr_{rank}").read_text() for rank in range(2)]
-    assert [process.exitcode for process in processes] == [0, 0], said
-    return [json.loads(Path(job["out"]).read_text()) for job in jobs]
-
-
-def _run_as(rank, port, jobs, tmp_path):
-    place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    os.environ.update({name: str(value) for name, value in place.items()})
-    sys.stderr = (tmp_path / f"stderr_{rank}").open("w")
-    for job in jobs:
-        MMLogger._instance_dict.clear()
-        record_losses(**deepcopy(job), launcher="pytorch")
 
 
 def test_losses_after_kill_and_resume_are_those_of_an_uninterrupted_run(folder, tmp_path):

@@ -1,5 +1,6 @@
 """What a run shows on a terminal, and what in a pipe."""
 
+import io
 import logging
 import os
 import re
@@ -7,17 +8,21 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import LogProcessor, Runner
+from rich.console import Console
 from terminals import Terminal
 
 from convnext_dense import terminal
 from convnext_dense.data.shapes.crops import write_crops
-from convnext_dense.engine import evaluate_model, train_model
+from convnext_dense.engine import evaluate_model, live_display_hook, train_model
+from convnext_dense.engine.checkpoint_hook import CheckpointHook
+from convnext_dense.engine.live_display_hook import LiveDisplayHook
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/demo/pretrain_convnext_atto_shapes.py"
@@ -290,3 +295,51 @@ def test_test_shows_its_progress_and_its_metrics(crops, tmp_path):
     value = re.search(r"Epoch\(test\).*accuracy/top1: (\S+)", log_of(tmp_path / "test"))[1]
     assert f"Test: accuracy/top1 {float(value):.4f}" in shown.text
     assert "Test 3/3" not in shown.text
+
+
+def test_state_of_a_run_by_hand(monkeypatch):
+    """The middle of the second epoch, after 9 of 12 iterations; 0.5 s for batches of 4 in 2 processes."""
+    hub, processor = MessageHub("by hand"), LogProcessor(window_size=2)
+    for time_, loss in ((9.0, 9.0), (0.25, 3.0), (0.75, 2.0)):
+        hub.update_scalars({"train/time": time_, "train/loss": loss, "train/lr": 0.1})
+    hub.update_info("eta", 61)
+    hub.update_info("best_score", 0.75)
+    hook = CheckpointHook(save_best="top1", rule="greater")
+    loader = type("Loader", (), {"__len__": lambda self: 6, "batch_size": 4, "batch_sampler": None})()
+    runner = SimpleNamespace(
+        epoch=1, iter=9, max_epochs=2, max_iters=12, train_dataloader=loader, val_dataloader=loader
+    )
+    runner.message_hub, runner.log_processor, runner.hooks = hub, processor, [hook]
+    clock = [100.0]
+    monkeypatch.setattr(live_display_hook, "get_world_size", lambda: 2)
+    monkeypatch.setattr(live_display_hook, "_memory", lambda: 2_500_000_000)
+    monkeypatch.setattr(live_display_hook.time, "monotonic", lambda: clock[0])
+    printed = []
+    monkeypatch.setattr(terminal, "print_line", printed.append)
+
+    def shown():
+        console = Console(width=120, record=True, file=io.StringIO())
+        console.print(display._render())
+        return " ".join(console.export_text().split())
+
+    display = LiveDisplayHook()
+    display.before_train(runner)
+    assert "Epoch 2/2, batch 3/6" in shown()
+    display.after_train_iter(runner, 3)
+    for text in ("batch 4/6", "0:01:01 left", "16.0 images/s", "lr 1.0000e-01", "loss 2.5000", "memory 2.5 GB"):
+        assert text in shown()
+    assert "best top1 0.7500" in shown()
+    display.before_val_epoch(runner)
+    clock[0] += 8.0
+    display.after_val_iter(runner, 1)
+    assert "Validation 2/6 " in shown()
+    assert "0:00:16 left" in shown().partition("Validation")[2]  # two batches in 8 s, four to go
+    display.after_val_epoch(runner, dict(other=1.0, top1=0.75, last="x"))
+    display.after_val_epoch(runner, dict(top1=0.5, **{f"metric_{number}": 0.5 for number in range(20)}))
+    first, second = printed
+    assert first.split("  ")[:2] == ["Epoch 2/2: top1 0.7500 (best so far)", "other 1.0000"]
+    assert second.startswith("Epoch 2/2: top1 0.5000  metric_0 0.5000")
+    assert len(second) <= max(terminal.console().width, 80)
+    runner.epoch, runner.iter = 2, 12
+    display.after_train_iter(runner, 5)
+    assert "Epoch 2/2, batch 6/6" in shown()

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +14,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 from PIL import Image
+from record_losses import launch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convnext_dense.data.shapes.ade import write_ade
@@ -256,16 +256,7 @@ def test_one_of_several_processes_logs(tmp_path):
         work_dir=str(tmp_path / "run"),
         log=["tensorboard"],
     )
-    (tmp_path / "jobs.json").write_text(json.dumps([job]))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*command, str(ROOT / "tests/engine/record_losses.py"), str(tmp_path / "jobs.json")],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch([job], tmp_path)
     assert len(list((tmp_path / "run").rglob("events.out.*"))) == 1
     # Of ten images, the main process has every second one: three bright ones, 000, 004, 008, and two dark ones.
     names = [name.partition("_")[2] for name in events_of(tmp_path / "run").Tags()["images"]]
@@ -306,17 +297,51 @@ def test_the_environment_of_a_tracker_goes_first(monkeypatch):
     assert "project" not in wandb.init_kwargs
 
 
+def backend_of(name, tmp_path, **more):
+    """The backend of a tracker in the config of a run, without what is its type."""
+    cfg = config_with()
+    cfg.work_dir = str(tmp_path / "run")
+    cfg.merge_from_dict(more)
+    (hook,) = add_trackers(cfg, [name], "val")
+    assert hook["score_thr"] == 0.3
+    return {key: value for key, value in cfg.visualizer.vis_backends[0].items() if key != "type"}
+
+
+def test_trackers_get_the_name_of_the_run_and_no_checkpoints_or_code(tmp_path, monkeypatch):
+    for key in [key for key in os.environ if key.startswith(("WANDB_", "MLFLOW_", "NEPTUNE_"))]:
+        monkeypatch.delenv(key)
+    name = Path(__file__).stem
+    started = dict(project_name=name, task_name="run", reuse_last_task_id=False)
+    assert backend_of("clearml", tmp_path) == dict(init_kwargs=started, artifact_suffix=(".py",))
+    started = dict(save_dvc_exp=False, cache_images=False)
+    assert backend_of("dvclive", tmp_path) == dict(init_kwargs=started, artifact_suffix=())
+    assert backend_of("neptune", tmp_path) == dict(init_kwargs=dict(name=name, mode="offline"))
+    monkeypatch.setenv("NEPTUNE_PROJECT", "ours")
+    assert backend_of("neptune", tmp_path) == dict(init_kwargs=dict(name=name))
+    assert backend_of("mlflow", tmp_path)["artifact_suffix"] == ()
+    axes = {axis["name"]: axis["step_metric"] for axis in backend_of("wandb", tmp_path)["define_metric_cfg"]}
+    assert axes == {"train/*": "iter", "val/*": "val/iter", "predictions/*": "val/iter"}
+
+
+def test_a_log_of_ones_own_stays_as_it_is():
+    cfg = config_with()
+    cfg.default_hooks, cfg.log_processor = dict(logger=None), dict(type="OwnLogProcessor")
+    add_trackers(cfg, ["tensorboard"], "val")
+    assert cfg.default_hooks.logger is None
+    assert cfg.log_processor == dict(type="OwnLogProcessor")
+
+
 def test_weights_and_biases_gets_the_config_and_no_code(monkeypatch, tmp_path):
     sent = {}
     fake = SimpleNamespace(
         init=lambda **kwargs: sent.update(start=kwargs),
         define_metric=lambda *args, **kwargs: None,
-        config=SimpleNamespace(update=lambda values, **_: sent.update(config=values)),
+        config=SimpleNamespace(update=lambda values, **more: sent.update(config=values, **more)),
         run=None,  # whose log_code would upload the current folder
     )
     monkeypatch.setitem(sys.modules, "wandb", fake)
     WandbVisBackend(str(tmp_path), init_kwargs=dict(project="x")).add_config(Config(dict(a=1)))
-    assert sent["config"] == dict(a=1)
+    assert (sent["config"], sent["allow_val_change"]) == (dict(a=1), True)
     assert sent["start"] == dict(project="x", dir=str(tmp_path))
 
 

@@ -45,22 +45,19 @@ def tide_of(labelled, found, *, iou=0.5, by_mask=False):
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("iou", [0.5, 0.75])
-def test_errors_cost_what_tidecv_says(seed, iou, monkeypatch):
-    monkeypatch.setattr(matching, "RECALLS", np.arange(101) / 100)  # tidecv's; COCO's differ in the last digit
-    labelled, found = made_up(40, seed=seed)
+def assert_as_tidecv(labelled, found, iou=0.5):
+    """Compare what objects of four classes cost, and return the costs."""
     matches = match(labelled, found, iou=iou)
     expected_ap, expected, counts = tide_of(labelled, found, iou=iou)
     assert mean_precision(points(matches, 4)) == pytest.approx(expected_ap, abs=1e-9)
     costs = error_costs(matches, 4)
     for kind, name in KINDS.items():
         assert costs[kind] == pytest.approx(expected[kind], abs=1e-9), name
-    assert sum(cost > 0.001 for cost in costs.values()) >= 5  # they are not all nothing
     ours = {kind: int((matches.kinds == kind).sum()) for kind in KINDS} | {
         matching.MISSED: int(matches.is_missed.sum())
     }
     assert ours == counts
+    return costs
 
 
 def test_objects_beyond_a_hundred_of_an_image_count():
@@ -86,3 +83,35 @@ def test_what_lies_in_a_crowd_is_no_error_and_corrects_none():
     assert matches.is_missed.tolist() == [False, True]
     rows = {row["error"]: row["number"] for row in error_rows(matches, error_costs(matches, 2))}
     assert rows == dict.fromkeys(rows, 0) | dict(missed=1)
+
+
+@pytest.fixture
+def _recalls_of_tidecv(monkeypatch):
+    monkeypatch.setattr(matching, "RECALLS", np.arange(101) / 100)  # COCO's differ in the last digit
+
+
+@pytest.mark.usefixtures("_recalls_of_tidecv")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("iou", [0.5, 0.75])
+def test_errors_cost_what_tidecv_says(seed, iou):
+    costs = assert_as_tidecv(*made_up(40, seed=seed), iou)
+    assert sum(cost > 0.001 for cost in costs.values()) >= 5  # they are not all nothing
+
+
+@pytest.mark.usefixtures("_recalls_of_tidecv")
+@pytest.mark.parametrize("seed", range(4))
+def test_objects_at_the_limits_are_those_of_tidecv(seed):
+    """Found boxes are a whole labelled one, its half, or its tenth, so that IoUs are 1, 0.5 and 0.1; some are moved."""
+    rng = np.random.default_rng(seed)
+    labelled, found = [], []
+    for image in range(30):
+        for place in range(4):
+            left, label = 100.0 * place, rng.integers(4)
+            labelled.append((image, label, [left, 0, left + 10, 10], rng.random() < 0.1))
+            for height in rng.choice([10, 5, 1], rng.integers(0, 4)):
+                seen = label if rng.random() < 0.7 else rng.integers(4)
+                top = rng.choice([0, -height / 2])
+                found.append((image, seen, [left, top, left + 10, top + height], rng.random()))
+    columns = [[np.array(column) for column in zip(*rows, strict=True)] for rows in (labelled, found)]
+    costs = assert_as_tidecv(Labelled(*columns[0]), Found(*columns[1]))
+    assert all(cost > 0 for cost in costs.values())

@@ -58,8 +58,10 @@ def test_pixels_of_an_image_by_hand():
     one = count_image(truth, found, 4, ignored=255)
     assert one.confusion.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
     assert one.unlabelled == 1
-    assert one.near[1] == 3  # two mistakes, and the pixel whose label is no class
-    assert one.near[3] == 7
+    # Two mistakes, and the pixel whose label is no class; no known pixel is far from a boundary.
+    assert one.near.tolist() == [3, 3, 7, 7]
+    truth[1, 3] = -1
+    assert (count_image(truth, found, 4, ignored=255).confusion == one.confusion).all()
 
 
 @pytest.mark.parametrize("ignored", [255, 2])
@@ -141,6 +143,12 @@ def test_costs_are_those_of_right_images():
         assert cost > 0
 
 
+def test_a_class_that_is_nowhere_does_not_count_for_a_cost():
+    images = np.array([[[1, 0], [2, 0], [2, 0]]])  # right, found and labelled pixels: the IoU is 1 / 3
+    assert image_costs(images) == pytest.approx([2 / 3])
+    assert image_costs(np.zeros((2, 3, 2), int)).tolist() == [0, 0]
+
+
 def test_a_planted_confusion_is_the_first_of_the_mistakes():
     rng = np.random.default_rng(0)
     truths = [np.kron(rng.integers(0, 4, (5, 5)), np.ones((16, 16), int)) for _ in range(30)]
@@ -150,9 +158,19 @@ def test_a_planted_confusion_is_the_first_of_the_mistakes():
     found[20][:] = (found[20] + 1) % 4
     numbers = measure_pixels(counted(truths, found), NAMES, [f"{place}.jpg" for place in range(30)])
     said = list(findings(numbers))
-    assert any(line.startswith("Most pixels are lost where boat is taken for sea") for line in said)
+    lost = sum((truth == 3).sum() for truth in truths[:10])
+    wrong = lost + truths[20].size
+    boats = sum((truth == 3).sum() for truth in truths)
+    expected = f"{lost / wrong:.0%} of all wrong pixels, {lost / boats:.0%} of those of boat."
+    assert f"Most pixels are lost where boat is taken for sea: {expected}" in said
+    ious = {row["class"]: row["IoU"] for row in numbers["by_class"]}
+    mean = np.mean(list(ious.values()))
+    low = sorted((iou, name) for name, iou in ious.items() if iou < mean)
+    names = ", ".join(f"{name} ({iou:.2f})" for iou, name in low)
+    assert f"Lowest IoU: {names}; the mean is {mean:.2f}." in said
     assert numbers["worst_images"][0]["image"] == "20.jpg"
     assert numbers["worst_images"][0]["wrong"] == 1
+    assert len(numbers["worst_images"]) == 11  # the others are right
     assert any("whole regions are given a wrong class" in line for line in said)
     assert {row["image"] for row in numbers["worst_images"]} >= {f"{place}.jpg" for place in range(10)}
 
@@ -162,10 +180,13 @@ def test_errors_at_outlines_are_said():
     truth[16:48, 16:48] = 1
     found = np.zeros_like(truth)
     found[14:46, 16:48] = 1
-    said = list(findings(measure_pixels(counted([truth], [found]), NAMES, ["a.jpg"])))
-    assert any(
-        line.startswith("100% of wrong pixels are within 2% of the image's diagonal of a boundary") for line in said
-    )
+    numbers = measure_pixels(counted([truth], [found]), NAMES, ["a.jpg"])
+    # Two rows of 32 pixels at both ends; a ring of 2 pixels (0.02 x 64 x sqrt 2) on both sides of a square of 32.
+    near = (32 + 4) ** 2 - (32 - 4) ** 2
+    assert numbers["near_boundary"] == dict(distance=0.02, wrong_and_near=128, wrong=128, near=near)
+    said = list(findings(numbers))
+    where = f"within 2% of the image's diagonal of a boundary, where {near / 64**2:.0%} of all are"
+    assert any(line.startswith(f"100% of wrong pixels are {where}") for line in said)
     assert "Not in these images at all: land, boat." in said
     assert "Too few images to judge, fewer than 5: sky, sea." in said
 
@@ -179,3 +200,12 @@ def test_half_of_the_errors_and_unlabelled_pixels_are_said():
     said = list(findings(numbers))
     assert "1 of 20 images have half of all wrong pixels: look at the worst images." in said
     assert "2% of all pixels have no label, and count neither way." in said  # 50 of 2,000
+
+
+@pytest.mark.parametrize(("wrong", "half"), [([60, 10, 30], 1), ([40, 35, 25], 2), ([0, 0, 0], 0)])
+def test_images_with_half_of_the_errors_are_counted(wrong, half):
+    truths = [np.zeros((10, 10), int) for _ in wrong]
+    found = [np.where(np.arange(100) < number, 1, 0).reshape(10, 10) for number in wrong]
+    numbers = measure_pixels(counted(truths, found), NAMES, ["a.jpg", "b.jpg", "c.jpg"])
+    assert numbers["half_of_errors"] == half
+    assert not any("half of all wrong pixels" in line for line in findings(numbers))  # one of three is not few

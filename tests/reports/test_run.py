@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,10 +14,10 @@ from mmengine.logging import MMLogger
 
 from convnext_dense.engine import train_model
 from convnext_dense.errors import UserError
-from convnext_dense.reports.curves import fewer, thinned
+from convnext_dense.reports.curves import fewer, headline, thinned
 from convnext_dense.reports.curves_hook import CurvesHook
 from convnext_dense.reports.run import Curve, read_run
-from convnext_dense.reports.run_page import report_run
+from convnext_dense.reports.run_page import _duration, report_run
 
 CLASSIFIER = Path(__file__).parents[2] / "configs/demo/pretrain_convnext_atto_shapes.py"
 
@@ -60,6 +61,8 @@ def test_a_run_that_was_not_resumed_starts_anew(tmp_path):
     assert run.metrics() == []
     assert [folder.name for folder in run.folders] == ["20260102_000000"]
 
+    assert ([folder.name for folder in run.folders], run.starts) == (["20260102_000000"], [0])
+
 
 def test_evaluations_that_count_epochs_stand_at_the_end_of_theirs(tmp_path):
     """Epochs of 7 iterations, of which every third is logged."""
@@ -72,6 +75,47 @@ def test_evaluations_that_count_epochs_stand_at_the_end_of_theirs(tmp_path):
     assert run.epoch_length == 7
     assert places(run.metrics()[0]) == [(7, 0.1), (14, 0.2)]
     assert run.last_iteration == 14
+
+
+def test_epochs_of_a_resumed_run_are_those_of_the_whole_run(tmp_path):
+    """Epochs of 7 iterations, one in each part: neither of them knows their length by itself."""
+    write(tmp_path, "20260101_000000", [step(3, 9.0, epoch=1), step(6, 8.0, epoch=1), dict(mAP=0.1, step=1)])
+    assert places(read_run(tmp_path).metrics()[0]) == [(6, 0.1)]  # the last iteration that it knows
+    rows = [dict(mAP=0.15, step=1), step(10, 7.0, epoch=2), step(13, 6.0, epoch=2), dict(mAP=0.2, step=2)]
+    write(tmp_path, "20260102_000000", rows, resumed_at=7)
+    run = read_run(tmp_path)
+    assert run.epoch_length == 7
+    assert places(run.metrics()[0])[-2:] == [(7, 0.15), (14, 0.2)]
+    assert headline(run).endswith(": 14 iterations (2.0 epochs)")
+
+
+def test_an_evaluation_that_a_resumed_run_begins_with_stands_where_it_was_resumed(tmp_path):
+    write(tmp_path, "20260101_000000", [step(3, 9.0, epoch=1)])
+    write(tmp_path, "20260102_000000", [dict(mAP=0.1, step=1), step(9, 8.0, epoch=1)], resumed_at=7)
+    assert places(read_run(tmp_path).metrics()[0]) == [(7, 0.1)]
+
+
+def test_evaluations_that_count_iterations_say_nothing_about_epochs(tmp_path):
+    """As our runs log for trackers."""
+    write(tmp_path, "20260101_000000", [step(5, 9.0, epoch=1), dict(mAP=0.1, iter=8, step=8)])
+    run = read_run(tmp_path)
+    assert run.epoch_length is None
+    assert places(run.metrics()[0]) == [(8, 0.1)]
+
+
+def test_seconds_are_those_of_the_iterations_between_two_rows(tmp_path):
+    """10 iterations of 0.5 s + 1.5 s, 20 of the same, and 5 of which nothing is known."""
+    rows = [step(10, 9.0), step(30, 8.0), {**step(35, 7.0), "time": math.nan, "data_time": math.nan}]
+    write(tmp_path, "20260101_000000", rows)
+    assert read_run(tmp_path).seconds() == {"data": 15.0, "step": 45.0}
+
+
+def test_losses_begin_with_their_sum_and_the_scale_of_losses_is_none(tmp_path):
+    row = dict(loss_cls=2.0, loss_box=1.0, loss_scale=512.0, memory=1000, **step(10, 3.0, acc=50.0))
+    write(tmp_path, "20260101_000000", [row])
+    run = read_run(tmp_path)
+    assert [curve.name for curve in run.losses()] == ["loss", "loss_cls", "loss_box"]
+    assert [curve.name for curve in run.others()] == ["loss_scale", "memory", "acc"]
 
 
 def test_evaluations_that_say_their_iteration_stand_there(tmp_path):
@@ -123,6 +167,26 @@ def test_the_best_checkpoint_is_found_with_its_evaluation(tmp_path):
     assert (best.metric, best.iteration, best.value) == ("coco/segm_mAP", 20, 0.3)
 
 
+def test_the_newest_of_several_best_checkpoints_counts(tmp_path):
+    """An earlier run in the same folder has left one; epochs have 7 iterations."""
+    rows = [step(7, 9.0, epoch=1), dict(mIoU=50.0, step=1), step(14, 9.0, epoch=2), dict(mIoU=60.0, step=2)]
+    write(tmp_path, "20260101_000000", rows)
+    for epoch, time in ((1, 2000), (2, 1000)):
+        path = tmp_path / f"best_mIoU_epoch_{epoch}.pth"
+        path.touch()
+        os.utime(path, (time, time))
+    best = read_run(tmp_path).best()
+    assert (best.file, best.iteration, best.value) == ("best_mIoU_epoch_1.pth", 7, 50.0)
+
+
+def test_the_newest_config_is_the_runs(tmp_path):
+    write(tmp_path, "20260101_000000", [step(10, 9.0)])
+    for name, time in (("b", 3000), ("a", 1000), ("c", 2000)):
+        (tmp_path / f"{name}.py").write_text("")
+        os.utime(tmp_path / f"{name}.py", (time, time))
+    assert read_run(tmp_path).config.name == "b.py"
+
+
 def test_a_folder_without_a_log_is_an_error_that_says_so(tmp_path):
     with pytest.raises(UserError, match=r"has no log of a training run"):
         read_run(tmp_path)
@@ -134,11 +198,15 @@ def test_one_figure_shows_no_more_than_eight_metrics_the_details_go_first():
     names = [curve.name.removeprefix("coco/") for curve in fewer(metrics)]
     assert names == [f"{what}_mAP{kind}" for what in ("bbox", "segm") for kind in ("", "_50", "_75")]
     assert fewer(metrics[:8]) == metrics[:8]
+    assert len(fewer([Curve(f"metric {number}", [1], [0.5]) for number in range(20)])) == 8
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_end():
     curve = thinned(Curve("loss", list(range(1, 1001)), [0.0] * 1000), 100)
     assert curve.xs == list(range(10, 1001, 10))
+    odd = thinned(Curve("loss", list(range(1, 1051)), [0.0] * 1050), 100)
+    assert len(odd.xs) <= 100
+    assert odd.xs[-1] == 1050
     short = Curve("loss", [1, 2, 3], [0.0] * 3)
     assert thinned(short, 100) == short
 
@@ -166,9 +234,31 @@ def test_the_page_has_the_files_the_evaluations_and_what_changed(logged):
     assert "upernet: 30 iterations, best mIoU 60 at 30" in text
     table = text.partition("Evaluations</h2>")[2].partition("</table>")[0]
     assert [cell.partition("</td>")[0] for cell in table.split("<td>")[1:]] == ["30 (best)", "60.0000", "10", "50.0000"]
+    times = text.partition("Time</h2>")[2].partition("</table>")[0]
+    cells = [cell.partition("</td>")[0] for cell in times.split("<td>")[1:]]
+    # 30 iterations of 0.5 s and 1.5 s.
+    assert cells == ["waiting for data", "15 s", "25%", "training", "45 s", "75%"]
     changes = text.partition("Changes of the config</h2>")[2].partition("</table>")[0]
     cells = [cell.partition("</td>")[0] for cell in changes.split("<td>")[1:]]
     assert cells == ["10", "train_cfg.max_iters", "20", "30"]
+
+
+def test_the_page_of_a_long_run_has_the_last_fifty_evaluations(tmp_path):
+    """60 evaluations, one after each epoch of 2 iterations; a metric of at most 1 is a share."""
+    rows = [(step(2 * epoch, 1.0, epoch=epoch), dict(mAP=1.0, low=0.5, step=epoch)) for epoch in range(1, 61)]
+    write(tmp_path, "20260101_000000", [row for pair in rows for row in pair])
+    text = report_run(tmp_path).page.read_text()
+    table = text.partition("Evaluations</h2>")[2].partition("</table>")[0]
+    assert "The 10 evaluations before these are in the curves." in table
+    cells = [cell.partition("</td>")[0] for cell in table.split("<td>")[1:]]
+    assert len(cells) == 4 * 50
+    assert cells[:4] == ["120", "60.0", "1.0000", "0.5000"]
+    assert cells[-4:-2] == ["22", "11.0"]
+    assert "Metrics above 1" not in text
+
+
+def test_durations_are_said_in_two_units():
+    assert [_duration(seconds) for seconds in (59.4, 125, 3600 + 25 * 60)] == ["59 s", "2 min 5 s", "1 h 25 min"]
 
 
 def test_the_picture_has_the_curves_in_colour(logged):

@@ -71,6 +71,12 @@ def test_the_first_of_equal_classes_wins():
     assert scored.best.tolist() == [0, 0, 0]
 
 
+def test_the_fifth_of_the_most_probable_classes_is_in_the_top_5():
+    probs = np.tile(np.arange(8, 0, -1) / 36, (3, 1))
+    means = measured(np.array([0, 4, 5]), probs)["means"]
+    assert (means["top1"], means["top5"]) == (1 / 3, 2 / 3)
+
+
 def test_swapped_labels_have_the_highest_losses():
     labels, probs = made_up(sharpness=8.0)
     swapped = np.random.default_rng(1).choice(len(labels), 10, replace=False)
@@ -79,6 +85,7 @@ def test_swapped_labels_have_the_highest_losses():
     shown = {row["image"] for row in numbers["worst_images"]}
     assert len(shown & {f"{place}.jpg" for place in swapped}) >= 9
     losses = [row["loss"] for row in numbers["worst_images"]]
+    assert len(losses) == 20
     assert losses == sorted(losses, reverse=True)
     assert numbers["worst_images"][0]["label"] != numbers["worst_images"][0]["model"]
     best = probs.argmax(axis=1)
@@ -93,6 +100,7 @@ def test_a_planted_confusion_comes_first():
     probs[is_c] = np.roll(probs[is_c], 3, axis=1)  # c is taken for f
     numbers = measured(labels, probs)
     assert (numbers["pairs"][0]["label"], numbers["pairs"][0]["found"]) == ("c", "f")
+    assert numbers["pairs"][0]["of"] == is_c.sum() != (labels == 5).sum()
     assert next(findings(numbers)).startswith("c is taken for f")
     assert any(line.startswith("Least often recognised: c (") for line in findings(numbers))
     assert list(findings(numbers))[-1] == "Not in these images at all: h."
@@ -101,7 +109,9 @@ def test_a_planted_confusion_comes_first():
 def test_scores_that_are_too_sure_are_said():
     labels, probs = made_up(sharpness=1.5)
     surer = probs**4 / (probs**4).sum(axis=1, keepdims=True)
-    said = [line for line in findings(measured(labels, surer)) if "surer than it is right" in line]
+    said = list(findings(measured(labels, surer)))
+    assert sum("is taken for" in line for line in said) == 2
+    said = [line for line in said if "surer than it is right" in line]
     best = surer.argmax(axis=1)
     gap = surer.max(axis=1).mean() - (best == labels).mean()
     assert said == [
@@ -125,3 +135,23 @@ def test_a_model_that_gives_no_numbers_is_told():
     probs[1] = np.nan
     with pytest.raises(UserError, match="gives for image 2 is no number"):
         score_images([0, 0], results(probs))
+
+
+def test_an_image_of_no_probability_and_one_of_just_enough():
+    """The loss of a label that is impossible is finite; 0.95 for another class is sure."""
+    probs = np.zeros((2, 8))
+    probs[0, :2] = 0.0, 1.0
+    probs[1, :2] = 0.05, 0.95
+    numbers = measured(np.array([0, 0]), probs)
+    first, second = numbers["worst_images"]
+    assert (first["label_score"], first["score"], first["loss"]) == (0, 1, pytest.approx(-np.log(1e-12)))
+    assert (second["label_score"], second["score"], second["loss"]) == (0.05, 0.95, pytest.approx(-np.log(0.05)))
+    assert numbers["sure_and_wrong"] == 2
+
+
+def test_scores_that_are_as_sure_as_right_are_not_spoken_of():
+    """Of 50 images with a score of 0.98, one is wrong."""
+    probs = np.zeros((50, 8))
+    probs[:, :2] = 0.98, 0.02
+    said = findings(measured(np.array([0] * 49 + [1]), probs))
+    assert not any("than it is right" in line for line in said)
