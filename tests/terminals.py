@@ -14,6 +14,7 @@ import time
 import traceback
 
 import pyte
+from mmengine.logging import MMLogger
 
 from convnext_dense import terminal
 from convnext_dense.cli.command_line import run_command
@@ -77,6 +78,7 @@ def _run(function, width, height, term):
         sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
         signal.signal(signal.SIGINT, signal.default_int_handler)
         terminal.console.cache_clear()
+        MMLogger._instance_dict.clear()  # a run of the same second would write into the log of the one before
         run_command(function)
         code = 0
     except SystemExit as leaving:
