@@ -7,6 +7,7 @@ the file. Our own lines, warnings and errors reach standard output at any time.
 import contextlib
 import io
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class TerminalHandler(logging.Handler):
 
     def __init__(self, level: int) -> None:
         super().__init__(level)
+        self.stream = sys.stdout  # mmengine's backend of MLflow asks every handler whether its stream is open
         terminal.console()  # finds the terminal now, where standard output is not redirected
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -343,3 +343,12 @@ def test_state_of_a_run_by_hand(monkeypatch):
     runner.epoch, runner.iter = 2, 12
     display.after_train_iter(runner, 5)
     assert "Epoch 2/2, batch 6/6" in shown()
+
+
+@pytest.mark.slow
+def test_mlflow_and_the_display_stand_each_other(crops, tmp_path):
+    """mmengine's backend looks at the stream of every handler of the log."""
+    shown = Terminal(train(crops, tmp_path, options={"train_cfg.max_epochs": 1}, log=["mlflow"]))
+    assert shown.code == 0, shown.text
+    assert "Epoch 1/1" in shown.text
+    assert (tmp_path / "mlflow.db").is_file()
