@@ -38,11 +38,16 @@ FORMAT_NAMES = (
 TRACKER_NAMES = ("tensorboard", "wandb", "mlflow", "clearml", "neptune", "dvclive", "aim")
 
 
-def parser_of(command: ModuleType, prog: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of a command's module; ``args.fail`` of what it parses ends with the usage and a sentence."""
-    parser = argparse.ArgumentParser(
-        prog=prog, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser_of(
+    command: ModuleType, make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """Return the parser of a command's module; ``args.fail`` of what it parses ends with the usage and a sentence.
+
+    Args:
+        command: The module.
+        make: Makes a parser from argparse's arguments, such as ``add_parser`` of subparsers.
+    """
+    parser = make(description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_arguments(parser)
     parser.set_defaults(fail=parser.error)
     return parser

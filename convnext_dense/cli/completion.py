@@ -5,8 +5,9 @@ zsh:   convnext-dense completion zsh > FOLDER_OF_FPATH/_convnext-dense
 """
 
 import argparse
-import importlib
+from functools import partial
 
+from convnext_dense.cli.command_line import parser_of
 from convnext_dense.errors import UserError
 
 SHELLS = ("bash", "zsh")
@@ -32,15 +33,12 @@ def run(args: argparse.Namespace) -> None:
 
 def whole_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """Return one parser of all commands, and that of each command."""
-    from convnext_dense.cli.main import COMMANDS
+    from convnext_dense.cli.main import COMMANDS, module_of
 
     parser = argparse.ArgumentParser(prog="convnext-dense")
     commands = parser.add_subparsers()
-    parsers = {}
-    for name, text in COMMANDS.items():
-        command = importlib.import_module(f"convnext_dense.cli.{name.replace('-', '_')}")
-        parsers[name] = commands.add_parser(
-            name, help=text, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        command.add_arguments(parsers[name])
+    parsers = {
+        name: parser_of(module_of(name), partial(commands.add_parser, name, help=text))
+        for name, text in COMMANDS.items()
+    }
     return parser, parsers

@@ -8,26 +8,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
 
 from convnext_dense.signals import EXIT_CODES
 
 _PICTURES = 12
+_CLASSIFIER = "pretrain_convnext_atto_shapes"
+_DETECTOR = "mask_rcnn_convnext_atto_shapes_pretrained"
+_SEGMENTER = "upernet_convnext_atto_shapes"
 
 
-class Step(NamedTuple):
-    """A part of a demo.
-
-    Attributes:
-        title: What is done.
-        commands: Arguments of commands.
-    """
-
-    title: str
-    commands: Sequence[Sequence[str]]
+# A title and commands; a step is asked for when those before it are done.
+Steps = Iterator[tuple[str, Sequence[Sequence[str]]]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,57 +33,53 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Do one step after the other."""
-    steps, name, images, pictures = _segmentation() if args.segmentation else _detection()
-    for number, step in enumerate(steps, start=1):
-        print(f"== {number}/{len(steps) + 1} {step.title}", flush=True)
-        for command in step.commands:
+    if args.segmentation:
+        steps, total, name, pictures = _segmentation, 4, _SEGMENTER, "outputs/demo-segmentation"
+    else:
+        steps, total, name, pictures = _detection, 6, _DETECTOR, "outputs/demo"
+    for number, (title, commands) in enumerate(steps(pictures), start=1):
+        print(f"== {number}/{total} {title}", flush=True)
+        for command in commands:
             _start(command)
-    print(f"== {len(steps) + 1}/{len(steps) + 1} Pictures of predictions", flush=True)
-    shown = sorted(map(str, Path(images).glob("*.jpg")))[:_PICTURES]
-    _start(["infer", f"demo/{name}", _checkpoint(name), *shown, "--out-dir", pictures, "--score-thr", "0.5"])
     print(f"== Done. Checkpoint: {_checkpoint(name)}   Pictures: {pictures}")
 
 
-def _detection() -> tuple[list[Step], str, str, str]:
-    """Return the steps, the config of the model, the folder of images, and that of pictures."""
-    pretraining, name = "pretrain_convnext_atto_shapes", "mask_rcnn_convnext_atto_shapes_pretrained"
+def _detection(pictures: str) -> Steps:
     crops = ["--layout", "crops", "--num-train", "3000", "--num-val", "600"]
-    steps = [
-        Step(
-            "Data: drawing images with masks into data/shapes and single shapes into data/shapes_crops",
-            [["make-shapes", "data/shapes"], ["make-shapes", "data/shapes_crops", *crops]],
-        ),
-        Step(
-            "Pre-training ConvNeXt-atto as a classifier of single shapes, about two minutes on two CPU cores",
-            [["train", f"demo/{pretraining}", "--resume"]],
-        ),
-        Step("Top-1 accuracy on held-out crops", [["test", f"demo/{pretraining}", _PLACE + pretraining]]),
-        Step(
-            "Training Mask R-CNN on the pre-trained backbone, about seven minutes",
-            [["train", f"demo/{name}", "--resume"]],
-        ),
-        Step("Testing on held-out images", [["test", f"demo/{name}", _PLACE + name]]),
-    ]
-    return steps, name, "data/shapes/val2017", "outputs/demo"
+    yield (
+        "Data: drawing images with masks into data/shapes and single shapes into data/shapes_crops",
+        [["make-shapes", "data/shapes"], ["make-shapes", "data/shapes_crops", *crops]],
+    )
+    yield (
+        "Pre-training ConvNeXt-atto as a classifier of single shapes, about two minutes on two CPU cores",
+        [["train", f"demo/{_CLASSIFIER}", "--resume"]],
+    )
+    yield "Top-1 accuracy on held-out crops", [["test", f"demo/{_CLASSIFIER}", _checkpoint(_CLASSIFIER)]]
+    yield (
+        "Training Mask R-CNN on the pre-trained backbone, about seven minutes",
+        [["train", f"demo/{_DETECTOR}", "--resume"]],
+    )
+    yield from _use(_DETECTOR, "data/shapes/val2017", pictures)
 
 
-def _segmentation() -> tuple[list[Step], str, str, str]:
-    name = "upernet_convnext_atto_shapes"
-    steps = [
-        Step(
-            "Data: drawing images with labels into data/shapes_ade",
-            [["make-shapes", "data/shapes_ade", "--layout", "ade"]],
-        ),
-        Step(
-            "Training UperNet on ConvNeXt-atto from random weights, about three minutes on two CPU cores",
-            [["train", f"demo/{name}", "--resume"]],
-        ),
-        Step("Testing on held-out images", [["test", f"demo/{name}", _PLACE + name]]),
-    ]
-    return steps, name, "data/shapes_ade/images/validation", "outputs/demo-segmentation"
+def _segmentation(pictures: str) -> Steps:
+    yield (
+        "Data: drawing images with labels into data/shapes_ade",
+        [["make-shapes", "data/shapes_ade", "--layout", "ade"]],
+    )
+    yield (
+        "Training UperNet on ConvNeXt-atto from random weights, about three minutes on two CPU cores",
+        [["train", f"demo/{_SEGMENTER}", "--resume"]],
+    )
+    yield from _use(_SEGMENTER, "data/shapes_ade/images/validation", pictures)
 
 
-_PLACE = "last checkpoint of "
+def _use(name: str, images: str, pictures: str) -> Steps:
+    """Test a trained model, and draw what it finds in some images of a folder."""
+    yield "Testing on held-out images", [["test", f"demo/{name}", _checkpoint(name)]]
+    shown = sorted(map(str, Path(images).glob("*.jpg")))[:_PICTURES]
+    options = ["--out-dir", pictures, "--score-thr", "0.5"]
+    yield "Pictures of predictions", [["infer", f"demo/{name}", _checkpoint(name), *shown, *options]]
 
 
 def _checkpoint(name: str) -> str:
@@ -101,10 +91,9 @@ def _start(command: Sequence[str]) -> None:
 
     A signal goes on to it, which may have something to save; Ctrl-C reaches it by itself.
     """
-    arguments = [_checkpoint(one.removeprefix(_PLACE)) if one.startswith(_PLACE) else one for one in command]
     # A second thread makes these small steps a fifth faster on idle cores, and several times slower on busy ones.
     environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    child = subprocess.Popen([sys.executable, "-m", "convnext_dense", *arguments], env=environment)
+    child = subprocess.Popen([sys.executable, "-m", "convnext_dense", *command], env=environment)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGINT:

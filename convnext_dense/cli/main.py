@@ -5,6 +5,8 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
+from types import ModuleType
 
 from convnext_dense.cli.command_line import parser_of, run_command
 from convnext_dense.signals import leaving_on_signals
@@ -58,9 +60,14 @@ def run(name: str, arguments: Sequence[str] | None = None, *, prog: str | None =
         prog: What the help calls the command.
     """
     with leaving_on_signals():  # what a command imports takes seconds
-        command = importlib.import_module(f"convnext_dense.cli.{name.replace('-', '_')}")
-        args: argparse.Namespace = parser_of(command, prog).parse_args(arguments)
+        command = module_of(name)
+        args = parser_of(command, partial(argparse.ArgumentParser, prog=prog)).parse_args(arguments)
         run_command(lambda: command.run(args))
+
+
+def module_of(name: str) -> ModuleType:
+    """Import the module of a command."""
+    return importlib.import_module(f"convnext_dense.cli.{name.replace('-', '_')}")
 
 
 def _overview() -> str:
