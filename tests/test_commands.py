@@ -4,19 +4,15 @@ import os
 
 import pytest
 from random_models import DETECTOR
+from small_runs import LOADERS
 
 import convnext_dense
 from convnext_dense.errors import UserError
 
 SHORT = {
+    **LOADERS,
     "train_cfg.max_epochs": 1,
     "train_dataloader.batch_size": 2,
-    "train_dataloader.num_workers": 0,
-    "train_dataloader.persistent_workers": False,
-    "val_dataloader.num_workers": 0,
-    "val_dataloader.persistent_workers": False,
-    "test_dataloader.num_workers": 0,
-    "test_dataloader.persistent_workers": False,
 }
 
 

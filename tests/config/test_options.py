@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from small_runs import SMALLEST_ARCH
 
 from convnext_dense.config.options import check_flag, option_value
 from convnext_dense.data.own.tasks import use_folder
@@ -20,7 +21,7 @@ DETECTION = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 SEGMENTATION = ROOT / "configs/demo/upernet_convnext_atto_shapes.py"
 CLASSIFICATION = ROOT / "configs/demo/pretrain_convnext_atto_shapes.py"
 SMALL = {
-    "model.backbone.arch": dict(_delete_=True, depths=(1, 1, 1, 1), channels=(8, 16, 24, 32)),
+    "model.backbone.arch": SMALLEST_ARCH,
     "model.neck.in_channels": [8, 16, 24, 32],
     "test_dataloader.num_workers": 0,
 }

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from PIL import Image
+from small_runs import LOADERS
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.cli.main import run
@@ -25,11 +26,6 @@ from convnext_dense.inference import Predictor, draw_result, predict
 ROOT = Path(__file__).parents[2]
 SEGMENTER = ROOT / "configs/demo/upernet_convnext_atto_shapes.py"
 DETECTOR = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"
-LOADERS = {
-    f"{loader}_dataloader.{key}": value
-    for loader in ("train", "val", "test")
-    for key, value in dict(num_workers=0, persistent_workers=False).items()
-}
 SHORT_SEGMENTATION = {
     **LOADERS,
     "train_dataloader.batch_size": 2,

@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import HOOKS
 from PIL import Image
 from record_losses import launch, record_losses
+from small_runs import SMALLEST_ARCH
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.config.batch import accumulate_to_effective_batch
@@ -25,7 +26,7 @@ CONFIG = ROOT / "configs/demo/pretrain_convnext_atto_shapes.py"
 NUM_TRAIN = 80
 
 SMALL = {
-    "model.backbone.arch": dict(_delete_=True, depths=(1, 1, 1, 1), channels=(8, 16, 24, 32)),
+    "model.backbone.arch": SMALLEST_ARCH,
     "train_dataloader.batch_size": 4,
     "effective_batch": 4,
     "train_dataloader.num_workers": 0,

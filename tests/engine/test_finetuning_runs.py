@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from small_runs import LOADERS
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.config.finetuning import Choices
@@ -23,11 +24,6 @@ OBJECTS = FORMATS / "original"
 LABELS = FORMATS / "camvid_kaggle"
 CLASSES = FORMATS / "fiftyone_folders"
 CONFIGS = ROOT / "configs/finetune"
-LOADERS = {
-    f"{loader}_dataloader.{key}": value
-    for loader in ("train", "val", "test")
-    for key, value in dict(num_workers=0, persistent_workers=False).items()
-}
 QUIET = {**LOADERS, "default_hooks.logger.interval": 1}
 NAMES = ("Length:", "Learning rate: ", "Evaluation:", "Weights:")
 DATA = {"mask_rcnn_atto.py": OBJECTS, "upernet_atto.py": LABELS, "classifier_atto.py": CLASSES}  # six images each

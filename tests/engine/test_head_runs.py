@@ -11,7 +11,8 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from test_resuming import ATTO, IN_PROCESS, assert_same_end, log_of, signal_at, signals, train, train_together  # noqa: F401
+from small_runs import LOADERS, SMALLEST_ARCH
+from test_resuming import assert_same_end, log_of, signal_at, signals, train, train_together  # noqa: F401
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.data.shapes.coco import write_coco
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 SIDE = 64
-SMALL = {**IN_PROCESS, "model.backbone.arch": ATTO, "model.backbone.init_cfg": None, "train_dataloader.batch_size": 2,
-         "+randomness": dict(seed=0)}  # fmt: skip
+SMALL = {**LOADERS, "model.backbone.arch": SMALLEST_ARCH, "model.backbone.init_cfg": None,
+         "train_dataloader.batch_size": 2, "+randomness": dict(seed=0)}  # fmt: skip
 SMALL_NECK = {"model.neck.in_channels": [16, 24, 32]}
 PLAIN = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations", with_bbox=True)]
 RESIZE = dict(type="Resize", scale=(SIDE, SIDE), keep_ratio=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from small_runs import LOADERS
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.data.checks.inspection import Inspection
@@ -52,14 +53,9 @@ SMALL_CASCADE = {
     },
 }
 SMALL_DEMO = {
+    **LOADERS,
     "train_cfg.max_epochs": 1,
     "train_dataloader.batch_size": 4,
-    "train_dataloader.num_workers": 0,
-    "train_dataloader.persistent_workers": False,
-    "val_dataloader.num_workers": 0,
-    "val_dataloader.persistent_workers": False,
-    "test_dataloader.num_workers": 0,
-    "test_dataloader.persistent_workers": False,
 }
 
 

@@ -16,6 +16,7 @@ from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import LogProcessor, Runner
 from rich.console import Console
+from small_runs import LOADERS, SMALLEST_ARCH
 from terminals import Terminal
 
 from convnext_dense import terminal
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/demo/pretrain_convnext_atto_shapes.py"
 # 24 images in batches of 4 are 6 iterations per epoch; 12 in batches of 4 are 3 of validation.
 SMALL = {
-    "model.backbone.arch": dict(_delete_=True, depths=(1, 1, 1, 1), channels=(8, 16, 24, 32)),
+    "model.backbone.arch": SMALLEST_ARCH,
     "train_cfg.max_epochs": 2,
     "train_cfg.val_interval": 1,
     "default_hooks.logger.interval": 1,
@@ -36,17 +37,11 @@ SMALL = {
     "effective_batch": None,
     **{f"{split}_dataloader.dataset.transform.input_size": 32 for split in ("train", "val", "test")},
     **{f"{split}_dataloader.batch_size": 4 for split in ("train", "val", "test")},
-    **(
-        IN_PROCESS := {
-            f"{split}_dataloader.{name}": value
-            for split in ("train", "val", "test")
-            for name, value in dict(num_workers=0, persistent_workers=False).items()
-        }
-    ),
+    **LOADERS,
 }
 UPERNET = ROOT / "configs/demo/upernet_convnext_atto_shapes.py"
 SMALL_UPERNET = {
-    **IN_PROCESS,
+    **LOADERS,
     "train_cfg.max_iters": 2,
     "train_cfg.val_interval": 2,
     "+val_dataloader.dataset.indices": 2,

@@ -16,6 +16,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import HOOKS
+from small_runs import LOADERS, SMALLEST_ARCH
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.cli.command_line import run_command
@@ -23,17 +24,9 @@ from convnext_dense.data.shapes.crops import write_crops
 from convnext_dense.engine import train_model
 
 ROOT = Path(__file__).parents[2]
-ATTO = dict(_delete_=True, depths=(1, 1, 1, 1), channels=(8, 16, 24, 32))
-
-
-def loaders(**options):
-    return {f"{split}_dataloader.{key}": value for split in ("train", "val", "test") for key, value in options.items()}
-
-
-IN_PROCESS = loaders(num_workers=0, persistent_workers=False)
 DETECTION = {
-    **IN_PROCESS,
-    "model.backbone.arch": ATTO,
+    **LOADERS,
+    "model.backbone.arch": SMALLEST_ARCH,
     "+model.backbone.drop_path_rate": 0.3,
     "model.neck.in_channels": [8, 16, 24, 32],
     "model.train_cfg.rpn_proposal.max_per_img": 20,
@@ -48,8 +41,8 @@ DETECTION = {
     ],
 }
 SEGMENTATION = {
-    **IN_PROCESS,
-    "model.backbone.arch": ATTO,
+    **LOADERS,
+    "model.backbone.arch": SMALLEST_ARCH,
     "model.decode_head.in_channels": [8, 16, 24, 32],
     "model.auxiliary_head.in_channels": 24,
     "model.data_preprocessor.size": (64, 64),
@@ -63,8 +56,8 @@ SEGMENTATION = {
     "+custom_hooks": [dict(type="EMAHook", momentum=0.2)],
 }
 CLASSIFICATION = {
-    **IN_PROCESS,
-    "model.backbone.arch": ATTO,
+    **LOADERS,
+    "model.backbone.arch": SMALLEST_ARCH,
     "+model.backbone.drop_path_rate": 0.3,
     "model.mixup": dict(_delete_=True, mixup_alpha=0.8, cutmix_alpha=1.0),
     "train_dataloader.batch_size": 4,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from small_runs import SMALLEST_ARCH
 
 from convnext_dense.checkpoints import read_checkpoint
 from convnext_dense.cli.command_line import run_command
@@ -20,7 +21,7 @@ from convnext_dense.engine import train_model
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/demo/pretrain_convnext_atto_shapes.py"
 OPTIONS = {
-    "model.backbone.arch": dict(_delete_=True, depths=(1, 1, 1, 1), channels=(8, 16, 24, 32)),
+    "model.backbone.arch": SMALLEST_ARCH,
     "train_cfg.max_epochs": 100000,
     "train_cfg.val_interval": 100000,
     "default_hooks.checkpoint.interval": 100000,

@@ -15,6 +15,7 @@ from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 from PIL import Image
 from record_losses import launch
+from small_runs import LOADERS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from convnext_dense.data.shapes.ade import write_ade
@@ -27,11 +28,6 @@ ROOT = Path(__file__).parents[2]
 DETECTOR = ROOT / "configs/demo/mask_rcnn_convnext_atto_shapes.py"
 SEGMENTER = ROOT / "configs/demo/upernet_convnext_atto_shapes.py"
 CLASSIFIER = ROOT / "configs/demo/pretrain_convnext_atto_shapes.py"
-LOADERS = {
-    f"{loader}_dataloader.{key}": value
-    for loader in ("train", "val", "test")
-    for key, value in dict(num_workers=0, persistent_workers=False).items()
-}
 # Two iterations in an epoch.
 OPTIONS = {
     **LOADERS,

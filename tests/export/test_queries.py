@@ -14,6 +14,7 @@ from mmdet.models.dense_heads import DABDETRHead, DDQDETRHead
 from mmdet.models.detectors import DABDETR, DDQDETR, DETR, DINO, ConditionalDETR, GroundingDINO
 from mmdet.structures import DetDataSample
 from mmengine.registry import MODELS, init_default_scope
+from small_runs import SMALLEST_ARCH
 from torch import nn
 from torch.export import Dim
 from torch.nn.functional import interpolate
@@ -25,7 +26,7 @@ from convnext_dense.export.queries import check_queries, inner_size, prepare_din
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {
-    "model.backbone.arch": dict(_delete_=True, depths=(1, 1, 1, 1), channels=(8, 16, 24, 32)),
+    "model.backbone.arch": SMALLEST_ARCH,
     "model.backbone.init_cfg": None,
 }
 SMALL_DINO = {
