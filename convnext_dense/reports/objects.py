@@ -18,6 +18,7 @@ from convnext_dense.reports.matching import (
     Matches,
     average_precision,
     class_precisions,
+    mean_precision,
     points,
     precision_recall,
 )
@@ -204,7 +205,7 @@ def size_shares(matches: Matches, num_classes: int, areas: np.ndarray) -> dict[s
         areas: (m,) of the labelled objects, in pixels.
     """
     given = points(matches, num_classes)
-    before = np.nanmean(class_precisions(given)) if given.totals.any() else 0.0
+    before = mean_precision(given)
     sizes = np.digitize(areas, (MEDIUM, LARGE))
     rises = {}
     for number, name in enumerate(SIZES):
