@@ -18,6 +18,7 @@ import torch
 from mmengine.config import config as mmengine_config
 from mmengine.dataset import base_dataset
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
 from mmengine.visualization import Visualizer
 from PIL import Image
 
@@ -149,13 +150,13 @@ def drawn_curves(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _fresh_logger():
-    """mmengine caches loggers, values and visualizers by name, and names a run by the current second."""
+    """mmengine caches loggers, values, visualizers and default scopes by name; it names a run by the current second."""
     yield
     for logger in [*MMLogger._instance_dict.values(), logging.getLogger("mmengine")]:
         for handler in list(logger.handlers):
             handler.close()
             logger.removeHandler(handler)
-    for kind in (MMLogger, MessageHub, Visualizer, *Visualizer.__subclasses__()):
+    for kind in (MMLogger, MessageHub, DefaultScope, Visualizer, *Visualizer.__subclasses__()):
         kind._instance_dict.clear()
 
 

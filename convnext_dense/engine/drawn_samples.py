@@ -33,11 +33,15 @@ class SampleDrawer:
         dataset: The built data set; its ``metainfo`` has class names and may have a palette.
         reader: Config of the loading step of its pipeline; None for a data set without one, of a classifier.
         score_thr: Objects below this score are left out.
+        min_side: A smaller picture is enlarged until its longer side is about that many pixels.
     """
 
-    def __init__(self, dataset: Any, reader: Mapping[str, Any] | None, *, score_thr: float) -> None:
+    def __init__(
+        self, dataset: Any, reader: Mapping[str, Any] | None, *, score_thr: float, min_side: int = MIN_PICTURE_SIDE
+    ) -> None:
         self.reader = None if reader is None else ImageReader(reader)
         self.score_thr = score_thr
+        self.min_side = min_side
         metainfo = dataset.metainfo
         self._classes: Sequence[str] = tuple(metainfo.get("classes") or ())
         palette = metainfo.get("palette")
@@ -50,7 +54,7 @@ class SampleDrawer:
         """Draw a sample of mmdet or mmseg on the pixels that the model saw, (H, W, 3)."""
         assert self.reader is not None
         original = self.reader.picture(sample.img_path)
-        pixels = enlarge_whole(original, MIN_PICTURE_SIDE)
+        pixels = enlarge_whole(original, self.min_side)
         sample = sample.cpu()
         found = _label_map(sample, "pred")
         if found is None:
@@ -62,7 +66,7 @@ class SampleDrawer:
         """Draw a classified image with its most probable classes, (H, W, 3); ``scores`` has one per class."""
         with Image.open(path) as image:
             original = np.ascontiguousarray(np.asarray(image.convert("RGB"))[:, :, ::-1])
-        pixels = enlarge_whole(original, MIN_PICTURE_SIDE // 2)
+        pixels = enlarge_whole(original, min(self.min_side, MIN_PICTURE_SIDE // 2))
         best = np.argsort(-scores, kind="stable")[:_NUM_CLASSES]
         result = dict(names=[self._classes[index] for index in best], scores=scores[best])
         return write_caption(draw_classes(pixels, result), f"ground truth: {self._classes[label]}")

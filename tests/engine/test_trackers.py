@@ -125,7 +125,7 @@ def test_a_picture_shows_the_image_in_its_colours_with_the_truth_beside(run, fol
     name = events.Tags()["images"][2]
     picture = np.asarray(Image.open(io.BytesIO(events.Images(name)[0].encoded_image_string)))
     image = Image.open(next((folder / "val2017").glob(f"{name.rpartition('_')[2]}.*")))
-    scale = 640 // max(image.size)
+    scale = 320 // max(image.size)
     width, height = scale * image.width, scale * image.height
     assert picture.shape == (height + 18, 2 * (width + 4), 3)  # a caption below, a gap beside
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).astype(int)

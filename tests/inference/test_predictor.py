@@ -81,6 +81,7 @@ def test_batches_give_what_single_images_give(config, checkpoint, images):
 def test_heads_follow_the_classes_in_the_checkpoint(config, tmp_path, images):
     cfg = Config.fromfile(config)
     cfg.model.roi_head.bbox_head.num_classes = cfg.model.roi_head.mask_head.num_classes = 2
+    init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
     path = tmp_path / "two.pth"
     torch.save({"state_dict": model.state_dict(), "meta": {"dataset_meta": {"classes": ("cat", "dog")}}}, path)
