@@ -1,12 +1,13 @@
 """What the processor can do."""
 
 import platform
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 
-def capabilities() -> dict[str, Any]:
+def capabilities() -> Mapping[str, Any]:
     """Return the processor's capabilities under torch's names; an older torch says those alone that are asked for."""
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
