@@ -12,9 +12,7 @@ from convnext_dense.errors import UserError
 from convnext_dense.files import written_whole
 from convnext_dense.registry import STRATEGIES
 
-_LOWEST_TORCH_ON_CPU = (
-    "2.14"  # 2.6 ends with a segmentation fault when it gathers weights; nothing between was tried
-)
+_LOWEST_TORCH_ON_CPU = "2.14"  # 2.6 ends with a segmentation fault when it gathers weights; nothing between was tried
 _BY_SIZE = "torch.distributed.fsdp.wrap.size_based_auto_wrap_policy"
 
 
