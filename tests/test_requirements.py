@@ -74,7 +74,7 @@ def test_versions_take_the_pythons_that_they_are_pinned_for(pins, python):
                 takes = SpecifierSet(installed.metadata.get("Requires-Python") or "")
                 assert f"{python}.0" in takes, f"{pin} is pinned for Python {python}, but takes {takes}"
                 asked.append(pin.name)
-    assert "torch" in asked
+    assert "addict" in asked  # mmengine asks for it, and every set of versions has the same
 
 
 def test_lowest_pins_are_the_bounds_of_setup():

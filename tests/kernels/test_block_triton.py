@@ -221,9 +221,7 @@ def test_maps_of_a_network_are_as_exact_as_torchs(size, precision, on_triton, mo
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    torch.__version__ < "2.14", reason="compile_for_gpu.py calls the compiler of Triton as in torch 2.14"
-)
+@pytest.mark.skipif(torch.__version__ < "2.14", reason="compile_for_gpu.py calls the Triton of torch 2.14")
 def test_kernels_compile_for_a_gpu_spill_nothing_and_are_specialised_on_no_size_of_an_image():
     """3 x 3 replaces 7 x 7, which would take ten seconds more to compile."""
     environment = {**os.environ, "TRITON_INTERPRET": "0"}
