@@ -3,6 +3,7 @@ PYTHON ?= $(firstword $(wildcard .venv/bin/python) python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 ONEDL := .venv-onedl
+LOWEST := .venv-lowest
 COMMA := ,
 
 # A second thread makes the demo's small steps a fifth faster on idle cores and several times slower on busy ones.
@@ -11,25 +12,28 @@ export OMP_NUM_THREADS ?= 1
 # Two single-threaded processes, to fit a small machine.
 PYTEST_OPTIONS ?= --numprocesses 2 --dist worksteal
 
-.PHONY: setup demo demo-segmentation test test-onedl docs check
+.PHONY: setup demo demo-segmentation test test-onedl test-lowest docs check
 
 setup: $(INSTALLED)
 
-# $(call set-up,FOLDER,EXTRAS) installs everything from PyPI; nothing is compiled.
+# $(call set-up,FOLDER,EXTRAS,CONSTRAINTS) installs everything from PyPI; nothing is compiled.
 define set-up
 	@echo "== Set-up: installing torch and OpenMMLab into $(1), about 6 GB; two to five minutes the first time"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Error: Python 3.10 or later is needed; select it with make PYTHON=...")'
 	$(PYTHON) -m venv $(1)
-	$(1)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[$(2)]'
+	$(1)/bin/python -m pip install --disable-pip-version-check --constraint $(3) --editable '.[$(2)]'
 	@touch $(1)/installed
 endef
 
 # Runs again only when the requirements change.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
-	$(call set-up,.venv,openmmlab$(COMMA)dev)
+	$(call set-up,.venv,openmmlab$(COMMA)dev,constraints.txt)
 
 $(ONEDL)/installed: setup.cfg pyproject.toml constraints.txt
-	$(call set-up,$(ONEDL),onedl$(COMMA)dev)
+	$(call set-up,$(ONEDL),onedl$(COMMA)dev,constraints.txt)
+
+$(LOWEST)/installed: setup.cfg pyproject.toml constraints-lowest.txt
+	$(call set-up,$(LOWEST),openmmlab$(COMMA)test,constraints-lowest.txt)
 
 # Continues where it was interrupted; delete work_dirs/ to train again.
 demo: $(INSTALLED)
@@ -44,6 +48,10 @@ test: $(INSTALLED)
 # The same tests with the forks, which are imported under the same names.
 test-onedl: $(ONEDL)/installed
 	$(ONEDL)/bin/python -m pytest $(PYTEST_OPTIONS)
+
+# The same tests with the lowest versions that setup.cfg takes; Python 3.10 to 3.12, for which numpy 1.26 has wheels.
+test-lowest: $(LOWEST)/installed
+	$(LOWEST)/bin/python -m pytest $(PYTEST_OPTIONS)
 
 # The site, in site/; the commands page and the tables are those of python tools/write_docs.py.
 docs: $(INSTALLED)

@@ -113,7 +113,8 @@ def ways_of(
     ways = {}
     # Models share functions, by which compiled graphs are cached: after eight, torch would silently run them eagerly.
     torch._dynamo.reset()
-    torch._dynamo.config.recompile_limit = 64
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"  # torch 2.6
+    setattr(torch._dynamo.config, limit, 64)
     for name, model in models.items():
         parameters = list(model.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True) if mode == "optimizer" else None

@@ -14,6 +14,7 @@ from benchmarks.peers import OURS
 from benchmarks.report import best_of, clock
 from convnext_dense.errors import UserError
 from convnext_dense.kernels.choice import read_choice
+from convnext_dense.kernels.processor import capabilities
 
 TASKS = ("backbone", "block", "kernels", "detection", "segmentation", "sizes", "phases")
 __all__ = ["KINDS", "MODES", "PRECISIONS", "TASKS", "run_task", "summarise"]
@@ -78,7 +79,7 @@ def _setting(device: str) -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    processor = torch.cpu.get_capabilities().get("cpu_name", "")
+    processor = capabilities().get("cpu_name", "")
     if device == "cuda":
         setting["hardware"] = torch.cuda.get_device_name()
     elif processor:

@@ -46,6 +46,13 @@ def console() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
+class _TerminalProxy(FileProxy):
+    """Stands for a stream of the terminal while something is drawn; that of rich before 15 says that it is none."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 class Display(RenderHook):
     """Something that is drawn below all lines of a terminal, from ``start`` to ``stop``; one at a time.
 
@@ -69,7 +76,7 @@ class Display(RenderHook):
             stream = getattr(sys, name)
             if stream.isatty():  # errors that go to a file do not belong on the screen
                 self._streams[name] = stream
-                setattr(sys, name, FileProxy(console(), stream))
+                setattr(sys, name, _TerminalProxy(console(), stream))
 
     def draw(self, *, now: bool = False) -> None:
         """Draw the display if the last time was long enough ago, or ``now``."""

@@ -27,6 +27,8 @@ if not torch.cuda.is_available():
 
 from convnext_dense.data.shapes.ade import write_ade
 from convnext_dense.data.shapes.coco import write_coco
+from convnext_dense.errors import UserError
+from convnext_dense.export import tracing
 from convnext_dense.reports.curves_hook import CurvesHook
 from convnext_dense.signals import EXIT_CODES
 
@@ -116,6 +118,22 @@ def _garbage_is_collected_once_per_module():
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _torch_that_exports():
+    """Tests that export a model are skipped on a torch that cannot, with the sentence that refuses it."""
+
+    def skip(*_, **__):
+        try:
+            refusing()
+        except UserError as refusal:
+            pytest.skip(str(refusal))
+
+    refusing = tracing.require_torch
+    tracing.require_torch = skip
+    yield
+    tracing.require_torch = refusing
 
 
 @pytest.fixture(autouse=True, scope="session")

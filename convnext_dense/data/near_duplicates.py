@@ -121,5 +121,12 @@ def _similar(hashes: np.ndarray) -> Iterator[tuple[int, int]]:
         for members in np.split(order, borders):
             for position, first in enumerate(members[:-1].tolist()):
                 others = members[position + 1 :]
-                for second in others[np.bitwise_count(distinct[others] ^ distinct[first]) <= _VERSION_BITS].tolist():
+                for second in others[_bits(distinct[others] ^ distinct[first]) <= _VERSION_BITS].tolist():
                     yield int(places[first]), int(places[second])
+
+
+def _bits(numbers: np.ndarray) -> np.ndarray:
+    """Return how many bits of each number are set."""
+    if hasattr(np, "bitwise_count"):  # numpy 2
+        return np.bitwise_count(numbers)
+    return np.unpackbits(numbers[:, None].view(np.uint8), axis=1).sum(1)

@@ -2,14 +2,17 @@
 
 from contextlib import nullcontext
 
+import torch
 from mmengine._strategy import FSDPStrategy as MMEngineFSDPStrategy
 from mmengine.dist import is_main_process
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
+from convnext_dense.errors import UserError
 from convnext_dense.files import written_whole
 from convnext_dense.registry import STRATEGIES
 
+_LOWEST_TORCH_ON_CPU = "2.14"  # 2.6 ends with a segmentation fault when it gathers weights; nothing between was tried
 _BY_SIZE = "torch.distributed.fsdp.wrap.size_based_auto_wrap_policy"
 
 
@@ -24,6 +27,10 @@ class FSDPStrategy(MMEngineFSDPStrategy):
     """
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs) -> None:
+        if not torch.cuda.is_available() and torch.__version__ < _LOWEST_TORCH_ON_CPU:
+            raise UserError(
+                f"FSDPStrategy on a CPU needs torch {_LOWEST_TORCH_ON_CPU} or later; this is torch {torch.__version__}."
+            )
         wrapper = dict(model_wrapper or {}, use_orig_params=True)  # otherwise the optimizer sees one flat parameter
         wrapper.setdefault("type", "MMFullyShardedDataParallel")
         # Wrapped parts are gathered one at a time; the widest linear layers of xlarge have 17 million parameters each.

@@ -19,6 +19,8 @@ from convnext_dense.export.runtime import first_line
 
 OPSET = 18  # of ONNX: the newest that torch's exporter writes without converting, and that TensorRT 10 reads
 _LARGEST_WEIGHT = 2**28  # numbers
+# torch.export and its ONNX exporter of 2.6 fail on detectors and on segmenters of any size; nothing between was tried.
+_LOWEST_TORCH = "2.14"
 FORMATS = ("onnx", "openvino", "torch")
 FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 
@@ -46,13 +48,20 @@ def trace(graph: ExportedGraph, inputs: Sequence[Tensor], *, any_size: bool) -> 
         any_size: Whether to capture it for images of any size, too.
 
     Raises:
-        UserError: An operator of the model depends on values in a way that cannot be captured.
+        UserError: torch is too old, or an operator of the model depends on values in a way that cannot be captured.
     """
+    require_torch()
     pair = tuple(torch.cat([value, value]) for value in inputs)
     traced = _trace(graph, pair, any_batch=True, any_size=any_size)
     if not traced.takes_batches:  # the pair is in the graph as a constant
         traced = _trace(graph, tuple(inputs), any_batch=False, any_size=any_size)
     return traced
+
+
+def require_torch() -> None:
+    """Raise a ``UserError`` if torch is older than exporting needs."""
+    if torch.__version__ < _LOWEST_TORCH:
+        raise UserError(f"Exporting needs torch {_LOWEST_TORCH} or later; this is torch {torch.__version__}.")
 
 
 def _trace(graph: ExportedGraph, inputs: tuple[Tensor, ...], *, any_batch: bool, any_size: bool) -> Traced:

@@ -11,7 +11,7 @@ only the first two if the hidden layer is rebuilt; torch keeps 13 E. GELU is exa
 over rows have two stages and no atomics, so the same input gives the same bits.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, List, NamedTuple  # noqa: UP035
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ class Parameters(NamedTuple):
     def of(cls, block: Any) -> "Parameters":
         """Collect the parameters of a ``ConvNeXtBlock``."""
         parts = (block.dwconv, block.norm, block.pwconv1, block.pwconv2)
-        return cls._make([*(param for part in parts for param in (part.weight, part.bias)), block.gamma])
+        return cls(*(param for part in parts for param in (part.weight, part.bias)), block.gamma)
 
 
 def _narrow(parameters: Parameters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -264,7 +264,7 @@ def block_backward(
     weight2: Tensor,
     bias2: Tensor,
     gamma: Tensor | None,
-) -> list[Tensor]:
+) -> List[Tensor]:  # noqa: UP006 - torch 2.6 knows no list[Tensor]
     """Return the gradients of ``x``, in ``x_dtype``, and of the parameters, from inputs and outputs of ``block``."""
     parameters = Parameters(weight, bias, norm_weight, norm_bias, weight1, bias1, weight2, bias2, gamma)
     rebuilt = (narrow, taps, hidden) if hidden.numel() else (None, None, None)

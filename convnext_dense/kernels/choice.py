@@ -91,7 +91,14 @@ def ceil_div(a: int, b: int) -> int:
 
 def needs_torchs_operators() -> bool:
     """Return whether only torch's own operators work: under function transforms, tracing and export."""
-    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return torch._C._are_functorch_transforms_active() or torch.jit.is_tracing() or _is_exporting()
+
+
+def _is_exporting() -> bool:
+    if hasattr(torch.compiler, "is_exporting"):
+        return torch.compiler.is_exporting()
+    # torch 2.6 has one flag for compiling and exporting; an export that is not strict does not run Dynamo.
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
 
 
 @torch.compiler.assume_constant_result  # the compiler does not see through the cache

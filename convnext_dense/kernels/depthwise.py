@@ -21,6 +21,7 @@ from torch.nn.functional import conv2d, pad
 
 from convnext_dense.kernels.choice import needs_torchs_operators, on_device_of, runs_on_triton
 from convnext_dense.kernels.precision import emulates_products, to_autocast
+from convnext_dense.kernels.processor import capabilities
 
 # Sums need not have fewer products than this to be exact enough. A strip of one row would mostly read its halo.
 _SHORT_SUM = 32
@@ -164,8 +165,8 @@ def _number_of_partial_sums() -> int:
     torch's kernel adds up 16 partial sums or slightly more with AVX-512, and one per image with AVX2 (measured in
     float32 from 4 x 4 to 200 x 336 positions, batches of 1 to 16).
     """
-    capabilities = torch.cpu.get_capabilities()
-    return 2 if capabilities["architecture"] == "x86_64" and not capabilities.get("avx512_f", False) else 16
+    can = capabilities()
+    return 2 if can["architecture"] == "x86_64" and not can.get("avx512_f", False) else 16
 
 
 @depthwise_weight_grad.register_fake

@@ -5,6 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from convnext_dense.kernels.processor import capabilities
+
 
 def to_autocast(device: str, *tensors: Tensor | None) -> tuple[Tensor, ...]:
     """Cast tensors as autocast would for a convolution or linear layer on this type of device."""
@@ -37,7 +39,7 @@ def _multiplies_bfloat16() -> bool:
 
 @cache
 def _has_bfloat16_instructions() -> bool:
-    capabilities = torch.cpu.get_capabilities()
-    return capabilities["architecture"] != "x86_64" or any(
-        capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert")
+    can = capabilities()
+    return can["architecture"] != "x86_64" or any(
+        can.get(name, False) for name in ("avx512_bf16", "amx_bf16", "avx_ne_convert")
     )

@@ -48,8 +48,9 @@ def _allow(torch: Any) -> None:
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer
 
-    # numpy 2 moved its pickling functions from `core` to `_core`; files may contain either name.
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray  # type: ignore[attr-defined]
+    # numpy 2 moved its pickling functions from `core` to `_core`, a name that 1.26 has too; files may contain either.
+    from numpy._core import multiarray
+
     classes = [HistoryBuffer, np.ndarray, np.dtype]
     classes += [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
     # Pairs, not bare classes: when torch's own `safe_globals`, which the fork onedl-mmengine enters for every file, is

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from bright_detector import Bright
 
+pytest.importorskip("gradio")
+
 from convnext_dense.cli import server
 from convnext_dense.serving import page
 

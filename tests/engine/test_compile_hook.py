@@ -9,7 +9,8 @@ from functorch.compile import make_boxed_func
 from torch import nn
 from torch._dynamo.backends.common import aot_autograd
 
-from convnext_dense.engine import CompileBackboneHook
+from convnext_dense.engine import CompileBackboneHook, compile_hook
+from convnext_dense.errors import UserError
 from convnext_dense.models import ConvNeXt
 
 
@@ -68,7 +69,13 @@ def test_cuda_graphs_cannot_accumulate_gradients():
     runner = SimpleNamespace(model=Detector(), optim_wrapper=SimpleNamespace(_accumulative_counts=4))
     with pytest.raises(ValueError, match="cannot accumulate the gradients of 4 batches"):
         CompileBackboneHook(cuda_graphs=True).before_run(runner)
-    CompileBackboneHook().before_run(runner)
+    CompileBackboneHook(backend="aot_eager").before_run(runner)
+
+
+def test_an_older_torch_is_refused_with_the_version_that_all_sizes_need(monkeypatch):
+    monkeypatch.setattr(compile_hook, "_LOWEST_TORCH", "99.1")
+    with pytest.raises(UserError, match=r"without cuda_graphs needs torch 99\.1 or later; this is torch \d"):
+        CompileBackboneHook().before_run(SimpleNamespace(model=Detector()))
 
 
 def test_backbone_for_cuda_graphs_is_compiled_for_each_size_with_the_same_numbers(monkeypatch):

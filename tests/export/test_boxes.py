@@ -7,6 +7,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from convnext_dense.config.reading import read_config
 from convnext_dense.errors import UserError
+from convnext_dense.export import tracing
 from convnext_dense.export.graphs import DetectorGraph
 from convnext_dense.plug import plug_backbone
 
@@ -61,6 +62,7 @@ def mmdets_results(model, images):
 )
 @torch.no_grad()
 def test_a_batch_of_two_sizes_gives_what_mmdet_gives(path, pytestconfig):
+    tracing.require_torch()  # equal scores are sorted in another order by an older one
     model = build(path if "::" in path else str(pytestconfig.rootpath / path))
     images = torch.randn(2, 3, 96, 128)
     graph = DetectorGraph(model, mean=[0.0] * 3, std=[1.0] * 3, swaps_colours=False)

@@ -22,6 +22,7 @@ from torch.testing import assert_close
 
 from convnext_dense.config.reading import read_config
 from convnext_dense.errors import UserError
+from convnext_dense.export import tracing
 from convnext_dense.export.queries import check_queries, inner_size, prepare_dino, prepare_mask2former, run_dino
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -171,6 +172,7 @@ def test_a_level_has_the_padding_that_interpolate_gives_its_mask():
 
 @pytest.mark.slow
 def test_a_captured_dino_gives_mmdets_boxes_at_other_sizes_and_numbers_of_images(tmp_path):
+    tracing.require_torch()
     model = build_dino(
         **{
             "model.encoder.num_layers": 1,

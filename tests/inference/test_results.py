@@ -121,6 +121,7 @@ def test_pictures_of_frames_have_one_size():
 
 
 def test_tracks_are_in_every_form():
+    pytest.importorskip("supervision")
     tracked = Detections(**{**vars(FOUND.take([0])), "ids": np.array([7])})
     assert tracked["ids"].tolist() == [7]
     assert tracked.to_coco()[0]["track_id"] == 7

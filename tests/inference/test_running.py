@@ -95,6 +95,7 @@ def test_detector_in_tiles_finds_in_a_small_picture_what_it_finds_without(detect
 
 
 def test_video_is_written_with_what_was_found_and_tracked(tmp_path):
+    pytest.importorskip("trackers")
     write_video(tmp_path / "in.mp4", moving_square(30))
     run = Run(Bright(), find_sources([tmp_path / "in.mp4"]), tmp_path / "out", is_tracked=True, batch_size=4)
     done = list(run)
@@ -143,6 +144,7 @@ def test_broken_video_is_named_and_the_next_is_read(tmp_path):
 
 
 def test_two_objects_that_pass_each_other_keep_their_numbers():
+    pytest.importorskip("trackers")
     tracker = Tracker(25)
     seen = []
     for place in range(0, 200, 4):
@@ -264,6 +266,8 @@ def test_pictures_and_videos_have_no_object_below_the_score(tmp_path):
 
 
 def test_weak_objects_are_tracked_if_they_are_asked_for(tmp_path):
+    pytest.importorskip("trackers")
+
     class Weak(Bright):
         score = 0.2
 

@@ -19,6 +19,8 @@ import uvicorn
 from bright_detector import Bright
 from browsing import asked_addresses, browser, in_browser
 
+pytest.importorskip("gradio")  # it asks for a newer huggingface_hub than the lowest that the package takes
+
 from convnext_dense.inference import LabelMap, Tiles
 from convnext_dense.inference.video import VideoWriter
 from convnext_dense.serving import page as page_module
