@@ -49,9 +49,9 @@ class Parameters(NamedTuple):
     @classmethod
     def of(cls, block: Any) -> "Parameters":
         """Collect the parameters of a ``ConvNeXtBlock``."""
-        parts = (block.dwconv, block.norm, block.pwconv1, block.pwconv2)
-        tensors = [param for part in parts for param in (part.weight, part.bias)]
-        return cls(*tensors, block.gamma)
+        conv, norm, first, second = block.dwconv, block.norm, block.pwconv1, block.pwconv2
+        spatial = (conv.weight, conv.bias, norm.weight, norm.bias)
+        return cls(*spatial, first.weight, first.bias, second.weight, second.bias, block.gamma)
 
 
 def _narrow(parameters: Parameters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
