@@ -50,7 +50,7 @@ class Parameters(NamedTuple):
     def of(cls, block: Any) -> "Parameters":
         """Collect the parameters of a ``ConvNeXtBlock``."""
         parts = (block.dwconv, block.norm, block.pwconv1, block.pwconv2)
-        return cls(*(param for part in parts for param in (part.weight, part.bias)), block.gamma)
+        return cls(*(param for part in parts for param in (part.weight, part.bias)), block.gamma)  # type: ignore[call-arg]
 
 
 def _narrow(parameters: Parameters, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
