@@ -100,7 +100,7 @@ def readers(path):
 
 def needs_opencv(name, what):
     old = tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 12)  # the newest that takes numpy 1 is 4.11
-    return pytest.param(name, marks=pytest.mark.skipif(old, reason=f"{what} needs OpenCV 4.12 or later"))
+    return pytest.param(name, marks=pytest.mark.skipif(old, reason=f"{what} needs an OpenCV after 4.11"))
 
 
 @pytest.mark.parametrize("name", [needs_opencv(k, "a GIF") if k == "palette.gif" else k for k in KINDS])
