@@ -98,9 +98,9 @@ def run_tool(monkeypatch, capsys):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Run a test marked ``own_process`` in a fork: torch's checks of operators start threads of autograd for good.
+    """Run a test marked ``own_process`` in a fork: checks of operators and compiled models start threads of autograd.
 
-    A process with these cannot be forked for another training, which other tests do.
+    They stay, and a process with these cannot be forked for another training, which other tests do.
     """
     if pyfuncitem.get_closest_marker("own_process") is None or torch.cuda.is_available():  # CUDA cannot be forked
         return None
@@ -130,10 +130,10 @@ def _torch_that_exports():
         except UserError as refusal:
             pytest.skip(str(refusal))
 
-    refusing = tracing.require_torch
-    tracing.require_torch = skip
+    refusing = tracing.require_torch_that_exports
+    tracing.require_torch_that_exports = skip
     yield
-    tracing.require_torch = refusing
+    tracing.require_torch_that_exports = refusing
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -167,7 +167,7 @@ def drawn_curves(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _fresh_logger():
+def _nothing_cached_by_mmengine():
     """mmengine caches loggers, values, visualizers and default scopes by name; it names a run by the current second."""
     yield
     for logger in [*MMLogger._instance_dict.values(), logging.getLogger("mmengine")]:

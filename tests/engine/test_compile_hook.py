@@ -29,6 +29,7 @@ def features_and_gradients(model, image):
     return features, [param.grad for param in model.parameters()]
 
 
+@pytest.mark.own_process
 def test_training_on_many_sizes_compiles_once_and_keeps_names_and_numbers():
     """Nor is a gradient of a convolution's input left to the compiler.
 
@@ -78,6 +79,7 @@ def test_an_older_torch_is_refused_with_the_version_that_all_sizes_need(monkeypa
         CompileBackboneHook().before_run(SimpleNamespace(model=Detector()))
 
 
+@pytest.mark.own_process
 def test_backbone_for_cuda_graphs_is_compiled_for_each_size_with_the_same_numbers(monkeypatch):
     torch._dynamo.reset()
     eager = Detector().train()
