@@ -8,6 +8,14 @@ class UserError(ValueError):
     """
 
 
+def require_torch(lowest: str, what: str) -> None:
+    """Raise a ``UserError`` if torch is older than ``what``, the subject of the sentence, needs."""
+    import torch  # commands read their arguments without it
+
+    if torch.__version__ < lowest:
+        raise UserError(f"{what} needs torch {lowest} or later; this is torch {torch.__version__}.")
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text without a final period, or its type where the text is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

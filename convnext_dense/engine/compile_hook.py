@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from convnext_dense.engine.optimizers import accumulative_counts
-from convnext_dense.errors import UserError
+from convnext_dense.errors import UserError, require_torch
 from convnext_dense.registry import HOOKS
 
 _LOWEST_TORCH = "2.14"  # 2.6 has no strict_output_strides; nothing between was tried
@@ -56,11 +55,8 @@ class CompileBackboneHook(Hook):
             )
         if self._compiled:
             return
-        if self.backend == "inductor" and not self.cuda_graphs and torch.__version__ < _LOWEST_TORCH:
-            raise UserError(
-                f"CompileBackboneHook without cuda_graphs needs torch {_LOWEST_TORCH} or later; this is torch "
-                f"{torch.__version__}."
-            )
+        if self.backend == "inductor" and not self.cuda_graphs:
+            require_torch(_LOWEST_TORCH, "CompileBackboneHook without cuda_graphs")
         # Without the first option, Inductor fails on outputs that are views of symbolic size (torch 2.14.1). The second
         # would reorder the tensors saved for the backward pass and thereby fix their size.
         for_all_sizes = {"strict_output_strides": True, "layout_optimization": False}

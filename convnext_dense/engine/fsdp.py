@@ -8,7 +8,7 @@ from mmengine.dist import is_main_process
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from convnext_dense.errors import UserError
+from convnext_dense.errors import require_torch
 from convnext_dense.files import written_whole
 from convnext_dense.registry import STRATEGIES
 
@@ -27,10 +27,8 @@ class FSDPStrategy(MMEngineFSDPStrategy):
     """
 
     def __init__(self, *, model_wrapper: dict | None = None, **kwargs) -> None:
-        if not torch.cuda.is_available() and torch.__version__ < _LOWEST_TORCH_ON_CPU:
-            raise UserError(
-                f"FSDPStrategy on a CPU needs torch {_LOWEST_TORCH_ON_CPU} or later; this is torch {torch.__version__}."
-            )
+        if not torch.cuda.is_available():
+            require_torch(_LOWEST_TORCH_ON_CPU, "FSDPStrategy on a CPU")
         wrapper = dict(model_wrapper or {}, use_orig_params=True)  # otherwise the optimizer sees one flat parameter
         wrapper.setdefault("type", "MMFullyShardedDataParallel")
         # Wrapped parts are gathered one at a time; the widest linear layers of xlarge have 17 million parameters each.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from convnext_dense.errors import UserError
+from convnext_dense.errors import UserError, require_torch
 from convnext_dense.export.graphs import ExportedGraph
 from convnext_dense.export.runtime import first_line
 
@@ -50,7 +50,7 @@ def trace(graph: ExportedGraph, inputs: Sequence[Tensor], *, any_size: bool) -> 
     Raises:
         UserError: torch is too old, or an operator of the model depends on values in a way that cannot be captured.
     """
-    require_torch()
+    require_torch_that_exports()
     pair = tuple(torch.cat([value, value]) for value in inputs)
     traced = _trace(graph, pair, any_batch=True, any_size=any_size)
     if not traced.takes_batches:  # the pair is in the graph as a constant
@@ -58,10 +58,9 @@ def trace(graph: ExportedGraph, inputs: Sequence[Tensor], *, any_size: bool) -> 
     return traced
 
 
-def require_torch() -> None:
+def require_torch_that_exports() -> None:
     """Raise a ``UserError`` if torch is older than exporting needs."""
-    if torch.__version__ < _LOWEST_TORCH:
-        raise UserError(f"Exporting needs torch {_LOWEST_TORCH} or later; this is torch {torch.__version__}.")
+    require_torch(_LOWEST_TORCH, "Exporting")
 
 
 def _trace(graph: ExportedGraph, inputs: tuple[Tensor, ...], *, any_batch: bool, any_size: bool) -> Traced:

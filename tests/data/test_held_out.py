@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image, ImageEnhance
 
 from convnext_dense.config.reading import read_config
+from convnext_dense.data import near_duplicates
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.data.held_out import Sample, choose_groups, hold_out
 from convnext_dense.data.image_folder import find_samples
@@ -209,3 +210,10 @@ def test_folder_with_val_is_not_divided(two_class_folder, tmp_path):
     cfg = read_config(CONFIGS / "upernet_convnext_atto_shapes.py")
     with pytest.raises(UserError, match=r"--val-share makes a val split, and .* has one"):
         use_folder(cfg, DataFolder(str(two_class_folder), val_share=0.25), work_dir=tmp_path / "work")
+
+
+def test_bits_are_counted_with_and_without_numpy_2(monkeypatch):
+    numbers = np.array([0, 1, 2**63, 2**64 - 1, 0x0F0F], np.uint64)
+    assert near_duplicates._bits(numbers).tolist() == [0, 1, 1, 64, 8]
+    monkeypatch.delattr(np, "bitwise_count", raising=False)
+    assert near_duplicates._bits(numbers).tolist() == [0, 1, 1, 64, 8]

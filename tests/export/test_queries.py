@@ -172,7 +172,7 @@ def test_a_level_has_the_padding_that_interpolate_gives_its_mask():
 
 @pytest.mark.slow
 def test_a_captured_dino_gives_mmdets_boxes_at_other_sizes_and_numbers_of_images(tmp_path):
-    tracing.require_torch()
+    tracing.require_torch_that_exports()
     model = build_dino(
         **{
             "model.encoder.num_layers": 1,
