@@ -137,8 +137,8 @@ def test_bash_completes(tmp_path):
 
 
 STEPS = {
-    (): ["make-shapes", "make-shapes", "train", "test", "train", "test", "infer"],
-    ("--segmentation",): ["make-shapes", "train", "test", "infer"],
+    (): ["make-shapes", "make-shapes", "train", "infer", "test", "train", "infer", "test"],
+    ("--segmentation",): ["make-shapes", "train", "infer", "test"],
 }
 
 
@@ -148,6 +148,9 @@ def test_the_demo_does_its_steps_in_order(arguments, tmp_path, monkeypatch, caps
 
     def start_instead(command):
         started.append(list(command))
+        if command[0] == "make-shapes":
+            for folder in ("shapes/val2017", "shapes_ade/images/validation", "shapes_crops/val/star"):
+                (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
         if command[0] == "train":
             folder = tmp_path / "work_dirs" / command[1].removeprefix("demo/")
             folder.mkdir(parents=True)
