@@ -16,7 +16,7 @@ from convnext_dense.errors import UserError
 from convnext_dense.kernels.choice import read_choice
 from convnext_dense.kernels.processor import capabilities
 
-TASKS = ("backbone", "block", "kernels", "detection", "segmentation", "sizes", "phases")
+TASKS = ("backbone", "block", "kernels", "detection", "segmentation", "sizes")
 __all__ = ["KINDS", "MODES", "PRECISIONS", "TASKS", "run_task", "summarise"]
 
 
@@ -32,9 +32,8 @@ def run_task(
     kinds: list[str],
     rounds: int,
     warmups: int,
-    config: str | None,
 ) -> dict[str, Any]:
-    """Run a task; the arguments are those of tools/benchmark.py.
+    """Run a task; the arguments are those of ``python -m benchmarks``.
 
     Returns:
         The measurements with hardware, versions and date, as written to benchmarks/results.
@@ -52,19 +51,16 @@ def run_task(
     elif task == "kernels":
         result = measure_kernels(arch, size, **given)
     else:
-        result = _measure_with_openmmlab(task, arch, size, config=config, **given)
+        result = _measure_with_openmmlab(task, arch, size, **given)
     return {**result, "rounds": rounds, "setting": setting}
 
 
 def _measure_with_openmmlab(
-    task: str, arch: str, size: tuple[int, int, int], *, config: str | None, rounds: int, warmups: int, **given: Any
+    task: str, arch: str, size: tuple[int, int, int], *, rounds: int, warmups: int, **given: Any
 ) -> dict[str, Any]:
     from benchmarks.models import measure_models
-    from benchmarks.phases import measure_phases
     from benchmarks.sizes import measure_sizes
 
-    if task == "phases":
-        return measure_phases(config, rounds=rounds)
     if task == "sizes":
         # On a CPU the sides are divided by 8, to finish in reasonable time.
         return measure_sizes(arch, size[0], number=rounds, divisor=1 if given["device"] == "cuda" else 8, **given)
@@ -92,12 +88,8 @@ def summarise(result: dict[str, Any]) -> str:
     """Return the result as a table in plain text."""
     size = "x".join(map(str, result["size"]))
     lines = [f"{result['task']}, {result['arch']}, {size}, {result['precision']}, {result['setting']['hardware']}"]
-    if result["setting"]["device"] == "cpu" and result["task"] != "phases":
+    if result["setting"]["device"] == "cpu":
         lines.append("ms are processor time, summed over all threads")
-    for phase, times in result.get("phases", {}).items():
-        total = sum(times.values())
-        lines.append(f"{phase}: {total:.1f} ms per image")
-        lines += [f"  {name:<30} {value:8.2f} ms {value / total:6.1%}" for name, value in times.items()]
     lines += [f"  {kind}: {numbers}" for kind, numbers in result.get("runs", {}).items()]
     for part in result.get("stages", [result] if "times" in result else []):
         title = "x".join(map(str, part["map"])) if "map" in part else ""

@@ -19,7 +19,18 @@ from convnext_dense.shipped import find_config
 # What other programs do; a block with one of them is not run.
 OTHERS = {"git", "cd", "source", "curl", "tensorboard", "sed", "pytest", "scontrol", "[", "mlflow"}
 # Commands whose first argument is a config.
-CONFIG_ARGUMENTS = {"train", "test", "infer", "report", "export", "serve", "check-dataset", "describe", "plug"}
+CONFIG_ARGUMENTS = {
+    "train",
+    "test",
+    "infer",
+    "report",
+    "export",
+    "serve",
+    "check-dataset",
+    "describe",
+    "plug",
+    "benchmark",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,6 +48,8 @@ def check(words):
         check_ours(_OTHER_NAMES.get(rest[0], rest[0]), rest[1:])
     elif program == "python" and rest[0] == "-m" and rest[1] == "convnext_dense":
         check_ours(_OTHER_NAMES.get(rest[2], rest[2]), rest[3:])
+    elif program == "python" and rest[:2] == ["-m", "benchmarks"]:
+        parse_by_file("benchmarks/__main__.py", "run_task", rest[2:])
     elif program == "python" and rest[0] == "-m":
         assert (ROOT / f"{rest[1].replace('.', '/')}.py").is_file(), rest[1]
     elif program == "python" and rest[0].startswith("tools/"):
@@ -60,8 +73,6 @@ def check(words):
 
 
 def check_ours(name, words):
-    if name == "benchmark":
-        return parse_by_file("tools/benchmark.py", "run_task", words)
     assert name in {*COMMANDS, "write-docs"}, name
     parser = parser_of(module_of(name), partial(Parser, prog=name))
     for action in parser._actions:
@@ -80,7 +91,6 @@ def check_ours(name, words):
             find_entry(word.removeprefix("zoo:"))
         if folder := re.match(r"work_dirs/([^/]+)/", word):
             check_config(folder[1], name)
-    return None
 
 
 def check_config(config, command):

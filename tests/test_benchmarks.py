@@ -8,7 +8,6 @@ from benchmarks import report, small_data
 from benchmarks.backbone import compare_with_float64, measure_backbones
 from benchmarks.kernels import faster_from, measure_kernels
 from benchmarks.peers import OFFICIAL_ORDER, OURS, build_backbones, in_official_order
-from benchmarks.phases import PhaseTimer
 from benchmarks.run import run_task, summarise
 from benchmarks.run_overhead import summarise as summarise_overhead
 from benchmarks.run_overhead import time_methods
@@ -56,18 +55,6 @@ def test_backbone_that_gives_something_else_is_not_timed():
 def test_official_order_stays_where_the_model_is():
     model = in_official_order(ConvNeXt("atto").to("meta", torch.bfloat16))
     assert {(param.device.type, param.dtype) for param in model.parameters()} == {("meta", torch.bfloat16)}
-
-
-def test_phases_inside_others_are_taken_out(monkeypatch):
-    clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])
-    monkeypatch.setattr("benchmarks.phases.time.perf_counter", lambda: next(clock))
-    timer = PhaseTimer()
-    with timer.phase("outer"), timer.phase("inner"):
-        pass
-    with timer.phase("outer"):
-        pass
-    # 0 outer 1 inner 3 outer 6 (other) 10 outer 15
-    assert timer.seconds == {"outer": 1 + 3 + 5, "inner": 2, "other": 4}
 
 
 def test_sizes_are_multiples_of_32_within_cocos_training_sizes():

@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "a model on a web page and over HTTP",
     "check-dataset": "look at data before a run",
     "describe": "what a config's model and training cost",
+    "benchmark": "where the time of a training and a test goes",
     "plug": "write a config of mmdet or mmseg with ConvNeXt in it",
     "zoo": "list, show, fetch or verify public weights",
     "convert-checkpoint": "convert a checkpoint to another layout",

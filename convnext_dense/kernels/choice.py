@@ -22,7 +22,7 @@ from convnext_dense.kernels.precision import precision_of
 OPERATORS = ("depthwise", "layer_norm", "block")
 CHOICES = ("auto", "torch", "triton")
 # Compute capability of the GPU and dtype of the tensor -> operator -> number of elements of the map from which Triton's
-# kernel is faster. ``tools/benchmark.py --task kernels`` prints the entry for a GPU. The one for 9.0 comes from whole
+# kernel is faster. ``python -m benchmarks --task kernels`` prints the entry for a GPU. The one for 9.0 comes from whole
 # steps of tiny and base on an H100 (docs/performance.md); a block needs fewer launches, so it holds for small maps too.
 FASTER_FROM: Mapping[tuple[tuple[int, int], torch.dtype], Mapping[str, float]] = {
     ((9, 0), torch.bfloat16): {"depthwise": 1, "layer_norm": 1, "block": 1},
