@@ -9,9 +9,26 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from convnext_dense.cli.command_line import TRACKER_NAMES
+
 ROOT = Path(__file__).parents[1]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 SYSTEMS = [("linux", "x86_64"), ("darwin", "arm64"), ("win32", "AMD64")]
+
+
+# What the extra named "all" has.
+ALL = (
+    "openmmlab",
+    "classification",
+    "data",
+    "export",
+    "openvino",
+    "video",
+    "serve",
+    "report",
+    "tensorboard",
+    "completion",
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +39,7 @@ def pins():
 
 @pytest.fixture(scope="module")
 def wanted():
-    return requirements_of("openmmlab", "test", "dev")
+    return requirements_of("openmmlab", "test", "dev", "docs", *ALL)
 
 
 def requirements_of(*extras):
@@ -41,6 +58,16 @@ def applying(pins, python, system, machine):
         if pin.marker is None or pin.marker.evaluate(place):
             found.setdefault(canonicalize_name(pin.name), []).append(pin)
     return found
+
+
+def test_all_is_every_extra_but_those_of_other_people_and_of_developers():
+    cfg = configparser.ConfigParser()
+    cfg.read(ROOT / "setup.cfg")
+    extras = cfg["options.extras_require"]
+    assert extras["all"].strip() == f"convnext-dense[{','.join(ALL)}]"
+    left = set(extras) - set(ALL) - {"all"}
+    trackers = set(TRACKER_NAMES) - {"tensorboard"}
+    assert left == {"onedl", *trackers, "docs", "peers", "test", "dev", "benchmark-yolo"}
 
 
 def test_setup_names_the_lowest_python():
