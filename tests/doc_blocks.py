@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHELLS = ("sh", "bash", "shell", "console")
 # What begins a command; blocks without a language may show files and outputs, but not these.
-_PROGRAM = r"(?:convnext-dense|python|pip|make|tools/\S+\.sh|curl|git)"
+_PROGRAM = r"(?:convnext-dense|python|pip|make|docker|tools/\S+\.sh|curl|git)"
 PROGRAMS = re.compile(rf"^(?:[A-Z_]+=\S+ )*(?:\$ )?{_PROGRAM} ", re.MULTILINE)
 _FENCE = re.compile(r"(?:<!-- not run: ([^\n]+) -->\n)?^( *)```(\w*)\n(.*?)^\2```$", re.DOTALL | re.MULTILINE)
 _MARK = re.compile(r"<!-- not run: .*-->")

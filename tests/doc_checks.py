@@ -68,6 +68,10 @@ def check(words):
         assert {word for word in rest if "=" not in word} <= set(targets), rest
     elif program == "pip":
         check_requirements(rest)
+    elif program == "docker":
+        assert rest[0] in ("build", "run"), rest
+        if rest[0] == "run":  # the image begins with our command
+            check(rest[rest.index("convnext-dense") :])
     else:
         assert program in OTHERS, program
 

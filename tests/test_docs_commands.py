@@ -92,6 +92,8 @@ def test_marks_are_above_fences_and_commands_have_a_language(page):
         "make demonstration",
         "pip install '.[openmmlabs]'",
         "conda install convnext_dense",
+        "docker run -v DIR:/data convnext-dense train finetune/mask_rcnn --dat /data",
+        "docker pull convnext-dense",
     ],
 )
 def test_wrong_commands_are_found(command):

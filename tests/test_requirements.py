@@ -81,10 +81,11 @@ def test_setup_names_the_lowest_python():
 def test_every_package_has_one_version_that_setup_takes(pins, wanted, python, system, machine):
     found = applying(pins, python, system, machine)
     assert [name for name, versions in found.items() if len(versions) > 1] == []
-    for requirement in wanted:
-        (pin,) = found[canonicalize_name(requirement.name)]
+    for name, requirements in applying(wanted, python, system, machine).items():
+        (pin,) = found[name]
         (version,) = [specifier.version for specifier in pin.specifier]
-        assert version in requirement.specifier, f"{requirement} is pinned to {version} for Python {python}"
+        for requirement in requirements:
+            assert version in requirement.specifier, f"{requirement} is pinned to {version} for Python {python}"
 
 
 @pytest.mark.parametrize("python", PYTHONS)
