@@ -11,12 +11,14 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.dataset import Compose
+from PIL import Image, UnidentifiedImageError
 
 from convnext_dense.config.bands import check_shown
 from convnext_dense.config.pipelines import image_step, step_name
 from convnext_dense.data.band_files import NUMPY_SUFFIX, TIFF_SUFFIXES, read_header
 from convnext_dense.data.opened_images import OpenedImage, open_image
 from convnext_dense.data.stored_layout import StoredLayout, refuse_more_than_rgb, stored_layout
+from convnext_dense.data.upright_images import opencv_turns
 from convnext_dense.errors import UserError
 from convnext_dense.visualization import to_picture
 
@@ -62,7 +64,7 @@ class ImageReader:
         """Open and describe a file; one that Pillow and OpenCV cannot read is left to a custom loading step.
 
         Raises:
-            UserError: The file is broken, or the step would drop some of its channels.
+            UserError: The file is broken, or the step would drop some of its channels or read it unturned.
         """
         suffix = Path(path).suffix.lower()
         if self.reads_bands and suffix in (NUMPY_SUFFIX, *TIFF_SUFFIXES):
@@ -71,12 +73,18 @@ class ImageReader:
         if self.is_known and self.channels is not None and Path(path).is_file():
             refuse_more_than_rgb(path, self.name, self.channels)
         try:
-            return open_image(path)
+            image = open_image(path)
         except UserError:
             if self.is_known or not Path(path).exists():
                 raise
             height, width = self(path).shape[:2]
             return OpenedImage(height, width, "", 1)
+        if image.orientation != 1 and self._is_left_unturned(path):
+            raise UserError(
+                f"Image {path} is turned by its EXIF (orientation {image.orientation}), which OpenCV {cv2.__version__} "
+                f"does not do for {Path(path).suffix} files: install a newer opencv-python, or save it upright."
+            )
+        return image
 
     def __call__(self, path: str | os.PathLike) -> np.ndarray:
         """Return the (H, W) or (H, W, C) array that the loading step hands to the pipeline.
@@ -92,6 +100,16 @@ class ImageReader:
             if not self.is_known:
                 raise UserError(f"Image {path} cannot be read by {self.name}: {error}.") from error
             raise UserError(decoding_fault(path, self.color_type)) from error
+
+    def _is_left_unturned(self, path: str | os.PathLike) -> bool:
+        """Return whether a file should be turned upright, and OpenCV, which reads it, does not."""
+        if not self.turns_images or self.step.get("imdecode_backend", "cv2") != "cv2":
+            return False
+        try:
+            with Image.open(path) as file:
+                return not opencv_turns(str(file.format))
+        except UnidentifiedImageError:
+            return False
 
     def layout(self, path: str | os.PathLike) -> StoredLayout | None:
         """Return what a file stores, where mmcv's step reads it; see ``stored_layout``."""

@@ -1,10 +1,13 @@
 """Converts Pillow images to upright 8-bit RGB, as classifiers read them, whose configs have no loading step."""
 
 import contextlib
+import functools
+import io
 import os
 import struct
 import warnings
 
+import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -22,6 +25,24 @@ def orientation_of(image: Image.Image) -> int:
             number = image.getexif().get(_EXIF_ORIENTATION, 1)
             return number if number in _TURNED else 1
     return 1
+
+
+@functools.cache
+def opencv_turns(kind: str) -> bool:
+    """Return whether OpenCV turns files of a format upright by their EXIF, which depends on its version.
+
+    Args:
+        kind: Pillow's name of the format, such as ``'WEBP'``. What Pillow cannot write counts as turned.
+    """
+    exif = Image.Exif()
+    exif[_EXIF_ORIENTATION] = 6  # a quarter turn
+    file = io.BytesIO()
+    try:
+        Image.new("RGB", (2, 1)).save(file, kind, exif=exif)
+    except (KeyError, OSError, ValueError):
+        return True
+    pixels = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    return pixels is None or pixels.shape[:2] == (2, 1)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -19,7 +19,8 @@ from convnext_dense.data.corrupt_images import CorruptImages
 from convnext_dense.data.image_folder import ImageFolder
 from convnext_dense.data.image_reader import ImageReader
 from convnext_dense.data.opened_images import inspect_image, open_image
-from convnext_dense.data.upright_images import read_bgr
+from convnext_dense.data.upright_images import opencv_turns, read_bgr
+from convnext_dense.errors import UserError
 from convnext_dense.inference.predictor import _classifier_input, _read_image
 
 RNG = np.random.default_rng(0)
@@ -109,6 +110,30 @@ def test_file_is_read_to_the_pixels_that_are_meant(tmp_path, name):
     path = save(image, tmp_path / name, **options)
     for reader, pixels in readers(path):
         np.testing.assert_array_equal(pixels, expected, err_msg=f"{reader}, {name}")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_what_opencv_does_not_turn_is_refused(tmp_path, suffix, monkeypatch):
+    """OpenCV 4.11 leaves WebP files as they are stored."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save(Image.fromarray(RGB), tmp_path / f"a.{suffix}", exif=exif)
+    reader = ImageReader(dict(type="mmcv.LoadImageFromFile"))
+    turned = reader(path).shape[:2] == RGB.shape[1::-1]
+    upright = save(Image.fromarray(RGB), tmp_path / f"b.{suffix}")
+    if turned:
+        assert reader.open(path)[:2] == RGB.shape[1::-1]
+        decode = cv2.imdecode
+        monkeypatch.setattr(cv2, "imdecode", lambda data, flags: decode(data, flags | cv2.IMREAD_IGNORE_ORIENTATION))
+    opencv_turns.cache_clear()
+    try:
+        with pytest.raises(UserError, match=rf"a\.{suffix} is turned by its EXIF \(orientation 6\), which OpenCV "):
+            reader.open(path)
+        assert reader.open(upright)[:2] == RGB.shape[:2]
+        as_stored = ImageReader(dict(type="mmcv.LoadImageFromFile", color_type="color_ignore_orientation"))
+        as_stored.open(path)  # is meant to be read as it is stored
+    finally:
+        opencv_turns.cache_clear()
 
 
 @pytest.mark.parametrize("suffix", ["png", needs_opencv("webp", "EXIF of WebP"), "tif"])
