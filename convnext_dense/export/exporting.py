@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.errors import UserError
+from convnext_dense.export import tracing
 from convnext_dense.export.facts import FACTS, FLOAT, collect_facts, write_facts
 from convnext_dense.export.graphs import GRAPHS, ExportedGraph
 from convnext_dense.export.parity import METRIC, compare, losses
@@ -154,7 +155,8 @@ def check_arguments(form: str, out_dir: Path, *, int8: Any, max_loss: float) -> 
     """Check what can be known before the model is loaded.
 
     Raises:
-        UserError: There is no such format, its packages are not installed, or the folder holds something else.
+        UserError: There is no such format, its packages are not installed, the folder holds something else, or torch is
+            too old.
     """
     if form not in FORMATS:
         raise UserError(f"--format {form} must be one of {', '.join(FORMATS)}.")
@@ -171,6 +173,7 @@ def check_arguments(form: str, out_dir: Path, *, int8: Any, max_loss: float) -> 
         raise UserError(f"{out_dir} is a file: give a folder for the exported model.")
     if out_dir.is_dir() and any(out_dir.iterdir()) and not _files_of(out_dir):
         raise UserError(f"{out_dir} has files and is not an exported model: choose an empty folder.")
+    tracing.require_torch_that_exports()
 
 
 @contextlib.contextmanager
