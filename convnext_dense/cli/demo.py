@@ -1,6 +1,7 @@
-"""Train, test and use a small model on drawn shapes, in the current folder: about ten minutes on two CPU cores.
+"""Train, test and use a small model on drawn shapes, in the current folder.
 
-What is done already is not done again; an interrupted training goes on where it was.
+It takes about ten minutes on two CPU cores. What is done already is not done
+again; an interrupted training goes on where it was.
 """
 
 import argparse
