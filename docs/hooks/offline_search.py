@@ -1,8 +1,8 @@
 """A hook of mkdocs: the script with which the search works in pages that are opened as files, without a network.
 
 Material's search runs in a worker, and browsers start none for ``file://``; its offline plugin loads ``iframe-worker``
-from unpkg.com instead. Here the file comes from the package on npm, once, and becomes a part of the site. Material leaves
-its own address out where ``extra.polyfills`` in mkdocs.yml names ``iframe-worker``.
+from unpkg.com instead. Here the file comes from the package on npm, once, and becomes a part of the site. Material
+leaves its own address out where ``extra.polyfills`` in mkdocs.yml names ``iframe-worker``.
 """
 
 import hashlib
