@@ -47,10 +47,10 @@ def test_every_option_is_on_the_page_of_commands():
 
 @pytest.mark.parametrize("language", ["sh", "bash", "python", "text", ""])
 def test_blocks_do_not_scroll_sideways(language):
-    """82 columns fit into a page of the site."""
+    """80 columns fit into a page of the site at 1280 pixels."""
     for block in all_blocks(language):
         if block.page != "README.md":
-            assert max(map(len, block.text.splitlines())) <= 82, block
+            assert max(map(len, block.text.splitlines())) <= 80, block
 
 
 def test_every_extra_is_on_the_page_of_the_installation():

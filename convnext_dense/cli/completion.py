@@ -3,7 +3,7 @@
 bash:  convnext-dense completion bash > DIR/convnext-dense
 zsh:   convnext-dense completion zsh > DIR/_convnext-dense
 
-DIR is ~/.local/share/bash-completion/completions for bash, one of $fpath for zsh.
+DIR is ~/.local/share/bash-completion/completions, or for zsh one of $fpath.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Describe what a config's model and training cost, or print a table of the papers.
+"""Describe what a config's model and training cost, or print tables of the papers.
 
 convnext-dense describe detection/mask_rcnn_convnext_t_3x
 convnext-dense describe --table archs

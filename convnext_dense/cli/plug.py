@@ -1,6 +1,6 @@
 """Write a config of mmdet or mmseg with ConvNeXt in it, and print the differences.
 
-convnext-dense plug mmdet::retinanet/retinanet_r50_fpn_1x_coco OUT.py --arch tiny
+convnext-dense plug mmdet::retinanet/retinanet_r50_fpn_1x_coco OUT.py
 """
 
 import argparse

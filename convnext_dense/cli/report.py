@@ -1,4 +1,4 @@
-"""Write what a model gets right and wrong: convnext-dense report CONFIG CHECKPOINT.
+"""Write what a model gets right or wrong: convnext-dense report CONFIG CHECKPOINT.
 
 Or how a training went, with its work dir alone: convnext-dense report WORK_DIR
 Or compare runs: convnext-dense report --compare RUN1 RUN2 ...

@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 COMMANDS_PAGE = "docs/commands.md"
-WIDTH = 82  # columns of a block that does not scroll sideways on the site
+WIDTH = 80  # columns of a block that does not scroll sideways on the site
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

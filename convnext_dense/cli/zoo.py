@@ -1,4 +1,4 @@
-"""Public weights by name: list, show, fetch, or compare them with published numbers.
+"""Public weights by name: list, show or fetch them, or verify published numbers.
 
 convnext-dense zoo list --task detection
 convnext-dense zoo fetch cascade_convnext_t_3x

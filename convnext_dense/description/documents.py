@@ -22,6 +22,10 @@ BAD_INPUTS = "docs/bad_inputs.md"
 ZOO = "docs/zoo.md"
 
 _BAD_INPUTS_HEAD = """\
+---
+hide: [toc]
+---
+
 # Error messages
 
 A wrong file, value or name ends a command with one sentence and a nonzero exit code. These are the inputs that are

@@ -26,6 +26,7 @@ function addFilter(table) {
     count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
   }
   bar.addEventListener("input", update);
+  bar.addEventListener("change", update);
   update();
 }
 

@@ -185,7 +185,9 @@ def test_names_of_the_file_fill_the_model(entry):
     ],
 )
 def test_unknown_name_is_an_error_with_the_nearest(name, near):
-    with pytest.raises(UserError, match=rf"The zoo has no '{name}'; the nearest name is '{near}.*convnext-dense zoo list"):
+    with pytest.raises(
+        UserError, match=rf"The zoo has no '{name}'; the nearest name is '{near}.*convnext-dense zoo list"
+    ):
         fetch(f"zoo:{name}")
 
 
