@@ -307,7 +307,7 @@ def test_what_models_cost(in_place, capsys):
 @pytest.mark.slow
 @runs("own_data.md:1")
 def test_data_is_checked(in_place, capsys):
-    run_commands("own_data.md:3")
+    run_commands("own_data.md:1")
     assert "0 errors" in capsys.readouterr().out
 
 
