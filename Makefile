@@ -57,10 +57,12 @@ test-onedl: $(ONEDL)/installed
 test-lowest: $(LOWEST)/installed
 	$(LOWEST)/bin/python -m pytest $(PYTEST_OPTIONS)
 
-# The site, in site/; the commands page and the tables are those of python tools/write_docs.py.
+# The site, in site/, which opens from there and from a server; the tests of it need Chromium. What of it is written by the
+# package is that of python tools/write_docs.py.
 docs: $(INSTALLED)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	$(BIN)/python -m pytest tests/test_site.py
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -340,15 +340,17 @@ def write_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     dates = sorted({row["date"] for row in results.values()})
     hours = sum(row["seconds"] for row in results.values()) / 3600
     lines = [
+        "---\nhide: [toc]\n---\n",
         "# ConvNeXt under every family of mmdet and mmsegmentation",
         "",
         "Written by `benchmarks/plug_matrix.py`: one config per folder, by the commands that people run, in processes "
         "of their own, on a CPU with mmcv-lite:",
         "",
+        "<!-- not run: takes hours; benchmarks/plug_matrix.py runs it -->",
         "```sh",
-        "python tools/train.py CONFIG --backbone convnext-atto --data DIR [--resume]",
-        "python tools/test.py WORK_DIR/CONFIG.py CHECKPOINT",
-        "python tools/infer.py WORK_DIR/CONFIG.py CHECKPOINT IMAGE",
+        "convnext-dense train CONFIG --backbone convnext-atto --data DIR [--resume]",
+        "convnext-dense test WORK_DIR/CONFIG.py CHECKPOINT",
+        "convnext-dense infer WORK_DIR/CONFIG.py CHECKPOINT IMAGE",
         "```",
         "",
         f"`DIR` holds {NUM_TRAIN} drawn images of {IMAGE_SIZE} x {IMAGE_SIZE} pixels to train on and {NUM_VAL} to test "

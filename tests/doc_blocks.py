@@ -68,12 +68,12 @@ def commands_of(text):
 
 
 def inline_commands():
-    """Commands of ours between single backticks in the text of pages: page and words."""
+    """Commands of ours between single backticks in the text of pages, with arguments: page and words."""
     for page in PAGES:
         text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
         for code in re.findall(r"`((?:convnext-dense|python tools/|python -m |pip install )[^`]*)`", text):
             for words in commands_of(" ".join(code.split())):
-                if "COMMAND" not in words[1]:
+                if len(words) > 2 and "COMMAND" not in words[1]:
                     yield page.name, words
 
 

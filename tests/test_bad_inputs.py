@@ -853,7 +853,7 @@ def test_table_matches_the_cases():
 def test_bad_input_ends_with_its_sentence(key, sources, servers, tmp_path, monkeypatch, capfd):
     arguments = CASES[key](Place(tmp_path, sources, monkeypatch, servers))
     tool = ROOT / "tools" / arguments[0]
-    assert TABLE[key]["command"].startswith(arguments[0].removesuffix(".py"))
+    assert TABLE[key]["command"].startswith(arguments[0].removesuffix(".py").replace("_", "-"))
     monkeypatch.setattr(sys, "argv", [str(tool), *map(str, arguments[1:])])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:

@@ -3,7 +3,7 @@
 Run: python tools/train.py configs/demo/convnext_atto_small_images.py --data DIR
 Batch: 1 process x 32 images; sized for two CPU cores
 Source: our own; there is no published counterpart
-Results here: see docs/demo.md
+Results here: see docs/accuracy.md
 """
 
 _base_ = [

@@ -3,7 +3,7 @@
 Run: python tools/train.py configs/demo/mask_rcnn_convnext_atto_scratch.py --data DIR
 Batch: 1 process x 4 images; sized for two CPU cores
 Source: our own; there is no published counterpart
-Results here: see docs/own_data.md
+Results here: see docs/accuracy.md
 """
 
 _base_ = "mask_rcnn_convnext_atto_shapes.py"

@@ -3,7 +3,7 @@
 Run: python tools/train.py configs/demo/upernet_convnext_atto_scratch.py --data DIR [--classes NAME ...]
 Batch: 1 process x 8 images; sized for two CPU cores
 Source: our own; there is no published counterpart
-Results here: see docs/own_data.md
+Results here: see docs/accuracy.md
 """
 
 _base_ = "upernet_convnext_atto_shapes.py"

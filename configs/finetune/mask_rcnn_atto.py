@@ -4,7 +4,7 @@ Run: python tools/train.py configs/finetune/mask_rcnn_atto.py --data DIR
      or from ImageNet weights: ... --backbone convnext-atto --backbone-weights timm:convnext_atto.d2_in1k
 Batch: 1 process x 4 images
 Source: our own; there is no published counterpart
-Results here: see docs/finetuning.md
+Results here: see docs/accuracy.md
 """
 
 _base_ = [

@@ -76,5 +76,5 @@ def find_entry(name: str) -> ZooEntry:
     if name not in zoo:
         near = difflib.get_close_matches(name.lower(), zoo, n=1)
         hint = f"the nearest name is {near[0]!r}, and " if near else ""
-        raise UserError(f"The zoo has no {name!r}; {hint}`python tools/zoo.py list` prints all of them.")
+        raise UserError(f"The zoo has no {name!r}; {hint}`convnext-dense zoo list` prints all of them.")
     return zoo[name]

@@ -1,4 +1,4 @@
-"""Measure where the time of a training and a test goes on this machine: convnext-dense benchmark CONFIG [CHECKPOINT].
+"""Measure where the time of a training and a test goes on this machine.
 
 Nothing is kept. For example:
 

@@ -1,7 +1,8 @@
-"""Check the data that a config reads: python tools/check_dataset.py CONFIG [--data DIR].
+"""Check the data that a config reads: convnext-dense check CONFIG [--data DIR].
 
-Prints a table of findings, draws a sheet of images with their ground truth, and feeds the ground truth through the
-config's evaluation, which must give an AP, mIoU or accuracy of 1. The exit code is 1 if there is an error.
+Prints a table of findings, draws a sheet of images with their ground truth, and
+feeds the ground truth through the config's evaluation, which must give an AP,
+mIoU or accuracy of 1. The exit code is 1 if there is an error.
 """
 
 import argparse

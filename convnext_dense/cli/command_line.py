@@ -8,6 +8,7 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,13 @@ FORMAT_NAMES = (
 TRACKER_NAMES = ("tensorboard", "wandb", "mlflow", "clearml", "neptune", "dvclive", "aim")
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the description as it is, and names such as ``class-lists`` whole."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
 def parser_of(
     command: ModuleType, make: Callable[..., argparse.ArgumentParser] = argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
@@ -47,7 +55,7 @@ def parser_of(
         command: The module.
         make: Makes a parser from argparse's arguments, such as ``add_parser`` of subparsers.
     """
-    parser = make(description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make(description=command.__doc__, formatter_class=_Formatter)
     command.add_arguments(parser)
     parser.set_defaults(fail=parser.error)
     return parser
@@ -104,7 +112,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``data_folder``."""
     parser.add_argument("--data", metavar="DIR", help="folder of your own data, instead of the config's")
-    parser.add_argument("--data-format", choices=FORMAT_NAMES, help="format of --data (default: recognised)")
+    formats = f"format of --data (default: recognised): {', '.join(FORMAT_NAMES)}"
+    parser.add_argument("--data-format", choices=FORMAT_NAMES, metavar="NAME", help=formats)
     parser.add_argument("--classes", nargs="+", metavar="NAME", help="class names of --data by label")
     parser.add_argument(
         "--ignore-labels",

@@ -1,7 +1,9 @@
 """Print what makes a shell complete commands and their options.
 
-bash:  convnext-dense completion bash > ~/.local/share/bash-completion/completions/convnext-dense
-zsh:   convnext-dense completion zsh > FOLDER_OF_FPATH/_convnext-dense
+bash:  convnext-dense completion bash > DIR/convnext-dense
+zsh:   convnext-dense completion zsh > DIR/_convnext-dense
+
+DIR is ~/.local/share/bash-completion/completions, or for zsh one of $fpath.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Convert a ConvNeXt checkpoint to another layout, or probe one.
 
-python tools/convert_checkpoint.py IN OUT --to timm
-python tools/convert_checkpoint.py IN --probe
+convnext-dense convert IN OUT --to timm
+convnext-dense convert IN --probe
 """
 
 import argparse
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``."""
     parser.add_argument("source", metavar="IN", help="path, http(s):// address, zoo:NAME, timm:NAME or hf:OWNER/NAME")
     parser.add_argument("out", metavar="OUT", nargs="?", help="file to write: .safetensors, .pth or .pt")
-    parser.add_argument("--to", choices=LAYOUTS, help="layout of OUT")
+    parser.add_argument("--to", choices=LAYOUTS, metavar="NAME", help=f"layout of OUT: {', '.join(LAYOUTS)}")
     parser.add_argument(
         "--part",
         choices=["all", "backbone"],

@@ -1,6 +1,7 @@
-"""Train, test and use a small model on drawn shapes, in the current folder: about six minutes on two CPU cores.
+"""Train, test and use a small model on drawn shapes, in the current folder.
 
-Without a GPU, two processes train, each on half of a batch. What is done already is not done again; an interrupted
+It takes about seven minutes on two CPU cores. Without a GPU, two processes train,
+each on half of a batch. What is done already is not done again; an interrupted
 training goes on where it was.
 """
 

@@ -1,7 +1,7 @@
-"""Describe the cost of a config's model and its training, or print a table of the papers beside computed values.
+"""Describe what a config's model and training cost, or print tables of the papers.
 
-python tools/describe.py configs/detection/mask_rcnn_convnext_t_3x.py
-python tools/describe.py --table archs
+convnext-dense describe detection/mask_rcnn_convnext_t_3x
+convnext-dense describe --table archs
 """
 
 import argparse
@@ -22,7 +22,8 @@ TABLE_NAMES = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``run``."""
     parser.add_argument("config", metavar="CONFIG", nargs="?", help="config file")
-    parser.add_argument("--table", choices=TABLE_NAMES, help="table of published and computed values")
+    tables = f"table of published and computed values: {', '.join(TABLE_NAMES)}"
+    parser.add_argument("--table", choices=TABLE_NAMES, metavar="NAME", help=tables)
     parser.add_argument(
         "--image-size", nargs=2, type=int, metavar=("H", "W"), help="image to count MACs on (default: the paper's)"
     )

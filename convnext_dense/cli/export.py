@@ -1,4 +1,4 @@
-"""Write a model that runs without PyTorch: python tools/export.py CONFIG CHECKPOINT OUT_DIR."""
+"""Export a model out of PyTorch: convnext-dense export CONFIG CHECKPOINT OUT_DIR."""
 
 import argparse
 from collections.abc import Iterator, Mapping

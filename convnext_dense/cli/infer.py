@@ -1,4 +1,4 @@
-"""Predict and draw the results: python tools/infer.py CONFIG CHECKPOINT IMAGE_OR_FOLDER_OR_VIDEO ..."""
+"""Predict and draw the results: convnext-dense infer CONFIG CHECKPOINT SOURCE ..."""
 
 import argparse
 from pathlib import Path

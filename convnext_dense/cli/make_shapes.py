@@ -1,4 +1,4 @@
-"""Draw the data of the demos: python tools/make_shapes.py data/shapes --preview 24."""
+"""Draw the data of the demos: convnext-dense make-shapes data/shapes --preview 24."""
 
 import argparse
 import importlib

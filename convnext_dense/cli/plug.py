@@ -1,6 +1,6 @@
-"""Write a config of mmdet or mmsegmentation with ConvNeXt as its backbone, and print the differences.
+"""Write a config of mmdet or mmseg with ConvNeXt in it, and print the differences.
 
-python tools/plug.py mmdet::retinanet/retinanet_r50_fpn_1x_coco.py --arch tiny retinanet_convnext_t.py
+convnext-dense plug mmdet::retinanet/retinanet_r50_fpn_1x_coco OUT.py
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Write what a trained model gets right and wrong: python tools/report.py CONFIG CHECKPOINT.
+"""Write what a model gets right or wrong: convnext-dense report CONFIG CHECKPOINT.
 
-Or with the work dir of a training alone, how it went: python tools/report.py WORK_DIR
-Or compare runs: python tools/report.py --compare RUN1 RUN2 ...
+Or how a training went, with its work dir alone: convnext-dense report WORK_DIR
+Or compare runs: convnext-dense report --compare RUN1 RUN2 ...
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Serve a model over HTTP: python tools/serve.py CONFIG CHECKPOINT."""
+"""Serve a model over HTTP: convnext-dense serve CONFIG CHECKPOINT."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT."""
+"""Evaluate a checkpoint: convnext-dense test CONFIG CHECKPOINT."""
 
 import argparse
 

@@ -1,6 +1,7 @@
-"""Train a model: python tools/train.py CONFIG.
+"""Train a model: convnext-dense train CONFIG.
 
-CONFIG is a file, or a config that mmdet or mmseg ships, such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py.
+CONFIG is a file, the name of one of ours, or a config that mmdet or mmseg
+ships, such as mmdet::retinanet/retinanet_r50_fpn_1x_coco.py.
 --backbone replaces its backbone by ConvNeXt.
 """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 COMMANDS_PAGE = "docs/commands.md"
+WIDTH = 80  # columns of a block that does not scroll sideways on the site
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +33,8 @@ def commands_page() -> str:
     from convnext_dense.cli.main import COMMANDS
 
     _, parsers = whole_parser()
-    parts = ["# Commands", "What `convnext-dense COMMAND --help` prints; `tools/COMMAND.py` takes the same arguments."]
-    with mock.patch.dict(os.environ, COLUMNS="100"):
+    parts = ["# Commands", "What `convnext-dense COMMAND --help` prints. `tools/COMMAND.py` takes the same arguments."]
+    with mock.patch.dict(os.environ, COLUMNS=str(WIDTH + 2)):
         for name, text in COMMANDS.items():
             parts.append(f"## {name}\n\n{text[0].upper()}{text[1:]}.\n\n```text\n{parsers[name].format_help()}```")
     return "\n\n".join(parts) + "\n"

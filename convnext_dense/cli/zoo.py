@@ -1,8 +1,8 @@
-"""Public weights by name: list them, show or fetch one, or evaluate it and compare with the published numbers.
+"""Public weights by name: list, show or fetch them, or verify published numbers.
 
-python tools/zoo.py list --task detection
-python tools/zoo.py fetch cascade_convnext_t_3x
-python tools/zoo.py verify cascade_convnext_t_3x upernet_convnext_t_160k
+convnext-dense zoo list --task detection
+convnext-dense zoo fetch cascade_convnext_t_3x
+convnext-dense zoo verify cascade_convnext_t_3x upernet_convnext_t_160k
 """
 
 import argparse

@@ -22,19 +22,18 @@ BAD_INPUTS = "docs/bad_inputs.md"
 ZOO = "docs/zoo.md"
 
 _BAD_INPUTS_HEAD = """\
-# Bad inputs and their messages
+---
+hide: [toc]
+---
 
-Every row is a test (`tests/test_bad_inputs.py`), which makes the input and runs the command; it must end with this
-message and a nonzero exit code. Three dots stand for a path, a number or the rest of the message. This page is written
-by `python tools/write_docs.py` from `convnext_dense/description/bad_inputs.json`.
-"""
+# Error messages
 
-_ZOO_HEAD = """\
-# The zoo
+A wrong file, value or name ends a command with one sentence and a nonzero exit code. These are the inputs that are
+tested, with their messages; three dots stand for a path, a number or the rest of the message. Type a few words of
+yours to find it.
 
-Public weights, which `zoo:NAME` names wherever a command or a config names weights. `python tools/zoo.py show NAME`
-prints the config or the backbone that they fill, their address, and where the numbers were read. Numbers are
-percentages. This page is written by `python tools/write_docs.py` from `convnext_dense/checkpoints/zoo.json`.
+Every row is a test (`tests/test_bad_inputs.py`), which makes the input and runs the command. The table is written by
+`python tools/write_docs.py` from `convnext_dense/description/bad_inputs.json`.
 """
 
 
@@ -51,7 +50,7 @@ def write_documents(root: Path) -> list[Path]:
     bad_inputs = root / BAD_INPUTS
     bad_inputs.write_text(describe_bad_inputs(), encoding="utf-8")
     zoo = root / ZOO
-    zoo.write_text(describe_zoo(), encoding="utf-8")
+    zoo.write_text(replace_table(zoo.read_text(encoding="utf-8"), "zoo", describe_zoo()), encoding="utf-8")
     return [picture, bad_inputs, zoo, *write_metafiles(root), *(root / document for document in DOCUMENTS)]
 
 
@@ -64,12 +63,8 @@ def describe_bad_inputs() -> str:
 
 
 def describe_zoo() -> str:
-    """Return the page of public weights, a table for each task."""
-    parts = [_ZOO_HEAD]
-    for task in TASKS:
-        entries = [entry for entry in read_zoo().values() if entry.task == task]
-        parts.append(f"## {task.capitalize()}\n\n{list_zoo(entries)}\n")
-    return "\n".join(parts)
+    """Return the table of public weights, ordered by task."""
+    return list_zoo(sorted(read_zoo().values(), key=lambda entry: TASKS.index(entry.task)))
 
 
 def replace_table(text: str, name: str, table: str) -> str:

@@ -42,16 +42,16 @@ class CocoMetric(MMDetCocoMetric):
         ann_file: Annotation file; None for the ``instances`` in the batches.
         metric: ``'bbox'``, ``'segm'``, ``'proposal'`` (boxes of any class, COCO's matching),
             ``'proposal_fast'`` (the same, paired by decreasing IoU: ``AR@N`` of each N alone), or a list of them.
-        classwise: Adds ``bbox_NAME_mAP`` of every class, which counts as ``mAP`` does, and ``NAME_precision`` as in
-            mmdet, which counts the largest of ``proposal_nums`` (of the last in ``metric`` where there are several).
         proposal_nums: Numbers of detections per image and class that count; N below.
         iou_thrs: IoU thresholds, or a single one; None for 0.5, 0.55, ..., 0.95.
         metric_items: Names of the results to return: those above, ``AR@N``, ``AR_s@N`` of the third smallest N,
             ``mAP@N``. Not for ``'proposal_fast'``.
         format_only: Writes predictions and evaluates nothing; needs ``outfile_prefix``.
         outfile_prefix: Predictions are written to ``PREFIX.bbox.json`` and ``PREFIX.segm.json``.
-        kwargs: ``backend_args``, ``collect_device`` and ``prefix`` as in mmdet. ``sort_categories`` and ``use_mp_eval``
-            change nothing: classes are looked up by name, and the evaluation is in C++.
+        kwargs: ``backend_args``, ``collect_device`` and ``prefix`` as in mmdet. ``classwise`` adds ``bbox_NAME_mAP`` of
+            every class, which counts as ``mAP`` does, and ``NAME_precision`` as in mmdet, which counts the largest of
+            ``proposal_nums`` (of the last in ``metric`` where there are several). ``sort_categories`` and
+            ``use_mp_eval`` change nothing: classes are looked up by name, and the evaluation is in C++.
 
     Raises:
         UserError: An argument has an invalid value, a class of the model or a predicted image is not in the annotation
