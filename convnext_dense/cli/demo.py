@@ -1,8 +1,8 @@
 """Train, test and use a small model on drawn shapes, in the current folder.
 
-It takes about seven minutes on two CPU cores. Without a GPU, two processes train,
-each on half of a batch. What is done already is not done again; an interrupted
-training goes on where it was.
+It takes about seven minutes on two CPU cores. Without a GPU, two processes
+train, each on half of a batch. What is done already is not done again; an
+interrupted training goes on where it was.
 """
 
 import argparse

@@ -63,7 +63,7 @@ def test_wrong_commands_are_said():
 
 def test_every_tool_is_a_command():
     tools = {path.stem.replace("_", "-") for path in (ROOT / "tools").glob("*.py")}
-    assert tools - {"benchmark", "write-docs"} == set(COMMANDS) - {"demo", "completion"}
+    assert tools - {"write-docs"} == set(COMMANDS) - {"demo", "completion"}
 
 
 def test_choices_are_those_of_the_package():
