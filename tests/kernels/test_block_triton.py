@@ -155,9 +155,7 @@ def test_compiled_block_is_one_graph_for_all_sizes_with_the_same_results(on_trit
         assert all(mine.equal(other) for mine, other in zip(ours, expected, strict=True))
 
 
-@pytest.mark.parametrize(
-    "with_cp", [*(pytest.param(value, marks=pytest.mark.slow) for value in (False, True)), "mlp"]
-)
+@pytest.mark.parametrize("with_cp", [*(pytest.param(value, marks=pytest.mark.slow) for value in (False, True)), "mlp"])
 def test_backbone_with_checkpoints_has_torchs_features_and_gradients(with_cp, on_triton):
     torch.manual_seed(0)
     arch = dict(depths=(1, 1, 1, 1), channels=(8, 8, 16, 16))
