@@ -12,7 +12,7 @@ export OMP_NUM_THREADS ?= 1
 # Two single-threaded processes, to fit a small machine.
 PYTEST_OPTIONS ?= --numprocesses 2 --dist worksteal
 
-.PHONY: setup demo demo-segmentation test test-onedl test-lowest docs check
+.PHONY: setup demo demo-segmentation test test-slow test-onedl test-lowest docs check
 
 setup: $(INSTALLED)
 
@@ -47,13 +47,17 @@ demo-segmentation: $(INSTALLED)
 	$(BIN)/convnext-dense demo --segmentation
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m "not slow"
 
-# The same tests with the forks, which are imported under the same names.
+# The others: notebooks, the docs' commands, whole runs of many heads, and exports.
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m slow
+
+# All tests with the forks, which are imported under the same names.
 test-onedl: $(ONEDL)/installed
 	$(ONEDL)/bin/python -m pytest $(PYTEST_OPTIONS)
 
-# The same tests with the lowest versions that setup.cfg takes; Python 3.10 to 3.12, for which numpy 1.26 has wheels.
+# All tests with the lowest versions that setup.cfg takes; Python 3.10 to 3.12, for which numpy 1.26 has wheels.
 test-lowest: $(LOWEST)/installed
 	$(LOWEST)/bin/python -m pytest $(PYTEST_OPTIONS)
 

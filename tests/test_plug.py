@@ -50,6 +50,7 @@ def test_family_trains_a_step_and_infers(name):
     noise_runs.run_config(plug_matrix.config_folder(package) / path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "config"),
     [

@@ -102,12 +102,13 @@ def test_a_command_ends_with_its_own_usage(capsys):
     assert "give CONFIG and CHECKPOINT, a WORK_DIR, or --compare" in error
 
 
-def test_a_command_runs_anywhere_by_names(tmp_path):
-    done = start("describe", "finetune/mask_rcnn_atto", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("finetune/mask_rcnn_atto: MaskRCNN on convnext_dense.ConvNeXt")
-    done = start("describe", "mask_rcnn_convnext_t_3x", cwd=tmp_path)
-    assert "arXiv:2201.03545v2 Table 3" in done.stdout or "46.2" in done.stdout
+def test_a_command_runs_anywhere_by_names(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["describe", "finetune/mask_rcnn_atto"])
+    assert capsys.readouterr().out.startswith("finetune/mask_rcnn_atto: MaskRCNN on convnext_dense.ConvNeXt")
+    main(["describe", "mask_rcnn_convnext_t_3x"])
+    out = capsys.readouterr().out
+    assert "arXiv:2201.03545v2 Table 3" in out or "46.2" in out
 
 
 def test_options_are_mmengines():

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -312,11 +313,12 @@ def test_scenes_refuse_impossible_arguments():
         make_scene(np.random.default_rng(0), (40, 96))
 
 
-def test_preview_shows_images_beside_their_ground_truth(root):
-    sheet = cv2.imread(str(draw_preview(root, 4)))
+def test_preview_shows_images_beside_their_ground_truth(root, tmp_path):
+    folder = shutil.copytree(root, tmp_path / "data")  # the picture is written into it
+    sheet = cv2.imread(str(draw_preview(folder, 4)))
     assert sheet.shape == (2 * (192 + 6), 6 * (192 + 6), 3)
     with pytest.raises(ValueError, match="num_images=0 must be 1 or more"):
-        draw_preview(root, 0)
+        draw_preview(folder, 0)
 
 
 def test_tool_writes_data_set_and_preview(tmp_path, monkeypatch, capsys):

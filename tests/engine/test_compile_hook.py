@@ -29,6 +29,7 @@ def features_and_gradients(model, image):
     return features, [param.grad for param in model.parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.own_process
 def test_training_on_many_sizes_compiles_once_and_keeps_names_and_numbers():
     """Nor is a gradient of a convolution's input left to the compiler.

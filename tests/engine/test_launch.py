@@ -3,8 +3,6 @@
 import functools
 import json
 import struct
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -198,14 +196,12 @@ def test_wrong_arguments_of_testing_are_named(demo_run, shapes_folder, kwargs, t
         )
 
 
-def test_tools_end_with_one_sentence_and_an_exit_code(shapes_folder, tmp_path):
+def test_tools_end_with_one_sentence_and_an_exit_code(run_tool, shapes_folder, tmp_path):
     arguments = ["configs/detection/cascade_convnext_x.py", "--data", shapes_folder, "--work-dir", tmp_path]
-    done = subprocess.run(
-        [sys.executable, "tools/train.py", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "Error: Config configs/detection/cascade" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    code, _, err = run_tool("train.py", *arguments)
+    assert code == 1
+    assert "Error: Config configs/detection/cascade" in err.splitlines()[-1]
+    assert "Traceback" not in err
 
 
 def test_run_resumes_from_the_config_that_it_wrote(demo_run):

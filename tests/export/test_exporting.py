@@ -108,7 +108,7 @@ def images(shapes_folder):
     return sorted((shapes_folder / "val2017").glob("*.jpg"))
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino", "torch"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), "torch"])
 def test_a_classifier_in_every_format_gives_what_pytorch_gives(classifier, form, tmp_path):
     config, checkpoint, val = classifier
     out = tmp_path / "a model, with a comma"
@@ -129,6 +129,7 @@ def test_a_classifier_in_every_format_gives_what_pytorch_gives(classifier, form,
     assert sorted(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 def test_a_detector_runs_without_the_package_and_is_used_like_a_model_in_pytorch(detector, images, tmp_path, run_tool):
     code, out, err = run_tool("export.py", *detector, tmp_path / "out", "--images", *images)
     assert code == 0, err
@@ -153,6 +154,9 @@ def test_a_detector_runs_without_the_package_and_is_used_like_a_model_in_pytorch
         exported(np.zeros((8, 8, 3), np.float32))
     with pytest.raises(UserError, match="has neither options nor a device"):
         load_model(tmp_path / "out", device="cpu")
+
+
+def test_what_is_no_whole_model_is_refused(detector):
     with pytest.raises(UserError, match="is neither an exported model nor zoo:NAME: give a config and its checkpoint"):
         load_model(detector[0])
     backbone = next(name for name, entry in read_zoo().items() if entry.config is None)
@@ -160,6 +164,7 @@ def test_a_detector_runs_without_the_package_and_is_used_like_a_model_in_pytorch
         load_model(f"zoo:{backbone}")
 
 
+@pytest.mark.slow
 def test_a_segmenter_takes_images_of_any_size(segmenter, images, tmp_path, run_tool):
     code, out, _ = run_tool("export.py", *segmenter, tmp_path / "out", "--images", *images)
     assert code == 0
@@ -174,6 +179,7 @@ def test_a_segmenter_takes_images_of_any_size(segmenter, images, tmp_path, run_t
         assert np.array_equal(given["palette"], wanted["palette"])
 
 
+@pytest.mark.slow
 def test_the_validation_data_is_that_of_a_folder_of_your_own(segmenter, two_class_folder, tmp_path, run_tool):
     config, _ = segmenter
     checkpoint = tmp_path / "two.pth"
@@ -206,6 +212,7 @@ def test_the_validation_data_is_that_of_a_folder_of_your_own(segmenter, two_clas
     assert "--classes says how a folder is read that is given with --data DIR" in err
 
 
+@pytest.mark.slow
 def test_a_detector_of_one_size_that_finds_nothing_runs_as_a_program_of_torch(detector, images, tmp_path, run_tool):
     code, _, err = run_tool(
         *("export.py", *detector, tmp_path / "out", "--format", "torch", "--size", 96, 64, "--images", *images),
@@ -219,7 +226,9 @@ def test_a_detector_of_one_size_that_finds_nothing_runs_as_a_program_of_torch(de
     assert result["masks"].shape == (0, *np.asarray(Image.open(images[0])).shape[:2])
 
 
-@pytest.mark.parametrize(("form", "file"), [("onnx", "model.onnx"), ("openvino", "model.xml")])
+@pytest.mark.parametrize(
+    ("form", "file"), [("onnx", "model.onnx"), pytest.param("openvino", "model.xml", marks=pytest.mark.slow)]
+)
 def test_8_bits_cost_what_is_printed(classifier, form, file, tmp_path, run_tool):
     config, checkpoint, val = classifier
     (tmp_path / "out").mkdir()
@@ -284,6 +293,7 @@ def test_kept_layers_stay_in_float_and_errors_are_those_of_the_rounding(tmp_path
     assert errors == {"first": pytest.approx(-10 * np.log10(noise), abs=0.1)}
 
 
+@pytest.mark.slow
 def test_8_bits_that_lose_more_than_allowed_are_refused(classifier, tmp_path, monkeypatch):
     config, checkpoint, val = classifier
     lost = {"accuracy/top1": 0.2, "accuracy/top5": 0.0}
@@ -357,7 +367,7 @@ def test_losses_are_shares_of_one():
     assert losses({"coco/bbox_mAP": 0.5}, {"coco/bbox_mAP": 0.6}) == {"coco/bbox_mAP": pytest.approx(-0.1)}
 
 
-@pytest.mark.parametrize("loss", [0.002, -0.002])
+@pytest.mark.parametrize("loss", [-0.002, pytest.param(0.002, marks=pytest.mark.slow)])
 def test_a_model_with_another_metric_is_not_written(classifier, tmp_path, monkeypatch, loss):
     monkeypatch.setattr(exporting, "losses", lambda before, after: {"accuracy/top1": loss})
     with pytest.raises(UserError, match=r"exported model has accuracy/top1 0\.\d+, and PyTorch .*Nothing was written"):

@@ -78,6 +78,7 @@ def test_output_and_gradients_are_as_exact_as_torchs(size, precision, rebuilds, 
         assert (mine.double() - true).norm() <= allowed, name
 
 
+@pytest.mark.slow
 def test_large_map_in_many_programs_is_as_exact_as_torchs(on_triton, monkeypatch):
     """More rows than a program's tile, several strips, and sums over more than one part."""
     monkeypatch.setattr(block_triton.depthwise_triton, "_PROGRAMS", 16)
@@ -131,6 +132,7 @@ def test_same_input_gives_the_same_bits(on_triton):
     assert all(mine.equal(other) for mine, other in zip(results(block, x), results(block, x), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.own_process
 def test_operator_is_right_for_compilers():
     """Schemas, fake implementations including symbolic sizes, and gradients through ahead-of-time tracing."""
@@ -140,6 +142,7 @@ def test_operator_is_right_for_compilers():
     torch.library.opcheck(block_triton.block, (x, None, 1e-6, torch.bfloat16, False, *parameters[:-1], None))
 
 
+@pytest.mark.slow
 def test_compiled_block_is_one_graph_for_all_sizes_with_the_same_results(on_triton):
     torch._dynamo.reset()
     block = make_block(rebuild_hidden=True)
@@ -152,7 +155,7 @@ def test_compiled_block_is_one_graph_for_all_sizes_with_the_same_results(on_trit
         assert all(mine.equal(other) for mine, other in zip(ours, expected, strict=True))
 
 
-@pytest.mark.parametrize("with_cp", [False, True, "mlp"])
+@pytest.mark.parametrize("with_cp", [*(pytest.param(value, marks=pytest.mark.slow) for value in (False, True)), "mlp"])
 def test_backbone_with_checkpoints_has_torchs_features_and_gradients(with_cp, on_triton):
     torch.manual_seed(0)
     arch = dict(depths=(1, 1, 1, 1), channels=(8, 8, 16, 16))
