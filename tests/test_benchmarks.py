@@ -102,7 +102,7 @@ def test_tf32_needs_a_gpu():
     with pytest.raises(ValueError, match="precision='tf32' is a mode of NVIDIA GPUs"):
         run_task(
             task="block", arch="tiny", size=(1, 64, 64), device="cpu", precision="tf32", modes=["forward"], peers=None,
-            kinds=["eager"], rounds=1, warmups=0, config=None,
+            kinds=["eager"], rounds=1, warmups=0,
         )  # fmt: skip
 
 
