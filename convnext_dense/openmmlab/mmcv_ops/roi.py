@@ -6,7 +6,8 @@ pixels of the feature map.
 
 Source: https://github.com/open-mmlab/mmcv/tree/v2.1.0/mmcv/ops/csrc/common/cuda (roi_align_cuda_kernel.cuh,
 roi_pool_cuda_kernel.cuh). RoI align's average mode and RoI pool's gradient are the same functions in torchvision, which
-is used for them; it has no maximum mode, and its RoI pool rounds the RoI to whole pixels, unlike mmcv's.
+is used for them, but for most gradients of RoI align on a CPU (``roi_gradient.py``). It has no maximum mode, and its
+RoI pool rounds the RoI to whole pixels, unlike mmcv's.
 
 Differs: half and bfloat16 inputs are computed in float32. In maximum mode a RoI without sampling points gives 0, as in
 average mode (mmcv: -10000 on the CPU, -FLT_MAX on CUDA), and RoI pool passes no gradient through a RoI of negative
@@ -19,6 +20,7 @@ import torch
 import torchvision  # noqa: F401 (registers torch.ops.torchvision)
 from torch import Tensor
 
+from convnext_dense.openmmlab.mmcv_ops import roi_gradient
 from convnext_dense.openmmlab.mmcv_ops.precision import wide_dtype, widen
 
 _MAX = 0  # roi_align's `pool_mode`, as mmcv/ops/roi_align.py numbers it
@@ -248,6 +250,15 @@ def roi_align_backward(
     if pool_mode == _MAX:
         total = torch.zeros(grad_input.shape, dtype=wide_dtype(grad_input.dtype), device=grad_input.device)
         _max_align_backward(grad_output, rois[:, 0].long(), argmax_y, argmax_x, total)
+    elif roi_gradient.can_use(grad_output, sampling_ratio):
+        total = roi_gradient.roi_align_gradient(
+            grad_output,
+            rois,
+            grad_input.shape,
+            spatial_scale=spatial_scale,
+            sampling_ratio=sampling_ratio,
+            aligned=aligned,
+        )
     else:
         total = torch.ops.torchvision._roi_align_backward(
             grad_output, rois, spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned
