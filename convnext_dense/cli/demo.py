@@ -75,7 +75,7 @@ def _detection(pictures: str) -> Steps:
     yield (
         "Training Mask R-CNN on the pre-trained backbone, about six minutes",
         # not evaluated at its end: that is the last step
-        [["train", f"demo/{_DETECTOR}", "--resume", "--cfg-options", "train_cfg.val_begin=99"]],
+        [["train", f"demo/{_DETECTOR}", "--resume", "--cfg-options", "+train_cfg.val_begin=99"]],
     )
     yield from _use(_DETECTOR, "data/shapes/val2017", pictures)
 

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from convnext_dense.cli import demo
 from convnext_dense.cli.command_line import FORMAT_NAMES, TRACKER_NAMES, parser_of
-from convnext_dense.cli.main import COMMANDS, main
+from convnext_dense.cli.main import COMMANDS, main, module_of
+from convnext_dense.config.reading import read_config
+from convnext_dense.shipped import find_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -143,29 +146,42 @@ STEPS = {
 }
 
 
+@pytest.mark.parametrize("num_processes", [1, 2])
 @pytest.mark.parametrize("arguments", STEPS)
-def test_the_demo_does_its_steps_in_order(arguments, tmp_path, monkeypatch, capsys):
+def test_the_demo_does_its_steps_in_order(arguments, num_processes, tmp_path, monkeypatch, capsys):
     started = []
 
-    def start_instead(command):
-        started.append(list(command))
+    def open_instead(command, environment):
+        if environment.get("RANK", "0") == "0":
+            started.append(list(command))
+        else:
+            assert command == started[-1]
         if command[0] == "make-shapes":
             for folder in ("shapes/val2017", "shapes_ade/images/validation", "shapes_crops/val/star"):
                 (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
         if command[0] == "train":
             folder = tmp_path / "work_dirs" / command[1].removeprefix("demo/")
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "last_checkpoint").write_text("work_dirs/last.pth")
         if command[0] == "infer":
             assert command[2] == "work_dirs/last.pth"
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("convnext_dense.cli.demo._start", start_instead)
+    monkeypatch.setattr(demo, "_num_processes", lambda: num_processes)
+    monkeypatch.setattr(demo, "_open", open_instead)
+    monkeypatch.setattr(demo, "_wait", lambda children: None)
     main(["demo", *arguments])
     assert [command[0] for command in started] == STEPS[arguments]
     out = capsys.readouterr().out
     assert "== 1/" in out
     assert "== Done. Checkpoint: work_dirs/last.pth" in out
+    for name, *words in started:  # each is what its command takes
+        args = parser_of(module_of(name)).parse_args(words)
+        if name == "train":
+            cfg = read_config(find_config(args.config), args.cfg_options)
+            whole = read_config(find_config(args.config)).train_dataloader.batch_size
+            assert cfg.train_dataloader.batch_size * num_processes == whole
+            assert args.launcher == ("none" if num_processes == 1 else "pytorch")
 
 
 def test_a_failed_step_ends_the_demo_with_its_code(tmp_path):
