@@ -12,7 +12,7 @@ from mmcv import _ext
 from mmcv.ops import roi_align, roi_pool
 from torch import Tensor
 
-from convnext_dense.openmmlab.mmcv_ops import roi
+from convnext_dense.openmmlab.mmcv_ops import roi_samples
 
 # Partly outside the map, smaller than a bin, and of different sizes: several groups of RoIs in one call.
 ROIS = [[0, 1.3, 2.1, 30.7, 19.2], [1, -9.4, -5.5, 11.9, 8.6], [1, 14.2, 9.7, 15.1, 10.3], [0, 20.4, 3.3, 47.8, 31.5]]
@@ -158,8 +158,8 @@ def test_pooling_takes_short_floats(dtype, pooling, device):
 @every_pooling
 def test_pooling_in_small_portions_changes_nothing(pooling, monkeypatch):
     results = []
-    for elements_at_once in (roi._ELEMENTS_AT_ONCE, 1):
-        monkeypatch.setattr(roi, "_ELEMENTS_AT_ONCE", elements_at_once)
+    for elements_at_once in (roi_samples._ELEMENTS_AT_ONCE, 1):
+        monkeypatch.setattr(roi_samples, "_ELEMENTS_AT_ONCE", elements_at_once)
         x = features().requires_grad_()
         output = pooling(x, rois())
         output.pow(2).sum().backward()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from convnext_dense.openmmlab.mmcv_ops.bilinear import sample, sample_slopes
 from convnext_dense.openmmlab.mmcv_ops.precision import widen
-from convnext_dense.openmmlab.mmcv_ops.roi import groups_of_equal_size
+from convnext_dense.openmmlab.mmcv_ops.roi_samples import groups_of_equal_size
 
 
 def _groups(

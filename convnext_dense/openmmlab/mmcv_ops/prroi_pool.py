@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from convnext_dense.openmmlab.mmcv_ops.roi import at_once
+from convnext_dense.openmmlab.mmcv_ops.roi_samples import at_once
 
 
 def _hat_integrals(start: Tensor, end: Tensor, num_bins: int, num_pixels: int) -> tuple[Tensor, Tensor]:

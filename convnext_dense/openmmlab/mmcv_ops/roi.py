@@ -22,56 +22,21 @@ from torch import Tensor
 
 from convnext_dense.openmmlab.mmcv_ops import roi_gradient
 from convnext_dense.openmmlab.mmcv_ops.precision import wide_dtype, widen
+from convnext_dense.openmmlab.mmcv_ops.roi_samples import (
+    at_once,
+    corners,
+    groups_of_equal_size,
+    map_bins,
+    neighbours,
+    sampling_positions,
+)
 
 _MAX = 0  # roi_align's `pool_mode`, as mmcv/ops/roi_align.py numbers it
-
-# Size limit of temporary tensors in this package's own functions (64 MiB in float32), unless one RoI needs more.
-_ELEMENTS_AT_ONCE = 1 << 24
-
-
-def at_once(elements_per_roi: int) -> int:
-    """Return how many RoIs to process at once."""
-    return max(1, _ELEMENTS_AT_ONCE // max(1, elements_per_roi))
-
-
-def _corners(rois: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first and last corner of ``rois`` (K, 5), each (K, 2) in the order y, x."""
-    first, last = rois[:, 1:].unflatten(1, (2, 2)).flip(2).unbind(1)
-    return first, last
 
 
 def _pixels(input: Tensor) -> Tensor:
     """Return ``input`` (N, C, H, W) as a table of pixels (N * H * W, C)."""
     return input.permute(0, 2, 3, 1).reshape(-1, input.shape[1])
-
-
-def groups_of_equal_size(sizes: Tensor, elements_per_point: int) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield height, width and the indices of RoIs whose bins have this many points, in groups of limited memory.
-
-    RoIs without points are skipped. The sizes determine tensor shapes, so the host has to wait for them here.
-
-    Args:
-        sizes: (K, 2), points of a bin along y and x.
-        elements_per_point: Elements of a temporary tensor per RoI and point in a bin.
-    """
-    unique, group, counts = torch.unique(sizes, dim=0, return_inverse=True, return_counts=True)
-    for (height, width), rois in zip(unique.tolist(), group.argsort().split(counts.tolist()), strict=True):
-        if height > 0 and width > 0:
-            for some in rois.split(at_once(height * width * elements_per_point)):
-                yield height, width, some
-
-
-def _neighbours(position: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return index and weight of the lower and the upper neighbour of ``position`` along an axis of ``size`` pixels.
-
-    Up to one pixel outside the map the border pixel counts; beyond that, both weights are zero.
-    """
-    inside = (position >= -1) & (position <= size)
-    # Positions outside may be NaN, which clamp would keep and which is not a valid index.
-    position = torch.where(inside, position, torch.zeros_like(position)).clamp(0, size - 1)
-    lower = position.long()
-    fraction = position - lower
-    return (lower, (1 - fraction) * inside), ((lower + 1).clamp(max=size - 1), fraction * inside)
 
 
 def _max_of_bins(values: Tensor, num_rows: int, num_columns: int) -> tuple[Tensor, Tensor]:
@@ -97,13 +62,6 @@ def _coordinates(y: Tensor, x: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
     )
 
 
-def _sampling_positions(start: Tensor, bin_size: Tensor, num_bins: int, num_points: int) -> Tensor:
-    """Return coordinates (K, num_bins, num_points) along one axis for RoIs that start at ``start`` (K,)."""
-    bins, points = torch.arange(num_bins, device=start.device), torch.arange(num_points, device=start.device)
-    bin_start = start[:, None] + bins * bin_size[:, None]
-    return bin_start[:, :, None] + ((points + 0.5) * bin_size[:, None] / num_points)[:, None]
-
-
 def _interpolate(pixels: Tensor, image_index: Tensor, y: Tensor, x: Tensor, size: torch.Size) -> Tensor:
     """Return values (K, P * G, Q * F, C) at the points with coordinates y (K, P, G) and x (K, Q, F).
 
@@ -116,8 +74,8 @@ def _interpolate(pixels: Tensor, image_index: Tensor, y: Tensor, x: Tensor, size
     """
     height, width = size
     values = []
-    for row, row_weight in _neighbours(y.flatten(1)[:, :, None], height):
-        for column, column_weight in _neighbours(x.flatten(1)[:, None], width):
+    for row, row_weight in neighbours(y.flatten(1)[:, :, None], height):
+        for column, column_weight in neighbours(x.flatten(1)[:, None], width):
             index = (image_index * height + row) * width + column
             values.append((row_weight * column_weight)[..., None] * pixels[index])
     return values[0] + values[1] + values[2] + values[3]
@@ -136,9 +94,7 @@ def _max_align(
 ) -> None:
     """RoI align in maximum mode; see :func:`roi_align_forward`."""
     channels, num_rows, num_columns = output.shape[1:]
-    start, end = (corner * spatial_scale - (0.5 if aligned else 0.0) for corner in _corners(rois))
-    roi_size = end - start if aligned else (end - start).clamp(min=1)
-    bin_size = torch.stack((roi_size[:, 0] / num_rows, roi_size[:, 1] / num_columns), dim=1)
+    start, bin_size = map_bins(rois, (num_rows, num_columns), spatial_scale=spatial_scale, aligned=aligned)
 
     groups: Iterator[tuple[int, int, Tensor]]
     elements_per_point = num_rows * num_columns * channels
@@ -154,8 +110,8 @@ def _max_align(
     argmax_x.fill_(-1)
     pixels, image_index = _pixels(input), rois[:, 0].long()[:, None, None]
     for height, width, some in groups:
-        y = _sampling_positions(start[some, 0], bin_size[some, 0], num_rows, height)
-        x = _sampling_positions(start[some, 1], bin_size[some, 1], num_columns, width)
+        y = sampling_positions(start[some, 0], bin_size[some, 0], num_rows, height)
+        x = sampling_positions(start[some, 1], bin_size[some, 1], num_columns, width)
         values = _interpolate(pixels, image_index[some], y, x, input.shape[2:])
         maxima, places = _max_of_bins(values, num_rows, num_columns)
         best_y, best_x = _coordinates(y, x, places)
@@ -222,8 +178,8 @@ def _max_align_backward(
     tensors = (grad_output, plane[:, :, None, None], argmax_y, argmax_x)
     for grad, some_planes, y, x in zip(*(tensor.split(chunk) for tensor in tensors), strict=True):
         grad = torch.where(y == -1, torch.zeros_like(grad), grad)
-        for row, row_weight in _neighbours(y, height):
-            for column, column_weight in _neighbours(x, width):
+        for row, row_weight in neighbours(y, height):
+            for column, column_weight in neighbours(x, width):
                 index = (some_planes * height + row) * width + column
                 share = grad * (row_weight * column_weight)
                 grad_input.view(-1).scatter_add_(0, index.flatten(), share.flatten())
@@ -288,7 +244,7 @@ def roi_pool_forward(
     """
     input, rois = widen(input, rois)
     height, width = input.shape[2:]
-    first, last = _corners(rois)
+    first, last = corners(rois)
     start = first * spatial_scale
     roi_size = (last + 1) * spatial_scale - start
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_ELEMENTS_AT_ONCE = 1 << 22  # of the matrix: 80 MB with its indices while it is sorted
+from convnext_dense.openmmlab.mmcv_ops.roi_samples import at_once, map_bins, neighbours, sampling_positions
 
 
 def can_use(grad: Tensor, sampling_ratio: int) -> bool:
@@ -42,15 +42,16 @@ def roi_align_gradient(
         aligned: Whether pixel centres lie at half coordinates; if not, a RoI is at least one pixel wide.
     """
     images, channels, height, width = map_size
-    num_bins = grad.shape[2] * grad.shape[3]
+    bins = (grad.shape[2], grad.shape[3])
+    num_bins, per_bin = bins[0] * bins[1], (2 * sampling_ratio) ** 2
     total = grad.new_zeros(images * height * width, channels)
-    some = max(_ELEMENTS_AT_ONCE // max(num_bins * (2 * sampling_ratio) ** 2, 1), 1)
+    # An entry of the matrix takes 32 bytes while it is sorted.
+    some = at_once(8 * num_bins * per_bin)
     for part, boxes in zip(grad.split(some), rois.split(some), strict=True):
         if len(boxes):
-            first, last = (boxes[:, corner] * spatial_scale - (0.5 if aligned else 0.0) for corner in ([1, 2], [3, 4]))
-            extent = last - first if aligned else (last - first).clamp(min=1)
-            y, y_weights = _pixels_of_bins(first[:, 1], extent[:, 1], part.shape[2], height, sampling_ratio)
-            x, x_weights = _pixels_of_bins(first[:, 0], extent[:, 0], part.shape[3], width, sampling_ratio)
+            start, bin_size = map_bins(boxes, bins, spatial_scale=spatial_scale, aligned=aligned)
+            y, y_weights = _pixels_of_bins(start[:, 0], bin_size[:, 0], bins[0], height, sampling_ratio)
+            x, x_weights = _pixels_of_bins(start[:, 1], bin_size[:, 1], bins[1], width, sampling_ratio)
             y = y + (boxes[:, 0].long() * height)[:, None, None]
             pixels = y[:, :, None, :, None] * width + x[:, None, :, None, :]  # (K, P, Q, 2 S, 2 S)
             weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
@@ -60,13 +61,13 @@ def roi_align_gradient(
 
 
 def _pixels_of_bins(
-    start: Tensor, length: Tensor, num_bins: int, size: int, sampling_ratio: int
+    start: Tensor, bin_size: Tensor, num_bins: int, size: int, sampling_ratio: int
 ) -> tuple[Tensor, Tensor]:
     """Return the pixels along one axis that the samples of every bin are interpolated from, and their weights.
 
     Args:
         start: (K,), where RoIs begin on the map.
-        length: (K,), of the RoIs.
+        bin_size: (K,), of their bins.
         num_bins: P or Q.
         size: H or W.
         sampling_ratio: S.
@@ -74,15 +75,9 @@ def _pixels_of_bins(
     Returns:
         Both (K, P or Q, 2 S); weights are 0 for samples more than a pixel outside the map.
     """
-    steps = torch.arange(num_bins * sampling_ratio, dtype=start.dtype, device=start.device) + 0.5
-    samples = start[:, None] + steps * (length / (num_bins * sampling_ratio))[:, None]
-    is_inside = (samples >= -1) & (samples <= size)
-    samples = samples.clamp(0, size - 1)
-    before = samples.floor()
-    share = samples - before
-    pixels = torch.stack([before, (before + 1).clamp(max=size - 1)], dim=-1).long()
-    weights = torch.stack([1 - share, share], dim=-1) * (is_inside / sampling_ratio)[..., None]
-    return pixels.view(len(start), num_bins, -1), weights.view(len(start), num_bins, -1)
+    points = sampling_positions(start, bin_size, num_bins, sampling_ratio)
+    (before, before_share), (after, after_share) = neighbours(points, size)
+    return torch.cat([before, after], dim=-1), torch.cat([before_share, after_share], dim=-1) / sampling_ratio
 
 
 def _sparse(rows: Tensor, values: Tensor, num_rows: int, num_columns: int) -> Tensor:
