@@ -16,16 +16,21 @@ PYTEST_OPTIONS ?= --numprocesses 2 --dist worksteal
 
 setup: $(INSTALLED)
 
-# $(call set-up,FOLDER,EXTRAS,CONSTRAINTS) installs everything from PyPI; nothing is compiled. uv takes a minute where pip
-# takes five, but does not know the index of a pip.conf.
+# $(call install,FOLDER,EXTRAS,CONSTRAINTS) installs from PyPI into an environment; nothing is compiled. uv takes a minute where
+# pip takes five, but does not know the index of a pip.conf.
+define install
+	$(1)/bin/python -m pip install --disable-pip-version-check --quiet uv
+	$(1)/bin/uv pip install --python $(1)/bin/python --constraint $(3) --editable '.[$(2)]' \
+		|| { echo "== uv failed; pip goes on, which reads pip.conf" \
+		&& $(1)/bin/python -m pip install --disable-pip-version-check --constraint $(3) --editable '.[$(2)]'; }
+endef
+
+# $(call set-up,FOLDER,EXTRAS,CONSTRAINTS) makes an environment.
 define set-up
 	@echo "== Set-up: installing torch and OpenMMLab into $(1), about 6 GB; one to five minutes the first time"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Error: Python 3.10 or later is needed; select it with make PYTHON=...")'
 	$(PYTHON) -m venv $(1)
-	$(1)/bin/python -m pip install --disable-pip-version-check --quiet uv
-	$(1)/bin/uv pip install --python $(1)/bin/python --constraint $(3) --editable '.[$(2)]' \
-		|| { echo "== Set-up: uv failed; pip goes on, which reads pip.conf" \
-		&& $(1)/bin/python -m pip install --disable-pip-version-check --constraint $(3) --editable '.[$(2)]'; }
+	$(call install,$(1),$(2),$(3))
 	@touch $(1)/installed
 endef
 
@@ -64,7 +69,7 @@ test-lowest: $(LOWEST)/installed
 # The site, in site/, which opens from there and from a server; the tests of it need Chromium. What of it is written by the
 # package is that of python tools/write_docs.py.
 docs: $(INSTALLED)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[docs]'
+	$(call install,.venv,docs,constraints.txt)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 	$(BIN)/python -m pytest tests/test_site.py
 
