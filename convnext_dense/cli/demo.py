@@ -23,7 +23,7 @@ _CLASSIFIER = "pretrain_convnext_atto_shapes"
 _DETECTOR = "mask_rcnn_convnext_atto_shapes_pretrained"
 _SEGMENTER = "upernet_convnext_atto_shapes"
 _PROCESSES = 2
-# Images per step of the trainings, over all processes.
+# Images per step that the configs have, and that the processes share; known here, as reading a config takes seconds.
 _BATCHES = {_CLASSIFIER: 32, _DETECTOR: 4, _SEGMENTER: 8}
 _POLL_S = 0.1
 
@@ -119,10 +119,8 @@ def _start(command: Sequence[str]) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment |= dict(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE=str(_PROCESSES))
-    command = [*command[:2], "--launcher", "pytorch", *command[2:]]
-    if "--cfg-options" not in command:
-        command.append("--cfg-options")
-    command.append(f"train_dataloader.batch_size={_BATCHES[command[1].removeprefix('demo/')] // _PROCESSES}")
+    batch = _BATCHES[command[1].removeprefix("demo/")] // _PROCESSES
+    command = [*command, "--launcher", "pytorch", "--batch", str(batch)]
     ranks = [str(rank) for rank in range(_PROCESSES)]
     _wait([_open(command, {**environment, "RANK": rank, "LOCAL_RANK": rank}) for rank in ranks])
 

@@ -178,9 +178,8 @@ def test_the_demo_does_its_steps_in_order(arguments, num_processes, tmp_path, mo
     for name, *words in started:  # each is what its command takes
         args = parser_of(module_of(name)).parse_args(words)
         if name == "train":
-            cfg = read_config(find_config(args.config), args.cfg_options)
-            whole = read_config(find_config(args.config)).train_dataloader.batch_size
-            assert cfg.train_dataloader.batch_size * num_processes == whole
+            whole = read_config(find_config(args.config), args.cfg_options).train_dataloader.batch_size
+            assert args.batch == (None if num_processes == 1 else whole / num_processes)
             assert args.launcher == ("none" if num_processes == 1 else "pytorch")
 
 
