@@ -1,7 +1,5 @@
 """Show on a terminal how far a run is."""
 
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +11,7 @@ from rich.console import Group, RenderableType
 
 from convnext_dense import terminal
 from convnext_dense.engine.checkpoint_hook import checkpoint_hook_of
-from convnext_dense.engine.processes import length_of
+from convnext_dense.engine.processes import length_of, peak_process_memory
 from convnext_dense.registry import HOOKS
 
 _MOST_VALUES = 12  # of the loss and its parts; detectors with queries have forty and more
@@ -184,7 +182,7 @@ def _memory() -> int:
     """Return the bytes that torch holds on the GPU; without one, the most that this process has held."""
     if torch.cuda.is_available():
         return torch.cuda.memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_process_memory()
 
 
 def _best(runner: Any) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import resource
 import tempfile
 import time
 from collections import defaultdict
@@ -17,9 +16,11 @@ from torch.utils.data import DataLoader
 
 from convnext_dense.checkpoints import fetch
 from convnext_dense.config.finetuning import Choices
+from convnext_dense.config.option_pairs import fit_loaders
 from convnext_dense.data.data_folder import DataFolder
 from convnext_dense.engine.faults import name_config_faults
 from convnext_dense.engine.preparing import prepare, read_run, training_preparations
+from convnext_dense.engine.processes import peak_process_memory
 from convnext_dense.errors import UserError
 
 _WARMUPS = 3  # iterations: the first ones allocate memory, and compile
@@ -177,8 +178,8 @@ def _shorten(cfg: Config, iterations: int, weights: str | None) -> None:
         cfg[f"val_{part}"] = None  # the test is measured separately
     cfg.test_cfg = None if cfg.test_dataloader is None else {}
     for loader in filter(None, (cfg.train_dataloader, cfg.test_dataloader)):
-        loader.update(num_workers=0, persistent_workers=False)
-        loader.pop("prefetch_factor", None)
+        loader.num_workers = 0
+    fit_loaders(cfg, ("train", "test"))
     cfg.train_dataloader.sampler = dict(type="InfiniteSampler", shuffle=True)
     cfg.param_scheduler = None
     cfg.log_level = "WARNING"
@@ -187,9 +188,7 @@ def _shorten(cfg: Config, iterations: int, weights: str | None) -> None:
 def _phases(timer: PhaseTimer, batch_size: int) -> Phases:
     seconds = dict(sorted(timer.seconds.items(), key=lambda item: item[0] == "other"))  # which comes last
     milliseconds = {name: value / timer.images * 1e3 for name, value in seconds.items()}
-    is_on_gpu = torch.cuda.is_available()
-    # ru_maxrss is in kilobytes on Linux
-    peak = torch.cuda.max_memory_allocated() if is_on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else peak_process_memory()
     return Phases(milliseconds, batch_size, timer.images, peak / 1e6)
 
 
@@ -233,7 +232,7 @@ def _watch_model(model: Any, timer: PhaseTimer, rest: str) -> None:
 
 
 class _TimedLoader:
-    """A data loader whose work is a phase; ``load`` and ``transform`` are two where a data set has a pipeline."""
+    """A data loader whose work is the phase ``loading``; where a data set has a pipeline, ``transforms`` is another."""
 
     def __init__(self, loader: DataLoader, timer: PhaseTimer, *, warmups: int = 0, limit: int | None = None) -> None:
         self.loader, self.timer, self.warmups, self.limit = loader, timer, warmups, limit

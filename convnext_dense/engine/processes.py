@@ -1,5 +1,7 @@
-"""Check that the processes of a run agree, and that each has data."""
+"""Check that the processes of a run agree, and that each has data; what a process holds."""
 
+import resource
+import sys
 from typing import Any
 
 from mmengine.dist import all_gather_object, get_world_size
@@ -56,3 +58,8 @@ def length_of(data: Any) -> int | None:
         return len(data)
     except TypeError:  # a stream
         return None
+
+
+def peak_process_memory() -> int:
+    """Return the most bytes that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
