@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--segmentation",
         action="store_true",
-        help="UperNet on label images, about three minutes, instead of a detector",
+        help="UperNet on label images, about five minutes, instead of a detector",
     )
 
 
@@ -86,7 +86,7 @@ def _segmentation(pictures: str) -> Steps:
         [["make-shapes", "data/shapes_ade", "--layout", "ade"]],
     )
     yield (
-        "Training UperNet on ConvNeXt-atto from random weights, about two minutes on two CPU cores",
+        "Training UperNet on ConvNeXt-atto from random weights, about three minutes on two CPU cores",
         [["train", f"demo/{_SEGMENTER}", "--resume"]],
     )
     yield from _use(_SEGMENTER, "data/shapes_ade/images/validation", pictures)
