@@ -10,8 +10,10 @@ from small_runs import LOADERS
 
 from convnext_dense.cli import benchmark
 from convnext_dense.cli.command_line import parser_of
-from convnext_dense.engine.phases import Phases, PhaseTimer, describe_phases, measure_phases
+from convnext_dense.config.reading import read_config
+from convnext_dense.engine.phases import Phases, PhaseTimer, _shorten, describe_phases, measure_phases
 from convnext_dense.errors import UserError
+from convnext_dense.shipped import find_config
 
 
 def test_phases_inside_others_are_taken_out(monkeypatch):
@@ -94,3 +96,10 @@ def test_numbers_of_the_table():
 def test_no_iteration_is_refused():
     with pytest.raises(UserError, match="iterations=0 must be at least 1"):
         measure_phases(DETECTOR, iterations=0)
+
+
+def test_what_costs_time_in_an_iteration_stays():
+    cfg = read_config(find_config("finetune/mask_rcnn_atto"))
+    assert len(cfg.custom_hooks) > 1
+    _shorten(cfg, 5, None)
+    assert [hook.type for hook in cfg.custom_hooks] == ["EMAHook"]

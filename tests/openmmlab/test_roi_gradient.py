@@ -37,7 +37,10 @@ def test_a_matrix_in_parts_gives_the_same(monkeypatch):
     given = dict(spatial_scale=SCALE, sampling_ratio=2, aligned=True)
     whole = roi_align_gradient(grad, rois, SHAPE, **given)
     monkeypatch.setattr(roi_samples, "_ELEMENTS_AT_ONCE", 8 * 9 * 16 * 2)  # two RoIs
+    parts, sparse = [], roi_gradient._sparse
+    monkeypatch.setattr(roi_gradient, "_sparse", lambda rows, *rest: parts.append(len(rows)) or sparse(rows, *rest))
     torch.testing.assert_close(roi_align_gradient(grad, rois, SHAPE, **given), whole)
+    assert parts == [9 * 16 * 2] * 4 + [9 * 16]  # of nine
 
 
 def test_a_roi_that_is_not_a_number_gets_no_gradient():
