@@ -151,7 +151,7 @@ STEPS = {
 def test_the_demo_does_its_steps_in_order(arguments, num_processes, tmp_path, monkeypatch, capsys):
     started = []
 
-    def open_instead(command, environment):
+    def open_instead(command, environment, output):
         if environment.get("RANK", "0") == "0":
             started.append(list(command))
         else:
@@ -181,6 +181,18 @@ def test_the_demo_does_its_steps_in_order(arguments, num_processes, tmp_path, mo
             whole = read_config(find_config(args.config), args.cfg_options).train_dataloader.batch_size
             assert args.batch == (None if num_processes == 1 else whole / num_processes)
             assert args.launcher == ("none" if num_processes == 1 else "pytorch")
+
+
+def test_commands_of_a_step_run_side_by_side_and_are_heard_one_after_the_other(capfd):
+    demo._start([["completion", "zsh"], ["completion", "bash"]])
+    assert capfd.readouterr().out == start("completion", "zsh").stdout + start("completion", "bash").stdout
+
+
+def test_a_command_that_fails_beside_another_is_heard(capfd):
+    with pytest.raises(SystemExit) as ended:
+        demo._start([["completion", "zsh"], ["completion", "fish"]])
+    assert ended.value.code == 2
+    assert "'fish'" in capfd.readouterr().out
 
 
 def test_a_failed_step_ends_the_demo_with_its_code(tmp_path):
