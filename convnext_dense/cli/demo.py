@@ -1,6 +1,6 @@
 """Train, test and use a small model on drawn shapes, in the current folder.
 
-It takes about nine minutes on two CPU cores. Without a GPU, two processes
+It takes about eight minutes on two CPU cores. Without a GPU, two processes
 train, each on half of a batch. What is done already is not done again; an
 interrupted training goes on where it was.
 """
@@ -76,7 +76,7 @@ def _detection(pictures: str) -> Steps:
         [["infer", *use, *shown, "--out-dir", f"{pictures}-classifier"], ["test", *use]],
     )
     yield (
-        "Training Mask R-CNN on the pre-trained backbone, about six minutes",
+        "Training Mask R-CNN on the pre-trained backbone, about five minutes",
         # not evaluated at its end: that is the last step
         [["train", f"demo/{_DETECTOR}", "--resume", "--cfg-options", "+train_cfg.val_begin=99"]],
     )

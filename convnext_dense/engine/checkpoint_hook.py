@@ -9,12 +9,14 @@ from typing import Any
 
 from mmengine.dist import all_reduce, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from convnext_dense.engine.atomic_backend import ATOMIC, AtomicBackend
 from convnext_dense.engine.optimizers import is_between_steps, optim_wrappers
+from convnext_dense.engine.processes import average_statistics
 from convnext_dense.errors import UserError
 from convnext_dense.files import remove_partial_files
 from convnext_dense.registry import HOOKS
@@ -32,6 +34,7 @@ class CheckpointHook(MMEngineCheckpointHook):
       Older checkpoints, including the best one, are removed only after that.
     - If a write fails, the error is logged with the name of the last whole checkpoint and the run continues; a second
       failure in a row ends the run.
+    - With several processes, the running statistics of BatchNorm are their mean.
     - In the middle of a step over several batches, the gradients so far are saved too (except with FSDP).
     - ``save_interrupted`` saves at any iteration, as ``interrupted.pth``, which the next regular checkpoint replaces.
     """
@@ -140,6 +143,8 @@ class CheckpointHook(MMEngineCheckpointHook):
         if hasattr(runner.train_loop, "position"):
             self._position.update(runner.train_loop.position(**position))
         self._gradients = _unused_gradients(runner)
+        for model in (runner.model, *(hook.ema_model for hook in runner.hooks if isinstance(hook, EMAHook))):
+            average_statistics(model)
         try:
             runner.save_checkpoint(
                 self.out_dir,

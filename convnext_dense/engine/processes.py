@@ -1,10 +1,12 @@
-"""Check that the processes of a run agree, and that each has data; what a process holds."""
+"""What the processes of a run agree on, or are made to, and what a process holds."""
 
 import resource
 import sys
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_world_size
+from mmengine.dist import all_gather_object, all_reduce_params, get_world_size
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from convnext_dense.errors import UserError
 
@@ -32,6 +34,17 @@ def check_processes_agree(runner: Any, first_batch: int = 0) -> None:
                     f"Processes disagree on {name}: {value} in process 0, {other[name]} in process {rank}. Every "
                     "machine must see the same data and the same work dir."
                 )
+
+
+def average_statistics(model: nn.Module) -> None:
+    """Average the running statistics of BatchNorm over processes, each of which has its own, in place.
+
+    Otherwise a validation would mix the statistics of all processes, and a checkpoint would have those of the first.
+    """
+    if get_world_size() > 1:
+        norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+        buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False) if buffer.is_floating_point()]
+        all_reduce_params(buffers, op="mean")
 
 
 def check_batches(loader: Any, name: str) -> None:
