@@ -18,7 +18,13 @@ _STUFF = "num_stuff_classes"
 _PER_CLASS = ("class_weight", "alpha")
 _EXTRA = (0, 1)
 # Base classes, in mmdet, mmseg and here, of the models of each task.
-_TASKS = {"BaseDetector": "detection", "BaseSegmentor": "segmentation", "ImageClassifier": "classification"}
+_TASKS = {
+    "BaseDetector": "detection",
+    "BaseSegmentor": "segmentation",
+    "ImageClassifier": "classification",
+    "MaskedAutoencoder": "pretraining",
+    "Distillation": "pretraining",
+}
 # Parts that count something else: an RPN tells objects from background, whatever the number of classes.
 _OTHER_COUNTS = ("backbone", "teacher_backbone", "rpn_head", "semantic_head", "reid")
 

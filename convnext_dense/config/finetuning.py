@@ -271,6 +271,7 @@ def describe_recipe(cfg: Config, *, resumed: bool = False) -> list[str]:
         ends = f"; {evaluations} evaluation{'s' * (evaluations != 1)} are too few to end the run early"
     average = next(moving_averages(cfg), None)
     averaged = f"an average over about {min(round(1 / average.momentum), steps)} steps" if average else "no average"
+    is_evaluated = cfg.get("val_cfg", {}) is not None
     start = "" if resumed else f"the run starts from {_start(cfg)}; "
     frozen = cfg.model.backbone.get("frozen_stages") or 0
     names = ", ".join(cfg.get("augmentations") or ())
@@ -281,8 +282,12 @@ def describe_recipe(cfg: Config, *, resumed: bool = False) -> list[str]:
         f"--batch N), after a warm-up of {warm_up // counts:,} step{'s' * (warm_up // counts != 1)} "
         "(--cfg-options optim_wrapper.optimizer.lr=X param_scheduler.0.end=N).",
         f"Evaluation: every {cfg.train_cfg.val_interval:,} iterations (--cfg-options train_cfg.val_interval=N); the "
-        f"best {watched_metric(cfg.default_hooks.checkpoint.get('save_best'))} is kept{ends} (--early-stop N).",
-        f"Weights: {start}{averaged} is evaluated and saved; {frozen} of 4 stages are frozen (--freeze N); "
+        f"best {watched_metric(cfg.default_hooks.checkpoint.get('save_best'))} is kept{ends} (--early-stop N)."
+        if is_evaluated
+        else f"Evaluation: none; there is a checkpoint every {cfg.default_hooks.checkpoint.interval:,} iterations "
+        "(--cfg-options default_hooks.checkpoint.interval=N).",
+        f"Weights: {start}{averaged} is {'evaluated and ' if is_evaluated else ''}saved; {frozen} of 4 "
+        "stages are frozen (--freeze N); "
         f"augmentation {recipe.get('augmentation', 'of the config')} (--augment NAME: {names}).",
     ]
 

@@ -5,5 +5,6 @@ from convnext_dense.data.image_folder import ImageFolder
 from convnext_dense.data.load_bands import LoadBands
 from convnext_dense.data.shards import ImageShards
 from convnext_dense.data.transforms import Mixup, build_transform
+from convnext_dense.data.unlabelled_images import UnlabelledImages
 
-__all__ = ["FitResize", "ImageFolder", "ImageShards", "LoadBands", "Mixup", "build_transform"]
+__all__ = ["FitResize", "ImageFolder", "ImageShards", "LoadBands", "Mixup", "UnlabelledImages", "build_transform"]

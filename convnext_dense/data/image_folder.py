@@ -11,6 +11,7 @@ Differs: the augmentation of an image depends only on the seed, the epoch and it
 import csv
 import io
 import os
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,15 @@ class ImageFolder(Dataset):
         metainfo: Mapping[str, Any] | None = None,
         max_corrupt_rate: float = 0.0,
     ) -> None:
-        self.samples, names = find_samples(Path(root), (metainfo or {}).get("classes"), ann_file)
+        samples, names = find_samples(Path(root), (metainfo or {}).get("classes"), ann_file)
+        self._prepare(samples, transform, max_corrupt_rate)
         self.metainfo = dict(classes=names)
+
+    def _prepare(
+        self, samples: Sequence[tuple[str, int | None]], transform: Mapping[str, Any], max_corrupt_rate: float
+    ) -> None:
+        """Set what does not depend on where paths and labels come from; images without a label have None."""
+        self.samples = samples
         self.transform = build_transform(transform)
         self.corrupt = CorruptImages(-(-len(self.samples) // get_world_size()), max_corrupt_rate)
         # Seed and epoch number, in shared memory, so that persistent workers see the next epoch.
@@ -80,7 +88,7 @@ class ImageFolder(Dataset):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
+        """Return ``inputs``, a tensor (3, H, W), and ``labels``, an integer, or ``seeds`` if there are no classes.
 
         Raises:
             UserError: More than ``max_corrupt_rate`` of the images are corrupt.
@@ -95,8 +103,13 @@ class ImageFolder(Dataset):
             image = self.corrupt.decode(content, path)
             if image is not None:
                 with random_state_of(*self._epoch.tolist(), index):
-                    return dict(inputs=self.transform(image), labels=label)
+                    return dict(inputs=self.transform(image), **label_or_seed(label))
         raise UserError(f"None of the {len(self.samples)} images can be decoded, the first being {self.samples[0][0]}.")
+
+
+def label_or_seed(label: int | None) -> dict[str, int]:
+    """Return ``labels`` of an item, or, if it has none, ``seeds``: a random number for what a model draws about it."""
+    return dict(seeds=random.getrandbits(62)) if label is None else dict(labels=label)
 
 
 def class_folders(root: Path) -> list[str]:

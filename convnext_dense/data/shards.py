@@ -21,6 +21,7 @@ from mmengine.dist import get_rank, get_world_size
 from torch.utils.data import IterableDataset, get_worker_info
 
 from convnext_dense.data.corrupt_images import CorruptImages
+from convnext_dense.data.image_folder import label_or_seed
 from convnext_dense.data.text_files import read_lines
 from convnext_dense.data.transforms import build_transform, random_state_of
 from convnext_dense.errors import UserError
@@ -40,13 +41,13 @@ class ImageShards(IterableDataset):
     Args:
         shards: Path or URL with braces, ``'data/train-{000000..001023}.tar'``, or a list of them.
         num_images: Number of images per epoch, over all processes.
-        classes: Class names in label order, or a text file with one name per line.
+        classes: Class names in label order, or a text file with one name per line; None reads images alone.
         transform: Arguments of timm's ``create_transform``.
         shuffle_buffer: Number of encoded images to draw the next one from; the order of shards is random as well.
         max_corrupt_rate: Share of the images that may be corrupt; they are skipped. By default, the first is an error.
 
     Attributes:
-        metainfo: ``dict(classes=...)``, which mmengine stores in checkpoints.
+        metainfo: ``dict(classes=...)``, which mmengine stores in checkpoints; empty without classes.
 
     Raises:
         UserError: There are fewer shards than processes, a shard is missing or truncated, or an argument is invalid.
@@ -57,7 +58,7 @@ class ImageShards(IterableDataset):
         shards: str | Sequence[str],
         num_images: int,
         *,
-        classes: str | Sequence[str],
+        classes: str | Sequence[str] | None,
         transform: Mapping[str, Any],
         shuffle_buffer: int = 1000,
         max_corrupt_rate: float = 0.0,
@@ -69,7 +70,9 @@ class ImageShards(IterableDataset):
                 f"{len(self.shards)} shards cannot be distributed over {self.world_size} processes: write more."
             )
         self.num_images = num_images
-        self.metainfo = dict(classes=tuple(read_lines(Path(classes)) if isinstance(classes, str) else classes))
+        self.metainfo: dict[str, tuple[str, ...]] = {}
+        if classes is not None:
+            self.metainfo["classes"] = tuple(read_lines(Path(classes)) if isinstance(classes, str) else classes)
         self.transform = build_transform(transform)
         self.shuffle_buffer = shuffle_buffer
         self.corrupt = CorruptImages(len(self), max_corrupt_rate)
@@ -86,6 +89,8 @@ class ImageShards(IterableDataset):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield this worker's images: ``inputs``, a tensor (3, H, W), and ``labels``, an integer.
+
+        Without classes they have ``seeds`` in place of ``labels``, see ``UnlabelledImages``.
 
         Raises:
             UserError: A shard is truncated or malformed, there are fewer shards than workers, or more than
@@ -140,16 +145,18 @@ class ImageShards(IterableDataset):
     def _prepare(self, sample: Mapping[str, Any], key: tuple[int, ...]) -> dict[str, Any] | None:
         name = f"{sample['__key__']} in {sample['__url__']}"
         content = next((sample[kind] for kind in IMAGE_KEYS if kind in sample), None)
-        if content is None or "cls" not in sample:
-            raise UserError(f"{name} has {sorted(sample)}, but needs one of {', '.join(IMAGE_KEYS)}, and cls.")
-        label = int(sample["cls"])
-        if not 0 <= label < len(self.metainfo["classes"]):
-            raise UserError(f"{name} has the label {label}, but there are {len(self.metainfo['classes'])} classes.")
+        classes = self.metainfo.get("classes")
+        if content is None or (classes is not None and "cls" not in sample):
+            needed = ", ".join(IMAGE_KEYS) + ("" if classes is None else ", and cls")
+            raise UserError(f"{name} has {sorted(sample)}, but needs one of {needed}.")
+        label = None if classes is None else int(sample["cls"])
+        if classes is not None and label not in range(len(classes)):
+            raise UserError(f"{name} has the label {label}, but there are {len(classes)} classes.")
         image = self.corrupt.decode(content, name)
         if image is None:
             return None
         with random_state_of(*key):
-            return dict(inputs=self.transform(image), labels=label)
+            return dict(inputs=self.transform(image), **label_or_seed(label))
 
 
 def _expand(shards: str | Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from convnext_dense.data.checks.coco import coco_splits
 from convnext_dense.data.checks.segmentation import find_pairs, label_splits
 from convnext_dense.data.image_folder import find_samples
 from convnext_dense.data.own.detection import read_annotations
+from convnext_dense.data.unlabelled_images import nested_images
 
 
 def training_images(cfg: Config, loader: str = "train") -> list[Path]:
@@ -20,6 +21,13 @@ def training_images(cfg: Config, loader: str = "train") -> list[Path]:
     task = task_of(cfg)
     if task == "segmentation":
         return [image for split in label_splits(cfg, [loader]) for image, _ in find_pairs(split)]
+    if task == "pretraining":
+        return [
+            path
+            for _, dataset in loaded_datasets(cfg, [loader])
+            if "root" in dataset
+            for path in nested_images(dataset.root)
+        ]
     if task == "classification":
         return [
             Path(path)

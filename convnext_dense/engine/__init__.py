@@ -14,6 +14,7 @@ from convnext_dense.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 from convnext_dense.engine.named_images_hook import NamedImagesHook
 from convnext_dense.engine.nonfinite_hook import NonFiniteHook
 from convnext_dense.engine.pictures_hook import PicturesHook
+from convnext_dense.engine.reconstructions_hook import ReconstructionsHook
 from convnext_dense.engine.show_hook import ShowHook
 from convnext_dense.engine.single_value_hook import SingleValueHook
 from convnext_dense.engine.summary_hook import SummaryHook
@@ -33,6 +34,7 @@ __all__ = [
     "NonFiniteHook",
     "PicturesHook",
     "PositionedBatchSampler",
+    "ReconstructionsHook",
     "ShowHook",
     "SingleValueHook",
     "SummaryHook",

@@ -77,7 +77,7 @@ def fit_recipe(
         cfg,
         choices,
         num_images,
-        num_evaluated=len(training_images(cfg, "val")) if recipe else 0,
+        num_evaluated=len(training_images(cfg, "val")) if recipe and cfg.get("val_dataloader") else 0,
         given_iters=option_value(options, "train_cfg.max_iters"),
         given_counts=option_value(options, "optim_wrapper.accumulative_counts"),
     )

@@ -115,7 +115,8 @@ def read_run(
             use_augmentation(cfg, choices.augment)
         if data is not None:
             names = use_folder(cfg, data, trained, splits=splits, work_dir=keep_in)
-            notes.append(f"Classes of {DataFolder.of(data).path}: {quote(names)}.")
+            if names:
+                notes.append(f"Classes of {DataFolder.of(data).path}: {quote(names)}.")
         elif choices is not None and "finetune" in cfg:
             _check_has_data(cfg)
         if fit_images is not None:

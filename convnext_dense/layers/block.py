@@ -24,6 +24,8 @@ from convnext_dense.layers.depthwise_conv import DepthwiseConv2d
 from convnext_dense.layers.linear import ScaledLinear
 from convnext_dense.layers.norm import GlobalResponseNorm, LayerNorm
 
+Convolve = Callable[[nn.Module, Tensor], Tensor]
+
 # Per thread. Measured on an AVX2 processor with 96 to 768 channels: 1024 to 4096 positions take the least time.
 _POSITIONS = 2048
 
@@ -60,11 +62,18 @@ class ConvNeXtBlock(nn.Module):
         self.drop_path = DropPath(drop_path_rate)
         self.rebuild_hidden = rebuild_hidden
 
-    def forward(self, x_nchw: Tensor) -> Tensor:
-        """Map ``(N, C, H, W)`` to the same shape, in channels-last memory."""
-        if runs_on_triton("block", x_nchw, self.norm.weight) and self._is_stock():
+    def forward(self, x_nchw: Tensor, convolve: Convolve | None = None) -> Tensor:
+        """Map ``(N, C, H, W)`` to the same shape, in channels-last memory.
+
+        Args:
+            x_nchw: ``(N, C, H, W)``.
+            convolve: Applies the depthwise convolution, which it gets, to the input, which it gets too; for inputs
+                whose positions are not where they are in the image. The rest looks at no neighbours.
+        """
+        if convolve is None and runs_on_triton("block", x_nchw, self.norm.weight) and self._is_stock():
             return self._run_on_triton(x_nchw)
-        x_nhwc = self.dwconv(x_nchw).permute(0, 2, 3, 1)
+        convolved = self.dwconv(x_nchw) if convolve is None else convolve(self.dwconv, x_nchw)
+        x_nhwc = convolved.permute(0, 2, 3, 1)
         x_nhwc = self._in_pieces(self._branch, x_nhwc)
         return self.drop_path(x_nhwc.permute(0, 3, 1, 2)) + x_nchw.to(self.norm.weight.dtype)
 

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from convnext_dense.errors import UserError
 from convnext_dense.layers import LayerNorm2d
+from convnext_dense.layers.block import Convolve
 from convnext_dense.models.initialising import initialise
 
 NUM_STAGES = 4
@@ -83,12 +84,12 @@ class Backbone(BaseModule):
             return x_nchw.flatten(1)
         return x_nchw.contiguous() if self.contiguous_outputs else x_nchw
 
-    def _run_blocks(self, blocks: nn.Module, x_nchw: Tensor) -> Tensor:
+    def _run_blocks(self, blocks: nn.Module, x_nchw: Tensor, *args: Any) -> Tensor:
         for block in blocks.children():
             if self.with_cp and x_nchw.requires_grad:
-                x_nchw = checkpoint(block, x_nchw, use_reentrant=False)
+                x_nchw = checkpoint(block, x_nchw, *args, use_reentrant=False)
             else:
-                x_nchw = block(x_nchw)
+                x_nchw = block(x_nchw, *args)
         return x_nchw
 
     def _check_images(self, x_nchw: Tensor) -> None:
@@ -161,6 +162,20 @@ class StagedBackbone(Backbone):
             if stage in self.out_indices:
                 outputs.append(self._output(x_nchw, stage))
         return tuple(outputs)
+
+    def run_patches(self, x_nchw: Tensor, convolve: Convolve) -> Tensor:
+        """Map a strip of patches to the last stage's map of it, which has its norm if there is one.
+
+        Args:
+            x_nchw: ``(N, in_channels, V * 32, 32)``: V patches of 32 pixels below each other.
+            convolve: See ``ConvNeXtBlock``.
+
+        Returns:
+            ``(N, channels[-1], V, 1)``.
+        """
+        for downsample, blocks in zip(self.downsample_layers, self.stages, strict=True):
+            x_nchw = self._run_blocks(blocks, downsample(x_nchw), convolve)
+        return self._output(x_nchw, NUM_STAGES - 1)
 
     def train(self, mode: bool = True) -> "StagedBackbone":
         """Set the mode; frozen stages stay in evaluation mode, which drops no paths."""

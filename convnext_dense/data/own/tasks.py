@@ -14,7 +14,7 @@ from convnext_dense.data.checks.coco import check_detection_data
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.segmentation import check_segmentation_data
 from convnext_dense.data.data_folder import DataFolder
-from convnext_dense.data.own import classification, detection, segmentation
+from convnext_dense.data.own import classification, detection, pretraining, segmentation
 from convnext_dense.data.own.converting import convert
 from convnext_dense.errors import UserError
 
@@ -53,6 +53,9 @@ TASKS = {
         segmentation.splits_of_segmentation_folder,
         check_segmentation_data,
     ),
+    "pretraining": Task(
+        pretraining.use_images, pretraining.is_plain, pretraining.splits_of_images, pretraining.check_images
+    ),
 }
 
 
@@ -90,8 +93,8 @@ def _known_task(cfg: Config) -> str:
     task = task_of(cfg)
     if task is None:
         raise UserError(
-            f"--data needs a classifier or a model with box, mask or decode heads, not {cfg.model.get('type')}: "
-            "name the data in the config instead."
+            "--data needs a classifier, a model that pre-trains without labels, or one with box, mask or decode heads, "
+            f"not {cfg.model.get('type')}: name the data in the config instead."
         )
     return task
 

@@ -1,0 +1,125 @@
+"""Every config of pre-training without labels on ImageNet against the published recipe.
+
+Expected numbers come from `published.json`: arXiv 2301.00808, Table 8, and the official repository at a pinned commit.
+"""
+
+import ast
+import functools
+import math
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
+from torch import nn
+
+from convnext_dense.data import build_transform
+from convnext_dense.description.published import read_published
+
+ROOT = Path(__file__).parents[2]
+PUBLISHED = read_published()
+RECIPE = PUBLISHED["pretraining"]["recipe"]
+LEAVES = PUBLISHED["pretraining"]["models"]
+PEAK = RECIPE["base_lr"] * RECIPE["batch"] / RECIPE["base_batch"]
+
+each_leaf = pytest.mark.parametrize("leaf", sorted(LEAVES), ids=lambda leaf: Path(leaf).stem)
+
+
+@functools.cache
+def load(leaf):
+    return Config.fromfile(ROOT / leaf)
+
+
+@functools.cache
+def build(leaf):
+    with torch.device("meta"):
+        return MODELS.build(load(leaf).model)
+
+
+def test_configs_and_published_pre_trainings_are_the_same_set():
+    assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/pretraining/*_1600e.py")} == set(LEAVES)
+
+
+@each_leaf
+def test_leaf_names_its_command_batch_and_source(leaf):
+    text = (ROOT / leaf).read_text(encoding="utf-8")
+    docstring = ast.get_docstring(ast.parse(text))
+    assert f"tools/dist_train.sh {leaf} 8" in docstring
+    assert f"Table 15 (top-1 {LEAVES[leaf]['top1_fine_tuned']} after" in docstring
+    nodes, gpus, images, total = map(
+        int, re.search(r"Batch: (\d+) nodes x (\d+) GPUs x (\d+) images = (\d+)", docstring).groups()
+    )
+    assert f"{nodes}x{gpus}x{images}" == RECIPE["nodes_gpus_images"]
+    assert nodes * gpus * images == total == RECIPE["batch"] == load(leaf).effective_batch
+    assert load(leaf).train_dataloader.batch_size == images
+
+
+@each_leaf
+def test_encoder_and_decoder_are_the_published_ones(leaf):
+    model, arch = build(leaf), PUBLISHED["architectures_v2"][LEAVES[leaf]["arch"]]
+    assert (model.backbone.depths, model.backbone.channels) == (tuple(arch["depths"]), tuple(arch["channels"]))
+    encoder = sum(param.numel() for param in model.backbone.parameters())
+    # less the classifier's norm and its head of 1000 classes; published in millions with one digit
+    published = arch["params_M"] - (2 * arch["channels"][-1] + 1000 * (arch["channels"][-1] + 1)) / 1e6
+    assert encoder / 1e6 == pytest.approx(published, rel=0.01, abs=0.05)
+    assert all(
+        block.gamma is None and hasattr(block.grn, "gamma") for stage in model.backbone.stages for block in stage
+    )
+    assert model.mask_ratio == RECIPE["mask_ratio"]
+    assert model.normalises_targets
+    assert len(model.decoder) == RECIPE["decoder"]["depth"]
+    assert model.proj.out_channels == RECIPE["decoder"]["channels"]
+    assert model.pred.out_channels == 3 * RECIPE["patch_size"] ** 2
+
+
+@each_leaf
+def test_optimizer_and_length_are_the_published_ones(leaf):
+    cfg, model = load(leaf), build(leaf)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    assert type(wrapper.optimizer) is torch.optim.AdamW
+    assert wrapper.clip_grad_kwargs is RECIPE["grad_clip"]
+    names = {id(param): name for name, param in model.named_parameters()}
+    for group in wrapper.optimizer.param_groups:
+        assert list(group["betas"]) == RECIPE["betas"]
+        assert group["lr"] == pytest.approx(PEAK)
+        for param in group["params"]:
+            name = names.pop(id(param))
+            decayed = 0.0 if param.dim() <= 1 or name.endswith(".bias") else RECIPE["weight_decay"]
+            assert group["weight_decay"] == decayed, name
+    assert not names
+    assert cfg.train_cfg.max_epochs == RECIPE["epochs"]
+    assert not any(hook.type == "EMAHook" for hook in cfg.custom_hooks)
+
+
+def test_schedule_is_the_published_cosine_per_iteration():
+    """main_pretrain.py changes the rate in every iteration: linear to 40 epochs, then half a cosine to zero."""
+    cfg, per_epoch = load(min(LEAVES)), 3
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=PEAK)
+    schedulers = [
+        PARAM_SCHEDULERS.build({**item, "optimizer": optimizer, "epoch_length": per_epoch})
+        for item in cfg.param_scheduler
+    ]
+    wanted, rates = [], []
+    for step in range(RECIPE["epochs"] * per_epoch):
+        epoch, warmup = step / per_epoch, RECIPE["warmup_epochs"]
+        rest = (epoch - warmup) / (RECIPE["epochs"] - warmup)
+        wanted.append(PEAK * epoch / warmup if epoch < warmup else PEAK * 0.5 * (1 + math.cos(math.pi * rest)))
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    largest_step = max(abs(after - before) for before, after in pairwise(wanted))
+    assert rates == pytest.approx(wanted, abs=1.01 * largest_step)
+    assert max(rates) == pytest.approx(PEAK, rel=1e-6)
+
+
+def test_images_are_cropped_and_flipped_and_nothing_else():
+    transform = load(min(LEAVES)).train_dataloader.dataset.transform
+    assert (transform.input_size, list(transform.scale)) == (RECIPE["size"], RECIPE["crop_scale"])
+    assert (transform.hflip, transform.interpolation) == (RECIPE["hflip"], RECIPE["interpolation"])
+    steps = [type(step).__name__ for step in build_transform(transform).transforms]
+    assert steps == ["RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "MaybeToTensor", "Normalize"]
