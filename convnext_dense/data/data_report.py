@@ -49,7 +49,7 @@ def report_data(
     inspection = Inspection(None if all_images else NUM_OPENED, takes_time=True, follow=follow)
     if "train" not in loaders:
         inspection.warning("splits", "There is no train split: the data can be used for testing, but not for training.")
-    elif "val" not in loaders:
+    elif "val" not in loaders and task != "pretraining":
         inspection.error("splits", "There is no val split: training needs one to validate on.")
     inspect_data(cfg, loaders, inspection)
     is_right = not inspection.of(ERROR)

@@ -117,6 +117,11 @@ class Predictor(LoadedModel):
         super().__init__()
         self.num_best = 5
         cfg, opened = _read_both(config, checkpoint, options)
+        if task_of(cfg) == "pretraining":
+            raise UserError(
+                f"{cfg.model.type} is a pre-training and predicts nothing: give its checkpoint to a detector, a "
+                "segmenter or a classifier by --backbone NAME --backbone-weights."
+            )
         meta, known = opened.content.get("meta") or {}, opened.dataset_meta
         names = opened.class_names
         if names is None and find_detector_layout(opened.tensors):  # no other code base stores the names of classes

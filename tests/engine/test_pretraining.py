@@ -21,6 +21,7 @@ from convnext_dense.config.reading import read_config
 from convnext_dense.data.own.pretraining import training_folder
 from convnext_dense.engine import train_model
 from convnext_dense.errors import UserError
+from convnext_dense.inference import load_model
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs/pretraining/fcmae_atto.py"
@@ -239,6 +240,27 @@ def test_of_annotated_data_the_training_images_are_read(present, wanted, tmp_pat
     for name in present:
         (tmp_path / name).mkdir(parents=True)
     assert training_folder(tmp_path) == tmp_path / wanted
+
+
+def test_the_check_of_data_opens_and_draws_images(folder, run_tool, tmp_path):
+    sheet = tmp_path / "sheet.png"
+    code, out, err = run_tool("check_dataset.py", CONFIG, "--data", folder, "--overlay", sheet)
+    assert code == 0, err
+    assert f"Images of train: {NUM_IMAGES} in {folder}, without labels." in out
+    assert "Overlay of 6 images" in out
+    assert sheet.stat().st_size > 1000
+    (folder / "deep" / "broken.png").write_bytes(b"no image")
+    try:
+        code, out, err = run_tool("check_dataset.py", CONFIG, "--data", folder, "--all-images")
+    finally:
+        (folder / "deep" / "broken.png").unlink()
+    assert code == 1, "1 of 13 images is more than 5 %"
+    assert "broken.png" in out
+
+
+def test_its_checkpoints_predict_nothing_and_say_so(trained):
+    with pytest.raises(UserError, match="is a pre-training and predicts nothing"):
+        load_model(str(CONFIG), str(trained.checkpoint))
 
 
 def test_wrong_data_is_named(folder, tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
-from convnext_dense.config.datasets import class_names, known_class_names
+from convnext_dense.config.datasets import class_names, known_class_names, loaded_datasets
 from convnext_dense.data.checks.coco import coco_splits
 from convnext_dense.data.checks.coco_masks import encode_mask, is_number, mask_fault
 from convnext_dense.data.checks.inspection import evenly_spread
@@ -20,6 +20,7 @@ from convnext_dense.data.opened_images import open_image
 from convnext_dense.data.own.classification import folder_images
 from convnext_dense.data.own.detection import is_id, read_annotations
 from convnext_dense.data.own.segmentation import make_palette
+from convnext_dense.data.unlabelled_images import nested_images
 from convnext_dense.data.upright_images import read_bgr
 from convnext_dense.errors import UserError
 from convnext_dense.visualization import (
@@ -145,8 +146,17 @@ def _draw_classification(cfg: Config, loaders: Sequence[str]) -> Iterator[np.nda
                 yield write_caption(enlarge(pixels, _SIDE)[0], f"{label}  ({loader} {file.name})")
 
 
+def _draw_unlabelled(cfg: Config, loaders: Sequence[str]) -> Iterator[np.ndarray]:
+    for loader, dataset in loaded_datasets(cfg, loaders):
+        for file in evenly_spread(nested_images(dataset.root) if "root" in dataset else [], _PER_SPLIT):
+            pixels = _read(file)
+            if pixels is not None:
+                yield write_caption(enlarge(pixels, _SIDE)[0], f"{loader} {file.name}")
+
+
 _PICTURES: dict[str, Callable[[Config, Sequence[str]], Iterator[np.ndarray]]] = {
     "detection": _draw_detection,
     "segmentation": _draw_segmentation,
     "classification": _draw_classification,
+    "pretraining": _draw_unlabelled,
 }
