@@ -248,6 +248,20 @@ class StagedBackbone(Backbone):
             return num_layers - 1, num_layers
         return (stage + 1 if kind == "stages" else 0), num_layers
 
+    def get_block_depth(self, name: str, prefix: str = "") -> tuple[int, int]:
+        """Return the layer id of a parameter where every block has its own, as ``get_layer_depth`` does.
+
+        A downsampling layer, the stem too, has the id of the block after it; the ids begin with 1.
+
+        Source: https://github.com/facebookresearch/ConvNeXt-V2/blob/2553895753323c6fe0b2bf390683f5ea358a42b9/
+        optim_factory.py (``layer_decay_type='single'``)
+        """
+        num_layers = sum(self.depths) + 2
+        kind, stage, block = _locate(name, prefix)
+        if kind is None:
+            return num_layers - 1, num_layers
+        return sum(self.depths[:stage]) + (block if kind == "stages" else 0) + 1, num_layers
+
 
 def _fits(tensor: Tensor, param: Tensor) -> bool:
     """Return whether a tensor fits a parameter; those of GRN may have leading dimensions of size one."""

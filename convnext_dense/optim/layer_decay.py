@@ -15,7 +15,7 @@ from torch import nn
 from convnext_dense.errors import UserError
 from convnext_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-_METHODS = {"layer_wise": "get_layer_depth", "stage_wise": "get_stage_depth"}
+_METHODS = {"layer_wise": "get_layer_depth", "stage_wise": "get_stage_depth", "block_wise": "get_block_depth"}
 
 
 @dataclass
@@ -38,7 +38,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     decay. Frozen parameters are in no group. The groups are logged as a table.
 
     ``paramwise_cfg`` is ``dict(decay_rate=0.7, decay_type='layer_wise')``, where ``decay_type`` is ``'layer_wise'``
-    (COCO) or ``'stage_wise'`` (ADE20K).
+    (COCO), ``'stage_wise'`` (ADE20K) or ``'block_wise'`` (small V2 models on ImageNet).
 
     Raises:
         UserError: ``paramwise_cfg`` has other keys or values, or no module of the model provides layer ids.

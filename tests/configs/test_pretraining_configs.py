@@ -17,6 +17,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from torch import nn
 
+from convnext_dense.checkpoints import read_zoo
 from convnext_dense.data import build_transform
 from convnext_dense.description.published import read_published
 
@@ -123,3 +124,94 @@ def test_images_are_cropped_and_flipped_and_nothing_else():
     assert (transform.hflip, transform.interpolation) == (RECIPE["hflip"], RECIPE["interpolation"])
     steps = [type(step).__name__ for step in build_transform(transform).transforms]
     assert steps == ["RandomResizedCropAndInterpolation", "RandomHorizontalFlip", "MaybeToTensor", "Normalize"]
+
+
+FINE_TUNED = PUBLISHED["pretraining"]["fine_tuning"]["models"]
+each_fine_tuned = pytest.mark.parametrize("leaf", sorted(FINE_TUNED), ids=lambda leaf: Path(leaf).stem)
+
+
+def test_fine_tuning_configs_are_those_whose_recipe_is_published():
+    paths = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/classification/v2/*.py")}
+    assert paths == set(FINE_TUNED)
+    for path in paths:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert len(text.rstrip().splitlines()) - ast.parse(text).body[1].lineno + 1 <= 25, "a leaf is a difference"
+
+
+def official_layer_id(name, depths, kind):
+    """get_num_layer_for_convnext_single and get_num_layer_for_convnext of optim_factory.py, and their number."""
+    match = re.match(r"backbone\.(downsample_layers|stages)\.(\d)\.(\d+)", name)
+    total = sum(depths) if kind == "single" else 12
+    if match is None:
+        return total + 1, total
+    stage, block = int(match[2]), int(match[3])
+    is_block = match[1] == "stages"
+    if kind == "single":
+        return sum(depths[:stage]) + (block if is_block else 0) + 1, total
+    if is_block:
+        return (stage + 1 if stage < 2 else 3 + block // 3 if stage == 2 else 12), total
+    return (0, 2, 3, 12)[stage], total
+
+
+@each_fine_tuned
+def test_fine_tuning_recipe_is_the_published_one(leaf):
+    cfg, recipe = load(leaf), FINE_TUNED[leaf]
+    peak = recipe["base_lr"] * recipe["batch"] / recipe["base_batch"]
+    with torch.device("meta"):
+        model = MODELS.build(cfg.model)
+    arch = PUBLISHED["architectures_v2"][recipe["arch"]]
+    assert sum(param.numel() for param in model.parameters()) / 1e6 == pytest.approx(
+        arch["params_M"], rel=0.01, abs=0.05
+    )
+    assert fetched_from(cfg.model.backbone.init_cfg.checkpoint) == recipe["weights"]
+    assert cfg.effective_batch == recipe["batch"] == 4 * 8 * cfg.train_dataloader.batch_size
+    assert cfg.train_cfg.max_epochs == recipe["epochs"]
+    assert cfg.model.backbone.drop_path_rate == recipe["drop_path"]
+    assert cfg.model.label_smoothing == recipe["label_smoothing"]
+    assert cfg.model.head_init_scale == recipe["head_init_scale"]
+    mixup = cfg.model.mixup or dict(mixup_alpha=0, cutmix_alpha=0)
+    assert (mixup["mixup_alpha"], mixup["cutmix_alpha"]) == (recipe["mixup"], recipe["cutmix"])
+    transform = cfg.train_dataloader.dataset.transform
+    assert (transform.auto_augment, transform.re_prob) == (recipe["rand_augment"], recipe["random_erasing"])
+    assert transform.color_jitter is None
+    (average,) = (hook for hook in cfg.custom_hooks if hook.type == "EMAHook")
+    assert 1 - average.momentum == recipe["ema_decay"]
+
+    wrapper = build_optim_wrapper(model, dict(cfg.optim_wrapper, type="OptimWrapper"))
+    names = {id(param): name for name, param in model.named_parameters()}
+    for group in wrapper.optimizer.param_groups:
+        for param in group["params"]:
+            name = names.pop(id(param))
+            layer_id, total = official_layer_id(name, arch["depths"], recipe["layer_decay_type"])
+            assert group["lr"] == pytest.approx(peak * recipe["layer_decay"] ** (total + 1 - layer_id)), name
+            decayed = 0.0 if param.dim() <= 1 or name.endswith(".bias") else recipe["weight_decay"]
+            assert group["weight_decay"] == decayed, name
+    assert not names
+
+
+def fetched_from(source):
+    return read_zoo()[source.removeprefix("zoo:")].address
+
+
+@each_fine_tuned
+def test_fine_tuning_schedule_is_the_published_cosine(leaf):
+    """adjust_learning_rate of the official utils.py: linear from 0, then half a cosine to the lowest rate."""
+    cfg, recipe, per_epoch = load(leaf), FINE_TUNED[leaf], 5
+    peak = recipe["base_lr"] * recipe["batch"] / recipe["base_batch"]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
+    schedulers = [
+        PARAM_SCHEDULERS.build({**item, "optimizer": optimizer, "epoch_length": per_epoch})
+        for item in cfg.param_scheduler
+    ]
+    wanted, rates = [], []
+    for step in range(recipe["epochs"] * per_epoch):
+        epoch, warmup = step / per_epoch, recipe["warmup_epochs"]
+        rest = (epoch - warmup) / (recipe["epochs"] - warmup)
+        falling = recipe["min_lr"] + (peak - recipe["min_lr"]) * 0.5 * (1 + math.cos(math.pi * rest))
+        wanted.append(peak * epoch / warmup if epoch < warmup else falling)
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    largest_step = max(abs(after - before) for before, after in pairwise(wanted))
+    assert rates == pytest.approx(wanted, abs=1.01 * largest_step)

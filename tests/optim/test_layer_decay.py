@@ -178,8 +178,8 @@ def test_model_without_layer_ids_is_an_error():
         (dict(decay_rate=1.5), r"decay_rate in \(0, 1\], got 1.5"),
         (dict(decay_type="layer_wise"), r"decay_rate in \(0, 1\], got None"),
         (
-            dict(decay_rate=0.8, decay_type="block_wise"),
-            "decay_type='block_wise' must be one of layer_wise",
+            dict(decay_rate=0.8, decay_type="block"),
+            "decay_type='block' must be one of layer_wise",
         ),
     ],
 )
