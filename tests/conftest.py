@@ -9,6 +9,7 @@ import runpy
 import shutil
 import signal
 import sys
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -94,6 +95,36 @@ def run_tool(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+# What the forks of `make test-onedl` do differently -> tests that cannot pass there; docs/versions.md says it to users.
+FORKS_DIFFER = {
+    "onedl-mmdetection's DINO has a wider reference head than the published one": (
+        "checkpoints/test_detector_layouts.py",
+        "engine/test_detrex_runs.py",
+        "test_zoo.py::test_names_of_the_file_fill_the_model[dino",
+        "test_dino_configs.py::test_parameters_are_those_of_detrex_definition",
+        "test_config_report.py::test_detector_with_queries",
+        "test_tables.py::test_documentation_has_the_computed_tables",
+    ),
+    "onedl-mmsegmentation normalises one or three channels": (
+        "test_load_bands.py::test_every_channel_goes_through_as_one_of_three[upernet",
+        "engine/test_band_runs.py",
+    ),
+    "onedl-mmsegmentation has no table of its models": (
+        "test_zoo.py::test_openmmlabs_rows_are_those_of_its_own_tables",
+    ),
+}
+
+
+def pytest_collection_modifyitems(items):
+    """Skip what the forks differ in, where they are installed."""
+    if not any(part.metadata["Name"].startswith("onedl-") for part in metadata.distributions()):
+        return
+    for item in items:
+        for reason, parts in FORKS_DIFFER.items():
+            if any(part in item.nodeid for part in parts):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(tryfirst=True)
