@@ -26,6 +26,10 @@ allow_mmengine_checkpoints()
 name_shipped_configs()
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *_COMMANDS, "load_model"]
+
+
 def __getattr__(name: str) -> Any:
     """Import what notebooks use when it is asked for: ``train``, ``test``, ``report`` and ``load_model``."""
     if name in _COMMANDS:

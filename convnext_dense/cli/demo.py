@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
+from convnext_dense.errors import UserError
 from convnext_dense.signals import EXIT_CODES
 
 _PICTURES = 12
@@ -29,6 +30,8 @@ _PROCESSES = 2
 # Images per step that the configs have, and that the processes share; known here, as reading a config takes seconds.
 _BATCHES = {_CLASSIFIER: 32, _DETECTOR: 4, _SEGMENTER: 8}
 _POLL_S = 0.1
+# `python -m` would import from the current folder first: files of the user, or a folder named as this package.
+_MAIN = "import sys; sys.path = [path for path in sys.path if path]; from convnext_dense.cli.main import main; main()"
 
 
 # A title, and commands that run side by side; a step is asked for when those before it are done.
@@ -155,31 +158,38 @@ def _num_processes() -> int:
 
     if torch.cuda.is_available() or torch.backends.mps.is_available() or not torch.distributed.is_available():
         return 1
-    return min(_PROCESSES, os.cpu_count() or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(_PROCESSES, cores)
 
 
 def _open(command: Sequence[str], environment: Mapping[str, str], output: BinaryIO | None) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "convnext_dense", *command]
+    arguments = [sys.executable, "-c", _MAIN, *command]
     return subprocess.Popen(arguments, env=environment, stdout=output, stderr=output)
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> None:
     """Wait for processes, and end with the exit code of the first that fails; the others are told to end as well.
 
-    A signal goes on to them, which may have something to save; Ctrl-C reaches them by itself.
+    A signal goes on to them, which may have something to save. Ctrl-C reaches them twice, which counts as once.
+
+    Raises:
+        UserError: A process was killed.
     """
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        if number != signal.SIGINT:
-            for child in children:
-                child.send_signal(number)
+        for child in children:
+            child.send_signal(number)
 
-    previous = {number: signal.signal(number, pass_on) for number in EXIT_CODES}
+    passed = [number for number in (*EXIT_CODES, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, pass_on) for number in passed}
     try:
         code = _first_failure(children)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if code < 0:
+        why = "; the memory may be too small" if code == -signal.SIGKILL else ""
+        raise UserError(f"A process of this step was ended by {signal.Signals(-code).name}{why}. Start the demo again.")
     if code != 0:
         sys.exit(code)
 

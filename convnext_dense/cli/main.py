@@ -29,7 +29,7 @@ COMMANDS = {
     "demo": "train, test and use a small model on drawn data",
     "completion": "print the completion of a shell",
 }
-_OTHER_NAMES = {"check": "check-dataset", "convert": "convert-checkpoint"}
+OTHER_NAMES = {"check": "check-dataset", "convert": "convert-checkpoint"}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(__version__)
         return
-    name = _OTHER_NAMES.get(arguments[0], arguments[0])
+    name = OTHER_NAMES.get(arguments[0], arguments[0])
     if name not in COMMANDS:
-        nearest = difflib.get_close_matches(name, [*COMMANDS, *_OTHER_NAMES], n=1)
+        nearest = difflib.get_close_matches(name, [*COMMANDS, *OTHER_NAMES], n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else " convnext-dense --help lists all."
         print(f"Error: there is no command '{name}'.{hint}", file=sys.stderr)
         sys.exit(2)

@@ -4,6 +4,8 @@ import argparse
 import importlib
 import logging
 
+from convnext_dense.errors import UserError
+
 # Layout -> the module that writes it, and its functions that write the data and draw a preview.
 LAYOUTS = {
     "coco": ("coco", "write_coco", "draw_preview"),
@@ -34,13 +36,16 @@ def run(args: argparse.Namespace) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     module, *names = LAYOUTS[args.layout]
     write, preview = (getattr(importlib.import_module(f"convnext_dense.data.shapes.{module}"), name) for name in names)
-    write(
-        args.out,
-        args.num_train,
-        num_val=args.num_val,
-        image_size=(args.image_size, args.image_size),
-        seed=args.seed,
-    )
+    try:
+        write(
+            args.out,
+            args.num_train,
+            num_val=args.num_val,
+            image_size=(args.image_size, args.image_size),
+            seed=args.seed,
+        )
+    except OSError as error:
+        raise UserError(f"{args.out} cannot be written ({error.strerror}): name another folder.") from error
     print(f"Images and annotations: {args.out}")
     if args.preview > 0:
         print(f"Preview: {preview(args.out, args.preview)}")

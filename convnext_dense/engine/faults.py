@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import cv2
 from mmengine.config import Config
@@ -15,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import find_latest_checkpoint
 from torch.distributed import DistError
 
+from convnext_dense.config.datasets import config_dicts
 from convnext_dense.errors import UserError, first_line
 from convnext_dense.registry import HOOKS
 
@@ -54,10 +56,11 @@ def name_config_faults(cfg: Config, running: RunningHook | None = None) -> Itera
 
     Raises:
         UserError: An object cannot be built from the config: its ``type`` is unknown, it does not take an argument, or
-            parts do not fit together. The message says where the error was raised.
+            parts do not fit together; or weights cannot be downloaded. The message says where the error was raised.
     """
     try:
-        yield
+        with name_missing_weights(cfg):
+            yield
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AssertionError) as error:
@@ -68,6 +71,23 @@ def name_config_faults(cfg: Config, running: RunningHook | None = None) -> Itera
         raise UserError(
             f"Config {cfg.filename}: {text} ({type(error).__name__} in {Path(frame.filename).name}:{frame.lineno}). "
             "Correct it in the config or in --cfg-options."
+        ) from error
+
+
+@contextlib.contextmanager
+def name_missing_weights(cfg: Config) -> Iterator[None]:
+    """Translate the error of a download that a model's config asks for, in a ``with`` block.
+
+    Raises:
+        UserError: Weights cannot be downloaded.
+    """
+    try:
+        yield
+    except URLError as error:
+        named = [part["checkpoint"] for part in config_dicts(cfg.model) if isinstance(part.get("checkpoint"), str)]
+        raise UserError(
+            f"Config {cfg.filename}: weights cannot be downloaded ({error.reason}). The model names "
+            f"{', '.join(named) or 'some'}: set init_cfg.checkpoint there to a file, or init_cfg=None for random values."
         ) from error
 
 

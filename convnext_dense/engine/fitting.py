@@ -86,6 +86,8 @@ def fit_recipe(
 def _set_batch(cfg: Config, batch: int | str, options: Mapping[str, Any] | None, *, amp: bool) -> list[str]:
     """Set the images per process, in place; ``'auto'`` keeps the batch of the recipe by accumulating gradients."""
     check_flag(options, "train_dataloader.batch_size", batch, f"--batch {batch}")
+    if batch != "auto" and (not isinstance(batch, int) or batch < 1):
+        raise UserError(f"--batch {batch!r} must be a number of images, 1 or more, or auto.")
     if batch != "auto":
         cfg.train_dataloader.batch_size = batch
         return []

@@ -151,7 +151,8 @@ def _say_what_is_left(runner: Runner | FlexibleRunner, cfg: Config) -> Training:
             f"{f'Best checkpoint: {best}. ' if best else ''}Last checkpoint: {last}. Log: {runner.log_dir}"
         )
     checkpoint = Path(best or last) if best or last else None
-    return Training(Path(cfg.work_dir, Path(cfg.filename).name), checkpoint, Path(cfg.work_dir))
+    work_dir = Path(cfg.work_dir).absolute()  # as the checkpoint's path is
+    return Training(work_dir / Path(cfg.filename).name, checkpoint, work_dir)
 
 
 def evaluate_model(

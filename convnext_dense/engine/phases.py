@@ -18,7 +18,7 @@ from convnext_dense.checkpoints import fetch
 from convnext_dense.config.finetuning import Choices
 from convnext_dense.config.option_pairs import fit_loaders
 from convnext_dense.data.data_folder import DataFolder
-from convnext_dense.engine.faults import name_config_faults
+from convnext_dense.engine.faults import name_config_faults, name_missing_weights
 from convnext_dense.engine.preparing import prepare, read_run, training_preparations
 from convnext_dense.engine.processes import peak_process_memory
 from convnext_dense.errors import UserError
@@ -33,7 +33,7 @@ class Phases(NamedTuple):
         milliseconds: Per image, by phase, in the order in which they began first; the rest is ``other``.
         batch_size: Images per iteration.
         images: Number of images that were timed.
-        peak_mb: Largest memory in MB: of the GPU, or of the process on a CPU.
+        peak_mb: Largest memory in MB: of the GPU, or, on a CPU, of the process since its start.
     """
 
     milliseconds: dict[str, float]
@@ -142,7 +142,8 @@ def measure_phases(
         with name_config_faults(cfg):
             runner = Runner.from_cfg(cfg)
         timer = _watch_training(runner)
-        runner.train()
+        with name_missing_weights(cfg):
+            runner.train()
         result = {"training": _phases(timer, cfg.train_dataloader.batch_size)}
         if has_test:
             timer.release()
@@ -155,12 +156,13 @@ def measure_phases(
 def describe_phases(phases: Mapping[str, Phases]) -> str:
     """Return measured phases as a table in plain text, with the device and the versions that they are of."""
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, threads: {torch.get_num_threads()}"
+    so_far = "" if torch.cuda.is_available() else " of the process so far"
     lines = [f"{where}, torch {torch.__version__}; loading and transforms in one process"]
     for name, (milliseconds, batch_size, images, peak_mb) in phases.items():
         total = sum(milliseconds.values())
         lines.append(
             f"{name}: {total:.1f} ms per image, {1e3 / total:.1f} images per second "
-            f"({images} images, {batch_size} at a time; peak memory {peak_mb:.0f} MB)"
+            f"({images} images, {batch_size} at a time; peak memory{so_far} {peak_mb:.0f} MB)"
         )
         lines += [f"  {phase:<30}{value:9.2f} ms {value / total:6.1%}" for phase, value in milliseconds.items()]
     return "\n".join(lines)

@@ -95,6 +95,8 @@ def require_trackers(names: Sequence[str]) -> None:
     Raises:
         UserError: A name is unknown, or a package is missing.
     """
+    if isinstance(names, str):
+        raise UserError(f"log={names!r} must be a list of names: log=[{names!r}].")
     for name in names:
         if name not in _TRACKERS:
             raise UserError(f"--log {name} is unknown: choose of {', '.join(TRACKER_NAMES)}.")

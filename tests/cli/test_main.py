@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from convnext_dense.cli import demo
 from convnext_dense.cli.command_line import FORMAT_NAMES, TRACKER_NAMES, parser_of
 from convnext_dense.cli.main import COMMANDS, main, module_of
 from convnext_dense.config.reading import read_config
+from convnext_dense.errors import UserError
 from convnext_dense.shipped import find_config
 
 ROOT = Path(__file__).parents[2]
@@ -128,6 +131,7 @@ def test_completion_knows_every_command_and_option(shell):
         assert name in done.stdout
     for option in ("--cfg-options", "--early-stop", "--int8", "--compare"):
         assert option in done.stdout
+    assert dict(bash="-o default", zsh=":CKPT:_files")[shell] in done.stdout
 
 
 def test_bash_completes(tmp_path):
@@ -138,6 +142,9 @@ def test_bash_completes(tmp_path):
         echo "${{COMPREPLY[@]}}" """
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["train"], done.stderr
+    code = code.replace("(convnext-dense tr); COMP_CWORD=1", "(convnext-dense check --ov); COMP_CWORD=2")
+    done = subprocess.run(["bash", "-c", code.replace(" tr ", " --ov ")], capture_output=True, text=True)
+    assert done.stdout.split() == ["--overlay"], done.stderr
 
 
 STEPS = {
@@ -193,6 +200,54 @@ def test_a_command_that_fails_beside_another_is_heard(capfd):
         demo._start([["completion", "zsh"], ["completion", "fish"]])
     assert ended.value.code == 2
     assert "'fish'" in capfd.readouterr().out
+
+
+def test_files_of_the_current_folder_are_not_taken_for_modules(tmp_path, monkeypatch, capfd):
+    (tmp_path / "random.py").write_text("raise SystemExit(5)")
+    (tmp_path / "convnext_dense").mkdir()  # as in the folder that holds a clone
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    demo._start([["completion", "bash"]])
+    assert "_shtab_convnext_dense" in capfd.readouterr().out
+
+
+def test_a_killed_process_is_named(monkeypatch):
+    monkeypatch.setattr(demo, "_MAIN", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(UserError, match="ended by SIGKILL; the memory may be too small"):
+        demo._start([["train-nothing"]])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_goes_on_to_the_processes_of_a_step(number):
+    name = number.name.removeprefix("SIG")
+    child = subprocess.Popen(
+        ["sh", "-c", f"trap 'exit 42' {name}; echo ready; sleep 30 & wait"], stdout=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b"ready\n"
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), number))
+    timer.start()
+    try:
+        with pytest.raises(SystemExit) as ended:
+            demo._wait([child])
+    finally:
+        timer.join()
+        child.kill()
+        child.stdout.close()
+    assert ended.value.code == 42
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = start("make-shapes", tmp_path / "file" / "shapes", "--num-train", 1, "--num-val", 1)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert "cannot be written (Not a directory)" in done.stderr
+
+
+def test_notebooks_see_the_names_of_the_package():
+    import convnext_dense
+
+    assert {"train", "test", "report", "load_model"} <= set(dir(convnext_dense))
 
 
 def test_a_failed_step_ends_the_demo_with_its_code(tmp_path):

@@ -258,6 +258,9 @@ def test_zero_switches_early_stopping_and_freezing_off(tmp_path):
 )
 def test_automatic_batch_accumulates_to_the_recipe(tmp_path, monkeypatch, found, images, accumulated):
     assert fitted(tmp_path, Choices(batch="auto"))[1][0].startswith("--batch auto is for GPUs")
+    for batch in (0, -1, "4"):
+        with pytest.raises(UserError, match=rf"--batch {batch!r} must be a number of images, 1 or more, or auto"):
+            fitted(tmp_path, Choices(batch=batch))
     monkeypatch.setattr(fitting, "find_batch", lambda *_, **__: FoundBatch(found, 1, 2))
     cfg, _ = fitted(tmp_path, Choices(batch="auto"))
     assert (cfg.train_dataloader.batch_size, cfg.effective_batch) == (images, accumulated)
