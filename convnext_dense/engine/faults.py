@@ -87,7 +87,7 @@ def name_missing_weights(cfg: Config) -> Iterator[None]:
         named = [part["checkpoint"] for part in config_dicts(cfg.model) if isinstance(part.get("checkpoint"), str)]
         raise UserError(
             f"Config {cfg.filename}: weights cannot be downloaded ({error.reason}). The model names "
-            f"{', '.join(named) or 'some'}: set init_cfg.checkpoint there to a file, or init_cfg=None for random values."
+            f"{', '.join(named) or 'some'}: set init_cfg.checkpoint to a file there, or init_cfg=None for random ones."
         ) from error
 
 

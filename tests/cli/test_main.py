@@ -142,8 +142,8 @@ def test_bash_completes(tmp_path):
         echo "${{COMPREPLY[@]}}" """
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["train"], done.stderr
-    code = code.replace("(convnext-dense tr); COMP_CWORD=1", "(convnext-dense check --ov); COMP_CWORD=2")
-    done = subprocess.run(["bash", "-c", code.replace(" tr ", " --ov ")], capture_output=True, text=True)
+    code = code.replace("(convnext-dense tr); COMP_CWORD=1", "(convnext-dense check --overlay); COMP_CWORD=2")
+    done = subprocess.run(["bash", "-c", code.replace(" tr ", " --overlay ")], capture_output=True, text=True)
     assert done.stdout.split() == ["--overlay"], done.stderr
 
 
