@@ -12,7 +12,7 @@ from doc_blocks import ROOT, is_placeholder, with_numbers
 
 from convnext_dense.checkpoints import find_entry
 from convnext_dense.cli.command_line import parser_of
-from convnext_dense.cli.main import _OTHER_NAMES, COMMANDS, module_of
+from convnext_dense.cli.main import COMMANDS, OTHER_NAMES, module_of
 from convnext_dense.plug import parse_backbone
 from convnext_dense.shipped import find_config
 
@@ -45,9 +45,9 @@ def check(words):
     words = with_numbers(words)
     program, *rest = words
     if program == "convnext-dense":
-        check_ours(_OTHER_NAMES.get(rest[0], rest[0]), rest[1:])
+        check_ours(OTHER_NAMES.get(rest[0], rest[0]), rest[1:])
     elif program == "python" and rest[0] == "-m" and rest[1] == "convnext_dense":
-        check_ours(_OTHER_NAMES.get(rest[2], rest[2]), rest[3:])
+        check_ours(OTHER_NAMES.get(rest[2], rest[2]), rest[3:])
     elif program == "python" and rest[:2] == ["-m", "benchmarks"]:
         parse_by_file("benchmarks/__main__.py", "run_task", rest[2:])
     elif program == "python" and rest[0] == "-m":

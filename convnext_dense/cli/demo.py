@@ -190,6 +190,8 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> None:
     if code < 0:
         why = "; the memory may be too small" if code == -signal.SIGKILL else ""
         raise UserError(f"A process of this step was ended by {signal.Signals(-code).name}{why}. Start the demo again.")
+    if code in EXIT_CODES.values():
+        print("== Stopped. Start the demo again to go on.")
     if code != 0:
         sys.exit(code)
 

@@ -19,12 +19,12 @@ COMMANDS = {
     "report": "write what a model gets right and wrong, or compare runs",
     "export": "write a model that runs without PyTorch",
     "serve": "a model on a web page and over HTTP",
-    "check-dataset": "look at data before a run",
+    "check-dataset": "look at data before a run (check)",
     "describe": "what a config's model and training cost",
     "benchmark": "where the time of a training and a test goes",
     "plug": "write a config of mmdet or mmseg with ConvNeXt in it",
     "zoo": "list, show, fetch or verify public weights",
-    "convert-checkpoint": "convert a checkpoint to another layout",
+    "convert-checkpoint": "convert a checkpoint to another layout (convert)",
     "make-shapes": "draw the data of the demos",
     "demo": "train, test and use a small model on drawn data",
     "completion": "print the completion of a shell",
@@ -83,6 +83,6 @@ def _overview() -> str:
             "convnext-dense COMMAND --help says more. For example, on images with labels (COCO, YOLO, VOC, ...):",
             "",
             "  convnext-dense train finetune/mask_rcnn --data DIR",
-            "  convnext-dense infer finetune/mask_rcnn work_dirs/mask_rcnn/epoch_12.pth IMAGES",
+            "  convnext-dense infer finetune/mask_rcnn work_dirs/mask_rcnn/iter_900.pth IMAGES",
         ]
     )

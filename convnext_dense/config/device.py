@@ -17,6 +17,7 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
 
     - Mixed precision on a CPU becomes full precision. On a GPU it runs in bfloat16 if the card supports it, else in
       float16 with dynamic loss scaling; a ``dtype`` in the config is kept.
+    - Memory of images is pinned for a GPU alone.
     - Processes on CPUs communicate through gloo instead of nccl.
     - SyncBN, including mmcv's MMSyncBN, becomes BN in a single process (``launcher='none'``) or on a CPU; parameters
       keep their names.
@@ -40,6 +41,11 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
     if device == "cpu" and cfg.get("launcher", "none") != "none" and cfg.get("model_wrapper_cfg") is None:
         # mmengine passes a GPU index to the wrapper unless the config says otherwise.
         cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
+
+    if device == "cpu":
+        for loader in config_dicts([cfg.get(f"{name}_dataloader") for name in ("train", "val", "test")]):
+            if loader.get("pin_memory"):
+                loader["pin_memory"] = False  # which is for copies to a GPU; torch would warn
 
     if device == "cpu" and cfg.get("strategy") is not None:
         cfg.strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")
