@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.config import config as mmengine_config
 from mmengine.dataset import base_dataset
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
@@ -25,6 +24,8 @@ from PIL import Image
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # must be set before Triton is imported, which many packages do
+
+from small_runs import FORMATTER
 
 from convnext_dense.data.shapes.ade import write_ade
 from convnext_dense.data.shapes.coco import write_coco
@@ -110,6 +111,7 @@ FORKS_DIFFER = {
     "onedl-mmsegmentation normalises one or three channels": (
         "test_load_bands.py::test_every_channel_goes_through_as_one_of_three[upernet",
         "engine/test_band_runs.py",
+        "test_infer_command.py::test_four_channels_of_files_and_arrays_are_one",
     ),
     "onedl-mmsegmentation has no table of its models": (
         "test_zoo.py::test_openmmlabs_rows_are_those_of_its_own_tables",
@@ -175,8 +177,7 @@ def _quick_runs():
     garbage, which takes up to half a second with all packages imported.
     """
     with pytest.MonkeyPatch.context() as patch:
-        if hasattr(mmengine_config, "FormatCode"):  # the fork formats by another tool
-            patch.setattr(mmengine_config, "FormatCode", lambda text, **_: (text, True))
+        patch.setattr(FORMATTER, "FormatCode", lambda text, **_: (text, True))
         patch.setattr(base_dataset, "gc", SimpleNamespace(collect=lambda: 0))
         yield
 

@@ -1,4 +1,10 @@
-"""Options of configs that make a run small, by dotted key."""
+"""Options of configs that make a run small, by dotted key; and where mmengine has yapf's function from."""
+
+from mmengine.config import config
+from yapf.yapflib import yapf_api
+
+# onedl-mmengine imports the function when it needs it.
+FORMATTER = config if hasattr(config, "FormatCode") else yapf_api
 
 # Data loaders without processes of their own.
 LOADERS = {

@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 from mmengine.config import Config
+from small_runs import FORMATTER
 
 from convnext_dense.engine import written_config
 from convnext_dense.engine.written_config import WrittenConfig
@@ -15,11 +16,9 @@ CONTENT = dict(model=dict(type="A", widths=(1, 2)), steps=[dict(type="B", lr=0.1
 @pytest.fixture
 def count_formatting(monkeypatch):
     """Counts how often mmengine calls yapf."""
-    from mmengine.config import config as module
-
     calls = []
-    original = module.FormatCode
-    monkeypatch.setattr(module, "FormatCode", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
+    original = FORMATTER.FormatCode
+    monkeypatch.setattr(FORMATTER, "FormatCode", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
     monkeypatch.setattr(written_config.WrittenConfig, "_formatted", {})
     return calls
 
