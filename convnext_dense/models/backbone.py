@@ -149,13 +149,7 @@ class StagedBackbone(Backbone):
             UserError: The images have another shape, or frozen weights were never loaded before training.
         """
         self._check_images(x_nchw)
-        if self.training and self._frozen_at_random and torch.is_grad_enabled():
-            norms = " and frozen_output_norms=True" if self.frozen_output_norms else ""
-            raise UserError(
-                f"frozen_stages={self.frozen_stages}{norms} would keep {len(self._frozen_at_random)} tensors at their "
-                f"random initial values, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or "
-                "load_weights; --backbone-weights or --init-from of tools/train.py) or freeze less."
-            )
+        self._check_frozen()
         outputs = []
         for stage, (downsample, blocks) in enumerate(zip(self.downsample_layers, self.stages, strict=True)):
             x_nchw = self._run_blocks(blocks, downsample(x_nchw))
@@ -173,9 +167,19 @@ class StagedBackbone(Backbone):
         Returns:
             ``(N, channels[-1], V, 1)``.
         """
+        self._check_frozen()
         for downsample, blocks in zip(self.downsample_layers, self.stages, strict=True):
             x_nchw = self._run_blocks(blocks, downsample(x_nchw), convolve)
         return self._output(x_nchw, NUM_STAGES - 1)
+
+    def _check_frozen(self) -> None:
+        if self.training and self._frozen_at_random and torch.is_grad_enabled():
+            norms = " and frozen_output_norms=True" if self.frozen_output_norms else ""
+            raise UserError(
+                f"frozen_stages={self.frozen_stages}{norms} would keep {len(self._frozen_at_random)} tensors at their "
+                f"random initial values, such as {min(self._frozen_at_random)}: load weights (init_cfg, load_from or "
+                "load_weights; --backbone-weights or --init-from of tools/train.py) or freeze less."
+            )
 
     def train(self, mode: bool = True) -> "StagedBackbone":
         """Set the mode; frozen stages stay in evaluation mode, which drops no paths."""

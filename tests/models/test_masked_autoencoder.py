@@ -225,6 +225,23 @@ def test_the_decoder_is_the_official_one_in_size():
     assert sum(param.numel() for param in decoder) == wanted
 
 
+def test_frozen_random_stages_are_refused():
+    model = build(dict(SMALL, frozen_stages=1))
+    with pytest.raises(UserError, match="frozen_stages=1 would keep"):
+        model(torch.randn(2, 3, 64, 96, dtype=torch.double), mode="loss")
+
+
+def test_autocast_changes_the_loss_by_its_rounding_alone():
+    model = build(dict(SMALL, arch=dict(depths=(1, 1, 1, 1), channels=(16, 24, 32, 48)))).float()
+    images, seeds = torch.randn(2, 3, 64, 96), torch.tensor([1, 2])
+    whole = model(images, seeds, mode="loss")["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(images, seeds, mode="loss")["loss"]
+    rounded.backward()
+    assert rounded.item() == pytest.approx(whole.item(), rel=0.02)
+    assert all(torch.isfinite(param.grad).all() for param in model.parameters())
+
+
 def test_wrong_uses_are_named():
     model = build()
     images = torch.randn(2, 3, 64, 96, dtype=torch.double)
