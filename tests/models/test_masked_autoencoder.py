@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm
 
+from benchmarks.masked_encoding import encode_whole_maps
 from convnext_dense.errors import UserError
 from convnext_dense.models import MaskedAutoencoder
 from convnext_dense.models.masked_autoencoder import to_images, to_patches
@@ -119,14 +120,7 @@ def test_float32_agrees_with_the_masked_dense_way_at_a_real_width():
     model = MaskedAutoencoder(dict(type="convnext_dense.ConvNeXt", arch="atto", layer_scale_init_value=1.0))
     images = torch.randn(3, 3, 128, 160)
     mask = model.draw_mask(images)
-    x = images
-    for stage, (downsample, blocks) in enumerate(
-        zip(model.backbone.downsample_layers, model.backbone.stages, strict=True)
-    ):
-        seen = (~mask)[:, None].repeat_interleave(8 >> stage, 2).repeat_interleave(8 >> stage, 3)
-        x = downsample(x) * seen
-        for block in blocks:
-            x = block(x) * seen
+    x = encode_whole_maps(model, images, mask)
     torch.testing.assert_close(model.encode(images, mask), x, rtol=1e-5, atol=1e-5)
 
 
