@@ -219,10 +219,13 @@ def test_a_killed_process_is_named(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_goes_on_to_the_processes_of_a_step(number):
-    name = number.name.removeprefix("SIG")
-    child = subprocess.Popen(
-        ["sh", "-c", f"trap 'exit 42' {name}; echo ready; sleep 30 & wait"], stdout=subprocess.PIPE
+    """Set by hand at first, because whoever runs the tests, such as nohup, may ignore it."""
+    before = signal.signal(number, signal.SIG_DFL)
+    script = (
+        f"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(42)); "
+        "print('ready', flush=True); time.sleep(30)"
     )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     assert child.stdout.readline() == b"ready\n"
     timer = threading.Timer(0.3, os.kill, (os.getpid(), number))
     timer.start()
@@ -233,7 +236,21 @@ def test_a_signal_goes_on_to_the_processes_of_a_step(number):
         timer.join()
         child.kill()
         child.stdout.close()
+        signal.signal(number, before)
     assert ended.value.code == 42
+
+
+def test_an_ignored_signal_stays_ignored():
+    """nohup ignores SIGHUP: the demo goes on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"])
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGHUP))
+    timer.start()
+    try:
+        demo._wait([child])
+    finally:
+        timer.join()
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
