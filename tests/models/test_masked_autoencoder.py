@@ -182,6 +182,38 @@ def test_the_loss_is_the_error_of_normalised_pixels_of_hidden_patches():
     torch.testing.assert_close(model(images, mode="loss")["loss"], total / number, rtol=1e-5, atol=1e-5)
 
 
+def test_the_decoder_sees_mask_tokens_where_patches_are_hidden():
+    """forward_decoder of the official models/fcmae.py: x * (1 - mask) + mask_token * mask."""
+    model = build()
+    mask, encoded = MASKS["as many"], torch.randn(2, 16, 2, 3, dtype=torch.double)
+    hidden = mask[:, None].double()
+    x = model.proj(encoded) * (1 - hidden) + model.mask_token * hidden
+    wanted = model.pred(model.decoder(x))
+    torch.testing.assert_close(model.decode(encoded, mask), wanted.permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("normalises_targets", [True, False])
+def test_a_perfect_prediction_is_a_loss_of_zero_and_the_image_itself(normalises_targets, monkeypatch):
+    model = build(normalises_targets=normalises_targets)
+    images = torch.randn(2, 3, 64, 96, dtype=torch.double) * 2 + 5
+    patches = to_patches(images)
+    if normalises_targets:
+        patches = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    monkeypatch.setattr(model, "decode", lambda encoded, mask: patches)
+    assert model(images, mode="loss")["loss"].item() < 1e-10
+    for image, sample in zip(images, model(images, mode="predict"), strict=True):
+        torch.testing.assert_close(sample["reconstruction"], image)
+
+
+def test_seeds_decide_the_masks():
+    model = build()
+    images = torch.zeros(3, 3, 224, 224)
+    first = model.draw_mask(images, torch.tensor([7, 8, 7]))
+    assert torch.equal(first[0], first[2])
+    assert not torch.equal(first[0], first[1])
+    assert torch.equal(model.draw_mask(images[:1], torch.tensor([8]))[0], first[1])
+
+
 def test_every_weight_learns():
     model = build()
     model(torch.randn(2, 3, 64, 96, dtype=torch.double), mode="loss")["loss"].backward()
