@@ -42,10 +42,9 @@ def fit_to_device(cfg: Config, *, amp: bool = False) -> list[str]:
         # mmengine passes a GPU index to the wrapper unless the config says otherwise.
         cfg.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False)
 
-    if device == "cpu":
-        for loader in config_dicts([cfg.get(f"{name}_dataloader") for name in ("train", "val", "test")]):
-            if loader.get("pin_memory"):
-                loader["pin_memory"] = False  # which is for copies to a GPU; torch would warn
+    for loader in (cfg.get(f"{name}_dataloader") or {} for name in ("train", "val", "test")):
+        if device == "cpu" and loader.get("pin_memory"):
+            loader["pin_memory"] = False  # which is for copies to a GPU; torch would warn
 
     if device == "cpu" and cfg.get("strategy") is not None:
         cfg.strategy.setdefault("model_wrapper", {}).setdefault("device_id", "cpu")

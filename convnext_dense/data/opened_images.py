@@ -1,12 +1,13 @@
 """Opens image files safely: reads the size before the pixels, and reports what readers change silently."""
 
 import contextlib
+import math
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -167,6 +168,23 @@ def inspect_image(
     if image.orientation != 1:
         _note_orientation(path, image, inspection, is_turned=reader is None or reader.turns_images)
     return image._replace(height=pixels.shape[0], width=pixels.shape[1])
+
+
+def inspect_images(files: Sequence[Path], inspection: Inspection, dataset: Mapping[str, Any]) -> None:
+    """Inspect as many of a classifier's files as are to be opened.
+
+    Broken ones are errors beyond the share that the data set skips; where only a sample is opened, the run counts them.
+
+    Args:
+        files: All files of the data set.
+        inspection: Collects the findings.
+        dataset: Config of the data set, with ``root``, and ``max_corrupt_rate`` if any may be broken.
+    """
+    rate = dataset.get("max_corrupt_rate") or 0.0
+    num_skipped = rate * len(files) if inspection.takes_time else math.inf if rate else 0
+    num_corrupt = 0
+    for file in inspection.follow(inspection.pick(files), f"images of {dataset['root']}"):
+        num_corrupt += inspect_image(file, inspection, is_skipped=num_corrupt + 1 <= num_skipped) is None
 
 
 def _note_orientation(path: Path, image: OpenedImage, inspection: Inspection, *, is_turned: bool) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from learning_rates import rates_of
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import HOOKS, MODELS, PARAM_SCHEDULERS
+from mmengine.registry import HOOKS, MODELS
 from PIL import Image
-from torch import nn
 from torchvision.transforms import functional
 
 from convnext_dense.config.batch import accumulate_to_effective_batch
@@ -158,11 +158,6 @@ def test_schedule_is_the_published_cosine_per_iteration(leaf):
     recipe, cfg = recipe_of(leaf), load(leaf)
     assert cfg.train_cfg.max_epochs == recipe["epochs"]
     per_epoch = 7
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=recipe["lr"])
-    schedulers = [
-        PARAM_SCHEDULERS.build({**item, "optimizer": optimizer, "epoch_length": per_epoch})
-        for item in cfg.param_scheduler
-    ]
     warmup, total = recipe["warmup_epochs"] * per_epoch, recipe["epochs"] * per_epoch
     # cosine_scheduler of the official utils.py: linspace(0, lr, warmup), then a cosine over the rest
     rest = total - warmup
@@ -171,12 +166,7 @@ def test_schedule_is_the_published_cosine_per_iteration(leaf):
         recipe["min_lr"] + 0.5 * (recipe["lr"] - recipe["min_lr"]) * (1 + math.cos(math.pi * step / rest))
         for step in range(rest)
     ]
-    rates = []
-    for _ in range(total):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
+    rates = rates_of(cfg.param_scheduler, recipe["lr"], epochs=recipe["epochs"], per_epoch=per_epoch)
     # mmengine reaches the lowest rate one iteration earlier, which moves every rate by less than one iteration's step
     largest_step = max(abs(after - before) for before, after in pairwise(wanted))
     assert rates == pytest.approx(wanted, abs=1.01 * largest_step)

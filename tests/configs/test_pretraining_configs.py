@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from learning_rates import rates_of
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS, PARAM_SCHEDULERS
-from torch import nn
+from mmengine.registry import MODELS
 
 from convnext_dense.checkpoints import read_zoo
 from convnext_dense.data import build_transform
@@ -96,25 +96,25 @@ def test_optimizer_and_length_are_the_published_ones(leaf):
     assert not any(hook.type == "EMAHook" for hook in cfg.custom_hooks)
 
 
-def test_schedule_is_the_published_cosine_per_iteration():
-    """main_pretrain.py changes the rate in every iteration: linear to 40 epochs, then half a cosine to zero."""
-    cfg, per_epoch = load(min(LEAVES)), 3
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=PEAK)
-    schedulers = [
-        PARAM_SCHEDULERS.build({**item, "optimizer": optimizer, "epoch_length": per_epoch})
-        for item in cfg.param_scheduler
-    ]
-    wanted, rates = [], []
-    for step in range(RECIPE["epochs"] * per_epoch):
-        epoch, warmup = step / per_epoch, RECIPE["warmup_epochs"]
-        rest = (epoch - warmup) / (RECIPE["epochs"] - warmup)
-        wanted.append(PEAK * epoch / warmup if epoch < warmup else PEAK * 0.5 * (1 + math.cos(math.pi * rest)))
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
+def rates_of_a_published_cosine(cfg, recipe, peak, per_epoch):
+    """The rates of a config, compared with the official ``adjust_learning_rate``, called in every iteration.
+
+    Linear from 0, then half a cosine to the lowest rate.
+    """
+    wanted, warmup = [], recipe["warmup_epochs"]
+    for step in range(recipe["epochs"] * per_epoch):
+        epoch = step / per_epoch
+        rest = (epoch - warmup) / (recipe["epochs"] - warmup)
+        falling = recipe["min_lr"] + (peak - recipe["min_lr"]) * 0.5 * (1 + math.cos(math.pi * rest))
+        wanted.append(peak * epoch / warmup if epoch < warmup else falling)
+    rates = rates_of(cfg.param_scheduler, peak, epochs=recipe["epochs"], per_epoch=per_epoch)
     largest_step = max(abs(after - before) for before, after in pairwise(wanted))
     assert rates == pytest.approx(wanted, abs=1.01 * largest_step)
+    return rates
+
+
+def test_schedule_is_the_published_cosine_per_iteration():
+    rates = rates_of_a_published_cosine(load(min(LEAVES)), RECIPE, PEAK, per_epoch=3)
     assert max(rates) == pytest.approx(PEAK, rel=1e-6)
 
 
@@ -195,23 +195,6 @@ def fetched_from(source):
 
 @each_fine_tuned
 def test_fine_tuning_schedule_is_the_published_cosine(leaf):
-    """adjust_learning_rate of the official utils.py: linear from 0, then half a cosine to the lowest rate."""
-    cfg, recipe, per_epoch = load(leaf), FINE_TUNED[leaf], 5
+    recipe = FINE_TUNED[leaf]
     peak = recipe["base_lr"] * recipe["batch"] / recipe["base_batch"]
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=peak)
-    schedulers = [
-        PARAM_SCHEDULERS.build({**item, "optimizer": optimizer, "epoch_length": per_epoch})
-        for item in cfg.param_scheduler
-    ]
-    wanted, rates = [], []
-    for step in range(recipe["epochs"] * per_epoch):
-        epoch, warmup = step / per_epoch, recipe["warmup_epochs"]
-        rest = (epoch - warmup) / (recipe["epochs"] - warmup)
-        falling = recipe["min_lr"] + (peak - recipe["min_lr"]) * 0.5 * (1 + math.cos(math.pi * rest))
-        wanted.append(peak * epoch / warmup if epoch < warmup else falling)
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        for scheduler in schedulers:
-            scheduler.step()
-    largest_step = max(abs(after - before) for before, after in pairwise(wanted))
-    assert rates == pytest.approx(wanted, abs=1.01 * largest_step)
+    rates_of_a_published_cosine(load(leaf), recipe, peak, per_epoch=5)

@@ -1,7 +1,6 @@
 """Points a classification config at custom class folders, and checks the classes before the first iteration."""
 
 import itertools
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.checks.split_overlap import inspect_overlap
 from convnext_dense.data.conversions import read_description
 from convnext_dense.data.image_folder import LAYOUT, class_folders, find_images, find_samples, read_names
-from convnext_dense.data.opened_images import IMAGE_SUFFIXES, inspect_image
+from convnext_dense.data.opened_images import IMAGE_SUFFIXES, inspect_images
 from convnext_dense.data.shards import ImageShards
 from convnext_dense.errors import UserError
 
@@ -196,13 +195,7 @@ def _inspect_folder(cfg: Config, dataset: ConfigDict, loader: str, inspection: I
         files = [Path(path) for path, _ in samples]
     else:
         files = [file for folder in inspection.pick(folders) for file in _first_image(root / folder)]
-    rate = dataset.get("max_corrupt_rate") or 0.0
-    num_skipped = (
-        rate * len(files) if inspection.takes_time else math.inf if rate else 0
-    )  # otherwise the run counts them
-    num_corrupt = 0
-    for file in inspection.follow(inspection.pick(files), f"images of {root}"):
-        num_corrupt += inspect_image(file, inspection, is_skipped=num_corrupt + 1 <= num_skipped) is None
+    inspect_images(files, inspection, dataset)
     return files
 
 

@@ -1,6 +1,5 @@
 """Points a config for pre-training without labels at any folder of images, and checks them before the run."""
 
-import math
 import os
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from convnext_dense.config.datasets import SPLIT_FOLDERS, TRAINING_SPLITS, loaded_datasets
 from convnext_dense.data.checks.inspection import Inspection
 from convnext_dense.data.image_folder import class_folders
-from convnext_dense.data.opened_images import inspect_image
+from convnext_dense.data.opened_images import inspect_images
 from convnext_dense.data.shards import IMAGE_KEYS, ImageShards
 from convnext_dense.data.unlabelled_images import nested_images
 from convnext_dense.errors import UserError
@@ -64,7 +63,7 @@ def training_folder(root: Path) -> Path:
         if (root / parent).is_dir():
             names = {name.lower(): name for name in class_folders(root / parent)}
             for split in (*SPLIT_FOLDERS["train"], "train2017"):
-                if split in names and (root / parent / names[split]).is_dir():
+                if split in names:
                     found = root / parent / names[split]
                     return found / "images" if (found / "images").is_dir() else found
     return root
@@ -104,12 +103,7 @@ def check_images(cfg: Config, loaders: Sequence[str], inspection: Inspection) ->
 def _inspect(dataset: ConfigDict, loader: str, inspection: Inspection) -> None:
     files = nested_images(dataset.root)
     inspection.lines.append(f"Images of {loader}: {len(files)} in {dataset.root}, without labels.")
-    # Where only some are opened, the run counts the broken ones.
-    rate = dataset.get("max_corrupt_rate") or 0.0
-    num_skipped = rate * len(files) if inspection.takes_time else math.inf if rate else 0
-    num_corrupt = 0
-    for file in inspection.follow(inspection.pick(files), f"images of {dataset.root}"):
-        num_corrupt += inspect_image(file, inspection, is_skipped=num_corrupt + 1 <= num_skipped) is None
+    inspect_images(files, inspection, dataset)
 
 
 def _count_images(shard: str) -> int:
