@@ -19,7 +19,9 @@ from small_runs import SMALLEST_ARCH
 from convnext_dense.checkpoints import convert_checkpoint, load_weights, read_checkpoint
 from convnext_dense.config.reading import read_config
 from convnext_dense.data.own.pretraining import training_folder
+from convnext_dense.data.unlabelled_images import nested_images
 from convnext_dense.engine import train_model
+from convnext_dense.engine.reconstructions_hook import draw_reconstructions
 from convnext_dense.errors import UserError
 from convnext_dense.inference import load_model
 
@@ -88,6 +90,24 @@ def test_a_folder_of_images_trains_and_leaves_a_picture(trained):
     shown = ~grey.repeat(32, 0).repeat(32, 1)
     assert (whole[shown] == painted[shown]).all()
     assert (whole[~shown] != painted[~shown]).any()
+
+
+def test_drawing_changes_nothing_and_shows_the_pixels():
+    model = MODELS.build(read_config(CONFIG, deepcopy(SMALL)).model).train()
+    pixels = torch.randint(0, 256, (2, 3, 96, 96))
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    images = (pixels / 255 - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    state = torch.get_rng_state()
+    picture = draw_reconstructions(model, images, mean, std)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    np.testing.assert_array_equal(picture[:96, :96], pixels[0].permute(1, 2, 0).numpy())
+    np.testing.assert_array_equal(picture[96:, :96], pixels[1].permute(1, 2, 0).numpy())
+
+
+def test_images_come_in_the_order_of_their_paths(folder):
+    found = [path.relative_to(folder).as_posix() for path in nested_images(folder)]
+    assert found == [f"{'deep/' * (n % 3)}{n:02d}.png" for n in (0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11)]
 
 
 def test_the_backbone_goes_whole_into_a_detector_and_into_other_layouts(trained, tmp_path):

@@ -17,10 +17,14 @@ CONFIG = Path(__file__).parents[2] / "configs/demo/upernet_convnext_atto_shapes.
 
 @HOOKS.register_module(force=True)
 class KeepValidatedHook(Hook):
-    """Keeps the model of each process as it is when it is validated."""
+    """Keeps the model of each process when it is validated, and after the first iteration, before it is saved."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 0:
+            torch.save(runner.model.module.state_dict(), self.folder / f"trained_{get_rank()}.pth")
 
     def before_val_iter(self, runner, batch_idx, data_batch=None):
         torch.save(runner.model.module.state_dict(), self.folder / f"validated_{get_rank()}.pth")
@@ -36,7 +40,8 @@ def test_two_processes_validate_and_save_the_same_statistics(hooks, ade_folder, 
         "train_dataloader.batch_size": 2,
         "train_cfg.max_iters": 2,
         "train_cfg.val_interval": 2,
-        "default_hooks.checkpoint.interval": 2,
+        "default_hooks.checkpoint.interval": 1,
+        "default_hooks.checkpoint.max_keep_ckpts": 2,
         "+custom_hooks": [*hooks, dict(type="KeepValidatedHook", folder=str(tmp_path))],
     }
     run = dict(config=str(CONFIG), options=options, data=str(ade_folder), work_dir=str(tmp_path / "run"))
@@ -48,3 +53,9 @@ def test_two_processes_validate_and_save_the_same_statistics(hooks, ade_folder, 
     for name in statistics:
         assert torch.equal(first[name], second[name]), name
         assert torch.equal(first[name], saved[name]), name
+    if not hooks:  # otherwise the average of the weights is saved
+        first, second = (torch.load(tmp_path / f"trained_{rank}.pth") for rank in range(2))
+        saved = read_checkpoint(tmp_path / "run" / "iter_1.pth")["state_dict"]
+        for name in statistics:
+            assert torch.allclose(saved[name], (first[name] + second[name]) / 2, atol=1e-6), name
+            assert not torch.equal(first[name], second[name]), name
